@@ -1,0 +1,43 @@
+//! The vocabulary of Ebb: ids, quantities, resources and their algebra, the calls and events of the
+//! scheduler API, the messages between master and agent, and what an agent measures.
+//!
+//! Everything here is plain data with checked arithmetic: no serialisation, no clocks, no I/O. The
+//! wire formats live in `ebb-api`, which converts to and from these types and is the only place
+//! where input from outside is turned into them.
+//!
+//! # Units
+//! CPU is counted in thousandths of a core (`cpu_milli`), memory and disk in bytes, bandwidth in
+//! bytes a second, durations in milliseconds (`_ms`) or nanoseconds (`_ns`). Never floats: a
+//! simulation and production must agree to the bit.
+
+mod framework;
+mod ids;
+pub mod limits;
+mod link;
+mod quantities;
+mod resources;
+mod scheduler;
+mod task;
+mod time;
+mod usage;
+
+pub use framework::{Capability, FrameworkInfo};
+pub use ids::{
+    AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,
+    Role, TaskId, UpdateUuid,
+};
+pub use link::{
+    AgentInfo, AgentToMaster, Attribute, AttributeValue, MasterToAgent, RunningExecutor,
+    RunningTask,
+};
+pub use quantities::{Quantities, ResourceKind, UnknownResource};
+pub use resources::Resources;
+pub use scheduler::{Call, Event, Filters, MasterInfo, Offer, Operation, ReconcileTask};
+pub use task::{
+    CommandInfo, ExecutorInfo, ExitStatus, Limitation, Reason, Source, TaskInfo, TaskKey,
+    TaskState, TaskStatus,
+};
+pub use time::Timestamp;
+pub use usage::{
+    AgentUsage, Correction, CorrectionAction, MeasureSource, Signal, TaskUsage, TaskUsageFigures,
+};

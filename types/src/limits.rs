@@ -1,0 +1,43 @@
+//! Limits on everything that arrives from outside. Each bound has one name and stands here.
+
+/// Longest id (framework, agent, offer, task, executor, container, role), in bytes. As in Mesos.
+pub const MAX_ID_BYTES: usize = 255;
+/// Longest display name, user, host name or URL, in bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Longest command line: the value, and each argument, in bytes.
+pub const MAX_COMMAND_BYTES: usize = 128 * 1024;
+/// Most arguments of a command.
+pub const MAX_ARGUMENTS: usize = 4096;
+/// Most environment variables of a command.
+pub const MAX_ENVIRONMENT: usize = 1024;
+/// Most labels on a framework or task.
+pub const MAX_LABELS: usize = 128;
+/// Most roles of one framework.
+pub const MAX_ROLES: usize = 64;
+/// Most attributes of one agent.
+pub const MAX_ATTRIBUTES: usize = 256;
+/// Largest opaque payload (task data, framework messages), in bytes.
+pub const MAX_DATA_BYTES: usize = 512 * 1024;
+/// Longest free text in a status or error, in bytes; longer text is cut.
+pub const MAX_MESSAGE_BYTES: usize = 4096;
+/// Most offers one ACCEPT or DECLINE may name.
+pub const MAX_OFFERS_PER_CALL: usize = 4096;
+/// Most tasks one ACCEPT may launch.
+pub const MAX_TASKS_PER_CALL: usize = 4096;
+/// Most tasks one RECONCILE may name.
+pub const MAX_RECONCILE_TASKS: usize = 100_000;
+/// Largest frame on any stream, in bytes.
+pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// Largest quantity of any resource: 2^60, in its own unit. Sums of a million such still fit in a u128
+/// and sums of eight in a u64, so a single addition of two valid quantities cannot overflow.
+pub const MAX_QUANTITY: u64 = 1 << 60;
+/// Longest time a decline can filter offers: 365 days, as in Mesos.
+pub const MAX_REFUSE_MS: u64 = 365 * 24 * 3600 * 1000;
+/// What a decline filters for when it does not say: 5 seconds, as in Mesos.
+pub const DEFAULT_REFUSE_MS: u64 = 5_000;
+/// Longest failover timeout of a framework: ten years.
+pub const MAX_FAILOVER_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Longest grace period of a kill: one day.
+pub const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;
+/// Grace of a kill where neither the call nor the task names one: 3 seconds, as in Mesos.
+pub const DEFAULT_GRACE_MS: u64 = 3_000;

@@ -1,0 +1,208 @@
+//! The agent link: what an agent tells the master, and what the master orders.
+//!
+//! Every message of an agent carries its incarnation and every message of the master its generation
+//! (in the envelope that the transport adds); the receiver refuses older ones, so that a message
+//! that was delayed, duplicated or reordered is harmless.
+
+use crate::ids::{
+    AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, TaskId, UpdateUuid,
+};
+use crate::quantities::Quantities;
+use crate::resources::Resources;
+use crate::task::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
+use crate::usage::AgentUsage;
+
+/// The value of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttributeValue {
+    /// A number with three decimals, in thousandths.
+    ScalarMilli(i64),
+    /// A text.
+    Text(String),
+}
+
+/// A property of an agent that frameworks may choose by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: AttributeValue,
+}
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentInfo {
+    /// Unset on the first registration.
+    pub id: Option<AgentId>,
+    /// Its host name.
+    pub hostname: String,
+    /// Where its own API listens; people and tools reach it at `hostname:port`.
+    pub port: u16,
+    /// What it has, without what it lends.
+    pub total: Quantities,
+    /// Its properties.
+    pub attributes: Vec<Attribute>,
+    /// Ebb's version.
+    pub version: String,
+}
+
+/// A task that an agent has when it registers anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningTask {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// What was asked for.
+    pub info: TaskInfo,
+    /// Its latest state on the agent, which the master may not have heard of yet.
+    pub state: TaskState,
+    /// The container it runs in, once it has one.
+    pub container_id: Option<ContainerId>,
+}
+
+/// An executor of a framework's own that an agent has when it registers anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningExecutor {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// What was asked for.
+    pub info: ExecutorInfo,
+}
+
+/// What an agent tells the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentToMaster {
+    /// Joins the cluster; the first message of a new agent.
+    Register {
+        /// Who joins.
+        info: AgentInfo,
+        /// Its present life.
+        incarnation: Incarnation,
+    },
+    /// Comes back with what it has; the first message of a known agent on every connection.
+    Reregister {
+        /// Who comes back; its id is set.
+        info: AgentInfo,
+        /// Its present life.
+        incarnation: Incarnation,
+        /// Everything that is not terminal and acknowledged.
+        tasks: Vec<RunningTask>,
+        /// Every executor of frameworks' own.
+        executors: Vec<RunningExecutor>,
+        /// What it lends in all, in use and not.
+        oversubscribed: Quantities,
+    },
+    /// It lives.
+    Heartbeat,
+    /// The oldest status of a task that is not acknowledged yet.
+    Update {
+        /// Whose task.
+        framework_id: FrameworkId,
+        /// The status, with a uuid.
+        status: TaskStatus,
+        /// The newest state, which may be later than the status'.
+        latest_state: TaskState,
+    },
+    /// What it lends in all from now on, in use and not: an absolute figure.
+    Oversubscribed(Quantities),
+    /// What it measures.
+    Usage(AgentUsage),
+    /// Bytes from a framework's own executor.
+    Message {
+        /// Whose executor.
+        framework_id: FrameworkId,
+        /// The executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// A framework's own executor has ended.
+    ExecutorExited {
+        /// Whose executor.
+        framework_id: FrameworkId,
+        /// The executor.
+        executor_id: ExecutorId,
+        /// How its process ended, as a wait status; -1 when that is not known.
+        status: i32,
+    },
+}
+
+/// What the master orders an agent to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MasterToAgent {
+    /// The agent is in.
+    Registered {
+        /// Its id from now on.
+        agent_id: AgentId,
+        /// The term in which the master leads.
+        generation: Generation,
+        /// How often either side says at least something, in milliseconds.
+        heartbeat_interval_ms: u64,
+        /// How long the agent may stay silent before it counts as unreachable, in milliseconds.
+        unreachable_after_ms: u64,
+    },
+    /// The agent may not join; it must not try again as it is.
+    Refused {
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The master lives.
+    Heartbeat,
+    /// Run a task.
+    Launch {
+        /// Whose it is.
+        framework_id: FrameworkId,
+        /// The account that it runs as unless it says otherwise.
+        user: String,
+        /// The incarnation of the agent that the order is for.
+        incarnation: Incarnation,
+        /// What to run.
+        task: Box<TaskInfo>,
+    },
+    /// End a task.
+    Kill {
+        /// Whose it is.
+        framework_id: FrameworkId,
+        /// The task.
+        task_id: TaskId,
+        /// Overrides the task's own grace, in milliseconds.
+        grace_ms: Option<u64>,
+    },
+    /// A framework has a status; the next may be sent.
+    Acknowledge {
+        /// Whose task.
+        framework_id: FrameworkId,
+        /// The task.
+        task_id: TaskId,
+        /// The status.
+        uuid: UpdateUuid,
+    },
+    /// End everything of a framework that is no more.
+    ShutdownFramework {
+        /// The framework.
+        framework_id: FrameworkId,
+    },
+    /// End one executor of a framework's own.
+    ShutdownExecutor {
+        /// Whose it is.
+        framework_id: FrameworkId,
+        /// The executor.
+        executor_id: ExecutorId,
+    },
+    /// Bytes for a framework's own executor.
+    Message {
+        /// Whose executor.
+        framework_id: FrameworkId,
+        /// The executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+}
+
+impl RunningTask {
+    /// What it holds on the agent.
+    pub const fn resources(&self) -> Resources {
+        self.info.resources
+    }
+}

@@ -1,0 +1,209 @@
+//! The scheduler API: what a framework may ask of the master, and what it hears.
+//!
+//! The semantics are those of the Mesos v1 scheduler API.
+
+use crate::framework::FrameworkInfo;
+use crate::ids::{AgentId, ExecutorId, FrameworkId, Generation, OfferId, Role, TaskId, UpdateUuid};
+use crate::limits::DEFAULT_REFUSE_MS;
+use crate::link::Attribute;
+use crate::resources::Resources;
+use crate::task::{TaskInfo, TaskStatus};
+use crate::time::Timestamp;
+
+/// Resources of one agent promised to one framework in one role until a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Names the offer.
+    pub id: OfferId,
+    /// Whom it is made to.
+    pub framework_id: FrameworkId,
+    /// Whose resources these are.
+    pub agent_id: AgentId,
+    /// The agent's host name.
+    pub hostname: String,
+    /// The role that it is made to.
+    pub role: Role,
+    /// What is promised.
+    pub resources: Resources,
+    /// The agent's attributes.
+    pub attributes: Vec<Attribute>,
+    /// The framework's own executors that run on the agent.
+    pub executor_ids: Vec<ExecutorId>,
+    /// When the offer lapses by itself.
+    pub deadline: Option<Timestamp>,
+}
+
+/// What a refusal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filters {
+    /// For how long resources that are a subset of the refused ones are not offered again, in
+    /// milliseconds.
+    pub refuse_ms: u64,
+}
+
+impl Default for Filters {
+    fn default() -> Self {
+        Self {
+            refuse_ms: DEFAULT_REFUSE_MS,
+        }
+    }
+}
+
+/// What to do with the resources of accepted offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Launch tasks, each on its own account.
+    Launch(Vec<TaskInfo>),
+}
+
+/// One task that a framework wants to know the state of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReconcileTask {
+    /// The task.
+    pub task_id: TaskId,
+    /// Where the framework believes it to be.
+    pub agent_id: Option<AgentId>,
+}
+
+/// What a framework asks of the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Be offered resources; the first call on a stream.
+    Subscribe {
+        /// Who subscribes.
+        info: FrameworkInfo,
+        /// Roles that are suppressed from the start.
+        suppressed_roles: Vec<Role>,
+    },
+    /// End the framework and all its tasks.
+    Teardown,
+    /// Use offers; what is left of them is declined with the filters.
+    Accept {
+        /// The offers, all of one agent and one role.
+        offer_ids: Vec<OfferId>,
+        /// What to do, in order.
+        operations: Vec<Operation>,
+        /// For what is left over.
+        filters: Filters,
+    },
+    /// Refuse offers.
+    Decline {
+        /// The offers; unknown ones are ignored.
+        offer_ids: Vec<OfferId>,
+        /// For how long.
+        filters: Filters,
+    },
+    /// Un-suppress roles and forget their filters; no roles means all.
+    Revive {
+        /// The roles.
+        roles: Vec<Role>,
+    },
+    /// Stop offers for roles; no roles means all.
+    Suppress {
+        /// The roles.
+        roles: Vec<Role>,
+    },
+    /// End a task.
+    Kill {
+        /// The task.
+        task_id: TaskId,
+        /// Where the framework believes it to be.
+        agent_id: Option<AgentId>,
+        /// Overrides the task's own grace, in milliseconds.
+        grace_ms: Option<u64>,
+    },
+    /// Confirm a status update that carried a uuid.
+    Acknowledge {
+        /// The agent named in the update.
+        agent_id: AgentId,
+        /// The task.
+        task_id: TaskId,
+        /// The uuid of the update.
+        uuid: UpdateUuid,
+    },
+    /// Ask for the state of tasks; none means of all.
+    Reconcile {
+        /// The tasks.
+        tasks: Vec<ReconcileTask>,
+    },
+    /// Send bytes to the framework's own executor; may be lost.
+    Message {
+        /// Where the executor runs.
+        agent_id: AgentId,
+        /// The executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// End one of the framework's own executors with all its tasks.
+    Shutdown {
+        /// The executor.
+        executor_id: ExecutorId,
+        /// Where it runs.
+        agent_id: AgentId,
+    },
+    /// Change what was said at subscription.
+    UpdateFramework {
+        /// The new description; its id, principal and user may not differ.
+        info: FrameworkInfo,
+        /// The roles that are suppressed from now on.
+        suppressed_roles: Vec<Role>,
+    },
+}
+
+/// The master that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterInfo {
+    /// Names the master process.
+    pub id: String,
+    /// The term in which it leads.
+    pub generation: Generation,
+    /// Its host name.
+    pub hostname: String,
+    /// The port of its API.
+    pub port: u16,
+    /// Ebb's version.
+    pub version: String,
+}
+
+/// What a framework hears from the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The subscription stands; the first event of a stream.
+    Subscribed {
+        /// The framework's id from now on.
+        framework_id: FrameworkId,
+        /// How often a heartbeat comes at least, in milliseconds.
+        heartbeat_interval_ms: u64,
+        /// Who answers.
+        master: MasterInfo,
+    },
+    /// Resources on offer.
+    Offers(Vec<Offer>),
+    /// An offer is no longer valid.
+    Rescind(OfferId),
+    /// The state of a task; to be acknowledged if it carries a uuid.
+    Update(TaskStatus),
+    /// Bytes from the framework's own executor.
+    Message {
+        /// Where the executor runs.
+        agent_id: AgentId,
+        /// The executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// An agent is lost, or one of the framework's own executors has ended.
+    Failure {
+        /// The agent.
+        agent_id: Option<AgentId>,
+        /// The executor; unset when the whole agent is lost.
+        executor_id: Option<ExecutorId>,
+        /// How the executor's process ended, where that is known.
+        status: Option<i32>,
+    },
+    /// Something that cannot be mended; the stream ends after it.
+    Error(String),
+    /// The master lives.
+    Heartbeat,
+}
