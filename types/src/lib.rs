@@ -20,6 +20,7 @@ mod scheduler;
 mod task;
 mod time;
 mod usage;
+mod view;
 
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
@@ -32,7 +33,9 @@ pub use link::{
 };
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
 pub use resources::Resources;
-pub use scheduler::{Call, Event, Filters, MasterInfo, Offer, Operation, ReconcileTask};
+pub use scheduler::{
+    Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, ReconcileTask,
+};
 pub use task::{
     CommandInfo, ExecutorInfo, ExitStatus, Limitation, Reason, Source, TaskInfo, TaskKey,
     TaskState, TaskStatus,
@@ -40,4 +43,7 @@ pub use task::{
 pub use time::Timestamp;
 pub use usage::{
     AgentUsage, Correction, CorrectionAction, MeasureSource, Signal, TaskUsage, TaskUsageFigures,
+};
+pub use view::{
+    AgentState, AgentStatus, Change, ClusterState, FrameworkState, RoleState, TaskRecord,
 };

@@ -53,7 +53,21 @@ impl Default for Filters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Launch tasks, each on its own account.
-    Launch(Vec<TaskInfo>),
+    Launch {
+        /// The tasks.
+        tasks: Vec<TaskInfo>,
+        /// Tasks whose description could not even be read, which get TASK_ERROR.
+        malformed: Vec<MalformedTask>,
+    },
+}
+
+/// A task that was described so wrongly that it has no [`TaskInfo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedTask {
+    /// The task; one without a valid id cannot be answered and fails the whole call instead.
+    pub task_id: TaskId,
+    /// The rule that it broke, as a sentence.
+    pub rule: String,
 }
 
 /// One task that a framework wants to know the state of.

@@ -1,0 +1,173 @@
+//! What operators see: the state of the cluster as the master knows it, and its changes.
+
+use crate::framework::FrameworkInfo;
+use crate::ids::{AgentId, ContainerId, ExecutorId, FrameworkId, Role, TaskId};
+use crate::link::AgentInfo;
+use crate::quantities::Quantities;
+use crate::resources::Resources;
+use crate::scheduler::{MasterInfo, Offer};
+use crate::task::{TaskState, TaskStatus};
+use crate::time::Timestamp;
+use crate::usage::AgentUsage;
+
+/// How an agent stands with the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentStatus {
+    /// Connected and offered from.
+    Registered,
+    /// Its connection broke; it has until its deadline to come back.
+    Disconnected,
+    /// It stayed silent for too long; its tasks may still run.
+    Unreachable,
+    /// Known from the registry; not heard of since the master started.
+    Recovered,
+}
+
+impl AgentStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [
+        Self::Registered,
+        Self::Disconnected,
+        Self::Unreachable,
+        Self::Recovered,
+    ];
+
+    /// The name in API and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Disconnected => "disconnected",
+            Self::Unreachable => "unreachable",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+/// An agent as the master knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentState {
+    /// Names it.
+    pub id: AgentId,
+    /// What it says of itself.
+    pub info: AgentInfo,
+    /// How it stands.
+    pub status: AgentStatus,
+    /// When it first joined.
+    pub registered_at: Timestamp,
+    /// What is out in offers.
+    pub offered: Resources,
+    /// What tasks hold.
+    pub allocated: Resources,
+    /// What it lends in all, in use and not.
+    pub oversubscribed: Quantities,
+    /// Its last report.
+    pub usage: Option<AgentUsage>,
+}
+
+/// A framework as the master knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameworkState {
+    /// Names it.
+    pub id: FrameworkId,
+    /// What it says of itself.
+    pub info: FrameworkInfo,
+    /// Whether its scheduler is connected.
+    pub connected: bool,
+    /// When it first subscribed, or was first heard of.
+    pub registered_at: Timestamp,
+    /// When it will be removed unless its scheduler comes back.
+    pub failover_deadline: Option<Timestamp>,
+    /// Roles it wants no offers for.
+    pub suppressed_roles: Vec<Role>,
+    /// What is out in offers to it.
+    pub offered: Resources,
+    /// What its tasks hold.
+    pub allocated: Resources,
+    /// How many of its tasks are not terminal.
+    pub live_tasks: u64,
+}
+
+/// A task as the master knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Display name.
+    pub name: String,
+    /// Where it runs or ran.
+    pub agent_id: AgentId,
+    /// The role whose offer it was launched on.
+    pub role: Role,
+    /// What it is allocated.
+    pub resources: Resources,
+    /// Its latest state.
+    pub state: TaskState,
+    /// The framework's own executor that runs it.
+    pub executor_id: Option<ExecutorId>,
+    /// Its container, once one is known.
+    pub container_id: Option<ContainerId>,
+    /// Its latest statuses, oldest first.
+    pub statuses: Vec<TaskStatus>,
+}
+
+/// A role as the master knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleState {
+    /// The role.
+    pub role: Role,
+    /// Its weight, in thousandths.
+    pub weight_milli: u64,
+    /// The frameworks in it.
+    pub frameworks: Vec<FrameworkId>,
+    /// What is out in offers to it.
+    pub offered: Resources,
+    /// What its tasks hold.
+    pub allocated: Resources,
+}
+
+/// Everything that the master knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterState {
+    /// The master itself.
+    pub master: MasterInfo,
+    /// When this was true.
+    pub at: Timestamp,
+    /// The agents, by id.
+    pub agents: Vec<AgentState>,
+    /// The frameworks, by id.
+    pub frameworks: Vec<FrameworkState>,
+    /// Tasks that are not terminal or whose end is not acknowledged, then remembered ended ones.
+    pub tasks: Vec<TaskRecord>,
+    /// The roles, by name.
+    pub roles: Vec<RoleState>,
+    /// The outstanding offers, by id.
+    pub offers: Vec<Offer>,
+}
+
+/// One change of what the master knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Everything; the first change of a stream.
+    Snapshot(Box<ClusterState>),
+    /// A task was accepted.
+    TaskAdded(Box<TaskRecord>),
+    /// A task changed its state.
+    TaskUpdated {
+        /// Whose task.
+        framework_id: FrameworkId,
+        /// The news.
+        status: TaskStatus,
+    },
+    /// An agent joined, came back, or changed how it stands.
+    AgentUpdated(Box<AgentState>),
+    /// An agent was removed.
+    AgentRemoved(AgentId),
+    /// A framework subscribed, came back, or changed.
+    FrameworkUpdated(Box<FrameworkState>),
+    /// A framework was removed.
+    FrameworkRemoved(FrameworkId),
+    /// The master lives.
+    Heartbeat,
+}
