@@ -1,0 +1,230 @@
+//! Weighted dominant resource fairness (DRF, Ghodsi et al., NSDI'11), in exact arithmetic.
+//!
+//! A share is a fraction of integers and is compared by cross-multiplication, never rounded: two
+//! machines, and simulation and production, agree to the bit. Regular and revocable resources are
+//! counted apart everywhere (see [`Class`]), so that what a framework is lent never buys it less of
+//! what it owns.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use ebb_types::{Quantities, ResourceKind, Resources};
+
+/// The two kinds of claims, whose fairness is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Class {
+    /// Owned until given back.
+    Regular = 0,
+    /// May be taken back at any time.
+    Revocable = 1,
+}
+
+impl Class {
+    /// Both classes.
+    pub const ALL: [Self; 2] = [Self::Regular, Self::Revocable];
+
+    /// The part of some resources that is of this class.
+    pub const fn part(self, resources: &Resources) -> &Quantities {
+        match self {
+            Self::Regular => &resources.regular,
+            Self::Revocable => &resources.revocable,
+        }
+    }
+}
+
+/// Sums over a whole cluster: as [`Quantities`], in a range that no cluster can pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums([u128; ResourceKind::ALL.len()]);
+
+impl Sums {
+    /// Adds to the sums.
+    pub fn add(&mut self, amounts: &Quantities) {
+        for kind in ResourceKind::ALL {
+            let sum = &mut self.0[kind as usize];
+            *sum = sum.saturating_add(u128::from(amounts.get(kind)));
+        }
+    }
+
+    /// Takes from the sums; false, and nothing is changed, where they hold less.
+    #[must_use]
+    pub fn sub(&mut self, amounts: &Quantities) -> bool {
+        let mut next = *self;
+        for kind in ResourceKind::ALL {
+            match self.0[kind as usize].checked_sub(u128::from(amounts.get(kind))) {
+                Some(rest) => next.0[kind as usize] = rest,
+                None => return false,
+            }
+        }
+        *self = next;
+        true
+    }
+
+    /// The sum of one kind.
+    pub const fn get(&self, kind: ResourceKind) -> u128 {
+        self.0[kind as usize]
+    }
+
+    /// Whether there is nothing.
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|sum| *sum == 0)
+    }
+}
+
+/// A dominant share divided by a weight: the fraction `used / total`, never rounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    used: u128,
+    total: u128,
+}
+
+impl Share {
+    /// The share of nothing.
+    pub const ZERO: Self = Self { used: 0, total: 1 };
+
+    /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
+    /// thousandths, at least 1).
+    pub fn dominant(held: &Sums, cluster: &Sums, weight_milli: u32) -> Self {
+        let weight = u128::from(weight_milli.max(1));
+        ResourceKind::ALL
+            .into_iter()
+            .filter(|kind| cluster.get(*kind) > 0 && held.get(*kind) > 0)
+            .map(|kind| Self {
+                used: held.get(kind),
+                total: cluster.get(kind).saturating_mul(weight),
+            })
+            .max()
+            .unwrap_or(Self::ZERO)
+    }
+
+    /// The share as thousandths, rounded down, of the cluster; for people.
+    pub fn as_milli(&self, weight_milli: u32) -> u64 {
+        let weight = u128::from(weight_milli.max(1));
+        let milli = self.used.saturating_mul(1000).saturating_mul(weight) / self.total.max(1);
+        u64::try_from(milli).unwrap_or(u64::MAX)
+    }
+}
+
+impl Ord for Share {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.used, other.used) {
+            (0, 0) => Ordering::Equal,
+            (0, _) => Ordering::Less,
+            (_, 0) => Ordering::Greater,
+            _ => wide_product(self.used, other.total).cmp(&wide_product(other.used, self.total)),
+        }
+    }
+}
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Share {}
+
+/// The product as (high, low) halves of 256 bits.
+fn wide_product(a: u128, b: u128) -> (u128, u128) {
+    if let Some(product) = a.checked_mul(b) {
+        return (0, product);
+    }
+    let split = |value: u128| (value >> 64, value & u128::from(u64::MAX));
+    let ((a_high, a_low), (b_high, b_low)) = (split(a), split(b));
+    let low = a_low * b_low;
+    // Neither sum can overflow: (2^64 - 1)^2 + 2 (2^64 - 1) < 2^128.
+    let middle = a_high * b_low + (low >> 64);
+    let other_middle = a_low * b_high + (middle & u128::from(u64::MAX));
+    let high = a_high * b_high + (middle >> 64) + (other_middle >> 64);
+    (high, (other_middle << 64) | (low & u128::from(u64::MAX)))
+}
+
+/// What somebody holds, offered and allocated together, with the number of allocations that led to
+/// it; by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    held: [Sums; Class::ALL.len()],
+    allocations: [u64; Class::ALL.len()],
+}
+
+impl Standing {
+    /// Adds an allocation.
+    pub fn charge(&mut self, resources: &Resources) {
+        for class in Class::ALL {
+            let part = class.part(resources);
+            if !part.is_zero() {
+                self.held[class as usize].add(part);
+                let count = &mut self.allocations[class as usize];
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// Takes back; false, and nothing is changed, where less is held.
+    #[must_use]
+    pub fn credit(&mut self, resources: &Resources) -> bool {
+        let mut held = self.held;
+        let all = Class::ALL
+            .into_iter()
+            .all(|class| held[class as usize].sub(class.part(resources)));
+        if all {
+            self.held = held;
+        }
+        all
+    }
+
+    /// What is held.
+    pub const fn held(&self, class: Class) -> &Sums {
+        &self.held[class as usize]
+    }
+
+    /// How many allocations were made.
+    pub const fn allocations(&self, class: Class) -> u64 {
+        self.allocations[class as usize]
+    }
+
+    /// Whether nothing is held.
+    pub fn is_zero(&self) -> bool {
+        self.held.iter().all(Sums::is_zero)
+    }
+}
+
+/// The place of one claimant among others: the smallest is the neediest. By share, then by the
+/// number of allocations, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    share: Share,
+    allocations: u64,
+    name: Arc<str>,
+    index: u32,
+}
+
+impl Place {
+    /// The place of a claimant in one class.
+    pub fn new(
+        class: Class,
+        standing: &Standing,
+        cluster: &Sums,
+        weight_milli: u32,
+        name: &Arc<str>,
+        index: u32,
+    ) -> Self {
+        Self {
+            share: Share::dominant(standing.held(class), cluster, weight_milli),
+            allocations: standing.allocations(class),
+            name: Arc::clone(name),
+            index,
+        }
+    }
+
+    /// Which claimant it is, in its owner's table.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+}

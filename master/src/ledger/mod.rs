@@ -1,0 +1,198 @@
+//! The ledger: what is offered and allocated on every agent. The only mutable state that the
+//! master's driver and the allocator's worker threads share.
+//!
+//! Invariants: conservation on every agent (see [`AgentLedger`]); agents are added and removed by
+//! the driver alone, while transitions may come from any thread. A slot that was removed keeps
+//! refusing offers, so a worker that still holds it does no harm.
+//!
+//! Lock-free: transitions, loads and the look-up of slots. Not lock-free: memory allocation, and
+//! adding or removing an agent waits for nobody but copies the path to it in the map of slots.
+
+mod slot;
+mod transition;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use ebb_types::{AgentId, Incarnation};
+use imbl::OrdMap;
+
+pub use slot::{Conflict, Epoch, MAX_EXCHANGE_ATTEMPTS, Memory, Slot};
+pub use transition::{AgentLedger, Imbalance, RETIRED, Refused, Transition};
+
+/// How the ledger's exchanges went since the start; all only rise.
+#[derive(Debug, Default)]
+pub struct LedgerStats {
+    applied: AtomicU64,
+    conflicts: AtomicU64,
+    refused: AtomicU64,
+    contended: AtomicU64,
+}
+
+/// A reading of [`LedgerStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerFigures {
+    /// Transitions that were made.
+    pub applied: u64,
+    /// Exchanges that were lost to another thread and tried again.
+    pub conflicts: u64,
+    /// Transitions that were refused because they do not add up.
+    pub refused: u64,
+    /// Transitions that were given up after [`MAX_EXCHANGE_ATTEMPTS`] lost exchanges.
+    pub contended: u64,
+}
+
+impl LedgerStats {
+    fn note(&self, result: &Result<AgentLedger, Refused>, conflicts: u32) {
+        let counter = match result {
+            Ok(_) => &self.applied,
+            Err(Refused::Contended { .. }) => &self.contended,
+            Err(_) => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if conflicts > 0 {
+            self.conflicts.fetch_add(u64::from(conflicts), Ordering::Relaxed);
+        }
+    }
+
+    /// The counters now; each is read on its own.
+    pub fn figures(&self) -> LedgerFigures {
+        LedgerFigures {
+            applied: self.applied.load(Ordering::Relaxed),
+            conflicts: self.conflicts.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            contended: self.contended.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One agent in the ledger.
+#[derive(Debug)]
+pub struct AgentSlot {
+    agent_id: AgentId,
+    slot: Slot<Epoch>,
+    /// Set while the agent waits in the allocator's queue, so that it waits there once.
+    queued: AtomicBool,
+    stats: Arc<LedgerStats>,
+}
+
+impl AgentSlot {
+    /// Whose resources these are.
+    pub const fn agent_id(&self) -> &AgentId {
+        &self.agent_id
+    }
+
+    /// A copy of the ledger as it is now.
+    pub fn load(&self) -> AgentLedger {
+        self.slot.load()
+    }
+
+    /// Applies a transition to the given incarnation of the agent; the ledger after it.
+    ///
+    /// # Errors
+    /// [`Refused`] says why nothing was changed.
+    pub fn apply(
+        &self,
+        incarnation: Incarnation,
+        transition: &Transition,
+    ) -> Result<AgentLedger, Refused> {
+        let (result, conflicts) = self.slot.apply(incarnation, transition);
+        self.stats.note(&result, conflicts);
+        result
+    }
+
+    /// Marks it as waiting for the allocator; whether it was not already.
+    pub(crate) fn mark_queued(&self) -> bool {
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// Marks it as waiting no more. To be called before its ledger is loaded.
+    pub(crate) fn unmark_queued(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+}
+
+/// All agents' slots.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    slots: ArcSwap<OrdMap<AgentId, Arc<AgentSlot>>>,
+    stats: Arc<LedgerStats>,
+}
+
+impl Ledger {
+    /// A ledger without agents.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an agent, or replaces it by a new incarnation. For the driver alone.
+    pub fn insert(&self, agent_id: AgentId, first: AgentLedger) -> Arc<AgentSlot> {
+        let slot = Arc::new(AgentSlot {
+            agent_id: agent_id.clone(),
+            slot: Slot::new(first),
+            queued: AtomicBool::new(false),
+            stats: Arc::clone(&self.stats),
+        });
+        let earlier = self.get(&agent_id);
+        self.slots
+            .rcu(|slots| slots.update(agent_id.clone(), Arc::clone(&slot)));
+        if let Some(earlier) = earlier {
+            retire(&earlier);
+        }
+        slot
+    }
+
+    /// Removes an agent; the last state of its ledger. Workers that still hold its slot are refused
+    /// everything from then on. For the driver alone.
+    pub fn remove(&self, agent_id: &AgentId) -> Option<AgentLedger> {
+        let slot = self.get(agent_id)?;
+        self.slots.rcu(|slots| slots.without(agent_id));
+        retire(&slot)
+    }
+
+    /// An agent's slot.
+    pub fn get(&self, agent_id: &AgentId) -> Option<Arc<AgentSlot>> {
+        self.slots.load().get(agent_id).cloned()
+    }
+
+    /// Applies a transition to an agent; the ledger after it.
+    ///
+    /// # Errors
+    /// [`Refused`] says why nothing was changed.
+    pub fn apply(
+        &self,
+        agent_id: &AgentId,
+        incarnation: Incarnation,
+        transition: &Transition,
+    ) -> Result<AgentLedger, Refused> {
+        self.get(agent_id)
+            .ok_or(Refused::NoAgent)?
+            .apply(incarnation, transition)
+    }
+
+    /// All slots, by agent id; a picture that later additions and removals do not touch.
+    pub fn slots(&self) -> Arc<OrdMap<AgentId, Arc<AgentSlot>>> {
+        self.slots.load_full()
+    }
+
+    /// How the exchanges went.
+    pub fn stats(&self) -> &LedgerStats {
+        &self.stats
+    }
+
+    /// Checks conservation on every agent.
+    ///
+    /// # Errors
+    /// [`Imbalance`] holds the first ledger that does not add up.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        self.slots().values().try_for_each(|slot| slot.load().check())
+    }
+}
+
+/// Ends a slot. Only offers of other threads can stand in the way, and each of them uses up what is
+/// free, so the attempts of one call are far more than can fail.
+fn retire(slot: &AgentSlot) -> Option<AgentLedger> {
+    let incarnation = slot.load().incarnation;
+    slot.apply(incarnation, &Transition::Retire).ok()
+}

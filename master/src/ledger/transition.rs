@@ -1,0 +1,272 @@
+//! What may happen to the resources of one agent, as pure functions from one immutable ledger to
+//! the next.
+//!
+//! Units: those of [`Quantities`]. Invariant (conservation), asserted after every transition and by
+//! [`AgentLedger::check`]: of the regular resources `offered + allocated + free = total`; of the
+//! revocable ones `offered + allocated + free = max(oversubscribed, offered + allocated)`, because
+//! an estimate may fall below what is already lent. What is lent beyond the estimate is
+//! [`AgentLedger::overdrawn`]: its owner takes it back by rescinding and by evictions on the agent.
+//!
+//! A ledger adds up quantities and does not know offers or tasks: that an offer is accepted once
+//! and a task recovered once is the core's to know. What the ledger guarantees is that a sum never
+//! falls below zero and never passes the total, whoever is mistaken.
+
+use ebb_types::{Incarnation, Quantities, Resources};
+
+/// The resources of one agent at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentLedger {
+    /// The life of the agent that this ledger speaks of.
+    pub incarnation: Incarnation,
+    /// How many transitions led here.
+    pub version: u64,
+    /// What the agent has.
+    pub total: Quantities,
+    /// What the agent lends beyond that: an absolute estimate.
+    pub oversubscribed: Quantities,
+    /// Out in offers.
+    pub offered: Resources,
+    /// Accepted and in use.
+    pub allocated: Resources,
+}
+
+/// One change of an agent's ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// Free resources go out in an offer.
+    Offer(Resources),
+    /// A whole offer comes back, of which a part is used from now on; the rest is free.
+    Accept {
+        /// All that the offer (or the offers accepted together) held.
+        offered: Resources,
+        /// The part that is used.
+        used: Resources,
+    },
+    /// A framework refuses an offer (or lets it pass its deadline): it is free.
+    Decline(Resources),
+    /// The master withdraws an offer: it is free.
+    Rescind(Resources),
+    /// A task or executor ended: what it used is free.
+    Recover(Resources),
+    /// The agent has or lends another amount now.
+    Resize {
+        /// What it has.
+        total: Quantities,
+        /// What it lends beyond that.
+        oversubscribed: Quantities,
+    },
+    /// A task of an agent that came back still uses this.
+    Restore(Resources),
+    /// The agent is removed: nothing is free any more, and every later transition is refused.
+    Retire,
+}
+
+/// The incarnation of a ledger whose agent was removed; no agent ever has it.
+pub const RETIRED: Incarnation = Incarnation(u64::MAX);
+
+/// Why a transition is not possible. The ledger is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Less is free than is to be offered or restored.
+    #[error("{wanted} is to be taken, but only {free} is free; plan again with a fresh view")]
+    NotFree {
+        /// What was to be taken.
+        wanted: Resources,
+        /// What is free.
+        free: Resources,
+    },
+    /// Less is out in offers than is to come back.
+    #[error("{wanted} is to come back from offers, but only {offered} is offered; drop the message, it is a repetition")]
+    NotOffered {
+        /// What was to come back.
+        wanted: Resources,
+        /// What is offered.
+        offered: Resources,
+    },
+    /// Less is allocated than is to be recovered.
+    #[error("{wanted} is to be recovered, but only {allocated} is allocated; drop the message, it is a repetition")]
+    NotAllocated {
+        /// What was to be recovered.
+        wanted: Resources,
+        /// What is allocated.
+        allocated: Resources,
+    },
+    /// An accept uses more than its offers held.
+    #[error("{used} is to be used out of an offer of {offered}; use no more than was offered")]
+    BeyondOffer {
+        /// What the offers held.
+        offered: Resources,
+        /// What is to be used.
+        used: Resources,
+    },
+    /// The new total is smaller than what is offered and allocated.
+    #[error("the agent's total is to become {total}, but {in_use} is offered and in use; rescind its offers and end its tasks first")]
+    InUse {
+        /// The new total.
+        total: Quantities,
+        /// What is offered and allocated.
+        in_use: Quantities,
+    },
+    /// The ledger speaks of another life of the agent.
+    #[error("the message speaks of incarnation {} of the agent, which is in incarnation {}; drop it", theirs.0, ours.0)]
+    Incarnation {
+        /// The incarnation in the message.
+        theirs: Incarnation,
+        /// The incarnation of the ledger.
+        ours: Incarnation,
+    },
+    /// There is no such agent.
+    #[error("the ledger has no such agent; drop the message")]
+    NoAgent,
+    /// A sum would pass the range of its type.
+    #[error("a sum would pass the largest quantity; check the amounts that the agent reports")]
+    Overflow,
+    /// Every exchange of the bounded number of attempts was lost to another thread.
+    #[error("{attempts} exchanges in a row were lost to other threads; try again")]
+    Contended {
+        /// How many were tried.
+        attempts: u32,
+    },
+}
+
+/// A ledger that does not add up: always a fault in Ebb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger does not add up: {ledger:?}")]
+pub struct Imbalance {
+    /// The ledger.
+    pub ledger: AgentLedger,
+}
+
+impl AgentLedger {
+    /// An agent with nothing offered and nothing in use.
+    pub const fn new(incarnation: Incarnation, total: Quantities, oversubscribed: Quantities) -> Self {
+        Self {
+            incarnation,
+            version: 0,
+            total,
+            oversubscribed,
+            offered: Resources::ZERO,
+            allocated: Resources::ZERO,
+        }
+    }
+
+    /// Offered and allocated together.
+    #[must_use]
+    pub fn in_use(&self) -> Resources {
+        self.offered.saturating_add(&self.allocated)
+    }
+
+    /// What can be offered.
+    #[must_use]
+    pub fn free(&self) -> Resources {
+        let in_use = self.in_use();
+        Resources {
+            regular: self.total.saturating_sub(&in_use.regular),
+            revocable: self.oversubscribed.saturating_sub(&in_use.revocable),
+        }
+    }
+
+    /// How much more is lent (offered or in use) than the agent lends now.
+    #[must_use]
+    pub fn overdrawn(&self) -> Quantities {
+        self.in_use().revocable.saturating_sub(&self.oversubscribed)
+    }
+
+    /// The ledger after a transition.
+    ///
+    /// # Errors
+    /// [`Refused`] says which sum would not add up.
+    pub fn apply(&self, transition: &Transition) -> Result<Self, Refused> {
+        let mut next = *self;
+        match *transition {
+            Transition::Offer(wanted) => {
+                let free = self.free();
+                if !free.contains(&wanted) {
+                    return Err(Refused::NotFree { wanted, free });
+                }
+                next.offered = add(&self.offered, &wanted)?;
+            }
+            Transition::Accept { offered, used } => {
+                if !offered.contains(&used) {
+                    return Err(Refused::BeyondOffer { offered, used });
+                }
+                next.offered = self.without_offered(&offered)?;
+                next.allocated = add(&self.allocated, &used)?;
+            }
+            Transition::Decline(back) | Transition::Rescind(back) => {
+                next.offered = self.without_offered(&back)?;
+            }
+            Transition::Recover(back) => {
+                next.allocated =
+                    self.allocated
+                        .checked_sub(&back)
+                        .ok_or(Refused::NotAllocated {
+                            wanted: back,
+                            allocated: self.allocated,
+                        })?;
+            }
+            Transition::Resize {
+                total,
+                oversubscribed,
+            } => {
+                let in_use = self.in_use().regular;
+                if !total.contains(&in_use) {
+                    return Err(Refused::InUse { total, in_use });
+                }
+                next.total = total;
+                next.oversubscribed = oversubscribed;
+            }
+            Transition::Restore(wanted) => {
+                // An estimate may have fallen since the task was started: only what is owned is
+                // bounded.
+                let free = self.free();
+                if !free.regular.contains(&wanted.regular) {
+                    return Err(Refused::NotFree { wanted, free });
+                }
+                next.allocated = add(&self.allocated, &wanted)?;
+            }
+            Transition::Retire => {
+                next.incarnation = RETIRED;
+                next.total = self.in_use().regular;
+                next.oversubscribed = Quantities::ZERO;
+            }
+        }
+        // Offered and allocated must have a sum, or `free` would be wrong.
+        next.offered
+            .checked_add(&next.allocated)
+            .ok_or(Refused::Overflow)?;
+        next.version = self.version.wrapping_add(1);
+        debug_assert_eq!(next.check(), Ok(()), "after {transition:?} on {self:?}");
+        Ok(next)
+    }
+
+    fn without_offered(&self, back: &Resources) -> Result<Resources, Refused> {
+        self.offered.checked_sub(back).ok_or(Refused::NotOffered {
+            wanted: *back,
+            offered: self.offered,
+        })
+    }
+
+    /// Whether the ledger adds up.
+    ///
+    /// # Errors
+    /// [`Imbalance`] holds the ledger that does not.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let sum = self
+            .offered
+            .checked_add(&self.allocated)
+            .and_then(|in_use| Some((in_use, in_use.checked_add(&self.free())?)));
+        let holds = sum.is_some_and(|(in_use, all)| {
+            all.regular == self.total && all.revocable == self.oversubscribed.max(&in_use.revocable)
+        });
+        if holds {
+            Ok(())
+        } else {
+            Err(Imbalance { ledger: *self })
+        }
+    }
+}
+
+fn add(a: &Resources, b: &Resources) -> Result<Resources, Refused> {
+    a.checked_add(b).ok_or(Refused::Overflow)
+}
