@@ -158,7 +158,7 @@ pub enum Change {
         /// Whose task.
         framework_id: FrameworkId,
         /// The news.
-        status: TaskStatus,
+        status: Box<TaskStatus>,
     },
     /// An agent joined, came back, or changed how it stands.
     AgentUpdated(Box<AgentState>),

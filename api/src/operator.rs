@@ -1,0 +1,271 @@
+//! What operators see.
+
+use ebb_types::{
+    AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId, FrameworkId,
+    FrameworkState, Offer, Role, RoleState, TaskId, TaskRecord, TaskStatus, Timestamp,
+};
+use proto::change::Change as Wire;
+
+use crate::check::{
+    Invalid, id, optional_id, quantities, required, resources, write_quantities, write_resources,
+};
+use crate::common::{roles, write_roles};
+use crate::proto;
+use crate::task::state;
+
+const STATUSES: [(AgentStatus, proto::AgentStatus); 4] = [
+    (AgentStatus::Registered, proto::AgentStatus::Registered),
+    (AgentStatus::Disconnected, proto::AgentStatus::Disconnected),
+    (AgentStatus::Unreachable, proto::AgentStatus::Unreachable),
+    (AgentStatus::Recovered, proto::AgentStatus::Recovered),
+];
+
+impl TryFrom<proto::AgentState> for AgentState {
+    type Error = Invalid;
+
+    fn try_from(agent: proto::AgentState) -> Result<Self, Invalid> {
+        let status = STATUSES
+            .into_iter()
+            .find(|(_, wire)| *wire as i32 == agent.status);
+        let Some((status, _)) = status else {
+            return Err(Invalid::new(
+                "agent.status",
+                format!("is {}, which is no status", agent.status),
+            ));
+        };
+        Ok(Self {
+            id: id("agent.id", &agent.id, |t| AgentId::new(t))?,
+            info: required("agent.info", agent.info)?.try_into()?,
+            status,
+            registered_at: Timestamp::from_ms(agent.registered_at_ms),
+            offered: resources("agent.offered", &agent.offered)?,
+            allocated: resources("agent.allocated", &agent.allocated)?,
+            oversubscribed: quantities("agent.oversubscribed", &agent.oversubscribed)?,
+            usage: agent.usage.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<AgentState> for proto::AgentState {
+    fn from(agent: AgentState) -> Self {
+        let status = STATUSES
+            .into_iter()
+            .find(|(status, _)| *status == agent.status);
+        Self {
+            id: agent.id.to_string(),
+            info: Some(agent.info.into()),
+            status: status.map_or(0, |(_, wire)| wire as i32),
+            registered_at_ms: agent.registered_at.as_ms(),
+            offered: write_resources(&agent.offered),
+            allocated: write_resources(&agent.allocated),
+            oversubscribed: write_quantities(&agent.oversubscribed, false),
+            usage: agent.usage.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<proto::FrameworkState> for FrameworkState {
+    type Error = Invalid;
+
+    fn try_from(framework: proto::FrameworkState) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: id("framework.id", &framework.id, |t| FrameworkId::new(t))?,
+            info: required("framework.info", framework.info)?.try_into()?,
+            connected: framework.connected,
+            registered_at: Timestamp::from_ms(framework.registered_at_ms),
+            failover_deadline: framework.failover_deadline_ms.map(Timestamp::from_ms),
+            suppressed_roles: roles("framework.suppressed_roles", &framework.suppressed_roles)?,
+            offered: resources("framework.offered", &framework.offered)?,
+            allocated: resources("framework.allocated", &framework.allocated)?,
+            live_tasks: framework.live_tasks,
+        })
+    }
+}
+
+impl From<FrameworkState> for proto::FrameworkState {
+    fn from(framework: FrameworkState) -> Self {
+        Self {
+            id: framework.id.to_string(),
+            info: Some(framework.info.into()),
+            connected: framework.connected,
+            registered_at_ms: framework.registered_at.as_ms(),
+            failover_deadline_ms: framework.failover_deadline.map(Timestamp::as_ms),
+            suppressed_roles: write_roles(&framework.suppressed_roles),
+            offered: write_resources(&framework.offered),
+            allocated: write_resources(&framework.allocated),
+            live_tasks: framework.live_tasks,
+        }
+    }
+}
+
+impl TryFrom<proto::TaskRecord> for TaskRecord {
+    type Error = Invalid;
+
+    fn try_from(task: proto::TaskRecord) -> Result<Self, Invalid> {
+        Ok(Self {
+            framework_id: id("task.framework_id", &task.framework_id, |t| {
+                FrameworkId::new(t)
+            })?,
+            task_id: id("task.task_id", &task.task_id, |t| TaskId::new(t))?,
+            name: task.name,
+            agent_id: id("task.agent_id", &task.agent_id, |t| AgentId::new(t))?,
+            role: id("task.role", &task.role, |t| Role::new(t))?,
+            resources: resources("task.resources", &task.resources)?,
+            state: state("task.state", task.state)?,
+            executor_id: optional_id("task.executor_id", &task.executor_id, |t| {
+                ExecutorId::new(t)
+            })?,
+            container_id: optional_id("task.container_id", &task.container_id, |t| {
+                ContainerId::new(t)
+            })?,
+            statuses: task
+                .statuses
+                .into_iter()
+                .map(TaskStatus::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<TaskRecord> for proto::TaskRecord {
+    fn from(task: TaskRecord) -> Self {
+        Self {
+            framework_id: task.framework_id.to_string(),
+            task_id: task.task_id.to_string(),
+            name: task.name,
+            agent_id: task.agent_id.to_string(),
+            role: task.role.to_string(),
+            resources: write_resources(&task.resources),
+            state: task.state as i32,
+            executor_id: task
+                .executor_id
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
+            container_id: task
+                .container_id
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
+            statuses: task.statuses.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::RoleState> for RoleState {
+    type Error = Invalid;
+
+    fn try_from(role: proto::RoleState) -> Result<Self, Invalid> {
+        Ok(Self {
+            role: id("role.role", &role.role, |t| Role::new(t))?,
+            weight_milli: role.weight_milli,
+            frameworks: role
+                .frameworks
+                .iter()
+                .map(|text| id("role.frameworks", text, |t| FrameworkId::new(t)))
+                .collect::<Result<_, _>>()?,
+            offered: resources("role.offered", &role.offered)?,
+            allocated: resources("role.allocated", &role.allocated)?,
+        })
+    }
+}
+
+impl From<RoleState> for proto::RoleState {
+    fn from(role: RoleState) -> Self {
+        Self {
+            role: role.role.to_string(),
+            weight_milli: role.weight_milli,
+            frameworks: role.frameworks.iter().map(ToString::to_string).collect(),
+            offered: write_resources(&role.offered),
+            allocated: write_resources(&role.allocated),
+        }
+    }
+}
+
+fn all<W, T: TryFrom<W, Error = Invalid>>(list: Vec<W>) -> Result<Vec<T>, Invalid> {
+    list.into_iter().map(T::try_from).collect()
+}
+
+fn write_all<T, W: From<T>>(list: Vec<T>) -> Vec<W> {
+    list.into_iter().map(W::from).collect()
+}
+
+impl TryFrom<proto::ClusterState> for ClusterState {
+    type Error = Invalid;
+
+    fn try_from(cluster: proto::ClusterState) -> Result<Self, Invalid> {
+        Ok(Self {
+            master: required("cluster.master", cluster.master)?.try_into()?,
+            at: Timestamp::from_ms(cluster.at_ms),
+            agents: all(cluster.agents)?,
+            frameworks: all(cluster.frameworks)?,
+            tasks: all(cluster.tasks)?,
+            roles: all(cluster.roles)?,
+            offers: all::<_, Offer>(cluster.offers)?,
+        })
+    }
+}
+
+impl From<ClusterState> for proto::ClusterState {
+    fn from(cluster: ClusterState) -> Self {
+        Self {
+            master: Some(cluster.master.into()),
+            at_ms: cluster.at.as_ms(),
+            agents: write_all(cluster.agents),
+            frameworks: write_all(cluster.frameworks),
+            tasks: write_all(cluster.tasks),
+            roles: write_all(cluster.roles),
+            offers: write_all(cluster.offers),
+        }
+    }
+}
+
+impl TryFrom<proto::Change> for Change {
+    type Error = Invalid;
+
+    fn try_from(change: proto::Change) -> Result<Self, Invalid> {
+        Ok(match required("change", change.change)? {
+            Wire::Snapshot(cluster) => Self::Snapshot(Box::new(cluster.try_into()?)),
+            Wire::TaskAdded(task) => Self::TaskAdded(Box::new(task.try_into()?)),
+            Wire::TaskUpdated(update) => Self::TaskUpdated {
+                framework_id: id("task_updated.framework_id", &update.framework_id, |t| {
+                    FrameworkId::new(t)
+                })?,
+                status: Box::new(required("task_updated.status", update.status)?.try_into()?),
+            },
+            Wire::AgentUpdated(agent) => Self::AgentUpdated(Box::new(agent.try_into()?)),
+            Wire::AgentRemoved(text) => {
+                Self::AgentRemoved(id("agent_removed", &text, |t| AgentId::new(t))?)
+            }
+            Wire::FrameworkUpdated(framework) => {
+                Self::FrameworkUpdated(Box::new(framework.try_into()?))
+            }
+            Wire::FrameworkRemoved(text) => {
+                Self::FrameworkRemoved(id("framework_removed", &text, |t| FrameworkId::new(t))?)
+            }
+            Wire::Heartbeat(_) => Self::Heartbeat,
+        })
+    }
+}
+
+impl From<Change> for proto::Change {
+    fn from(change: Change) -> Self {
+        let change = match change {
+            Change::Snapshot(cluster) => Wire::Snapshot((*cluster).into()),
+            Change::TaskAdded(task) => Wire::TaskAdded((*task).into()),
+            Change::TaskUpdated {
+                framework_id,
+                status,
+            } => Wire::TaskUpdated(proto::change::TaskUpdated {
+                framework_id: framework_id.to_string(),
+                status: Some((*status).into()),
+            }),
+            Change::AgentUpdated(agent) => Wire::AgentUpdated((*agent).into()),
+            Change::AgentRemoved(id) => Wire::AgentRemoved(id.to_string()),
+            Change::FrameworkUpdated(framework) => Wire::FrameworkUpdated((*framework).into()),
+            Change::FrameworkRemoved(id) => Wire::FrameworkRemoved(id.to_string()),
+            Change::Heartbeat => Wire::Heartbeat(proto::Empty {}),
+        };
+        Self {
+            change: Some(change),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The edge: what is well-formed survives the wire unchanged; what is not is refused with a sentence
+//! that names the field; nothing panics, whatever the bytes.
+
+use ebb_api::proto::{self, scheduler_call, task_status};
+use ebb_api::{AgentEnvelope, MasterEnvelope};
+use ebb_types::{Call, Change, Event, Operation, Quantities, Resources, TaskInfo, TaskStatus};
+use proptest::prelude::*;
+use prost::Message;
+
+fn command_task(resources: Vec<proto::Resource>) -> proto::TaskInfo {
+    proto::TaskInfo {
+        task_id: "t".into(),
+        agent_id: "a".into(),
+        resources,
+        command: Some(proto::CommandInfo {
+            value: "true".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn resource(name: &str, amount: i64, revocable: bool) -> proto::Resource {
+    proto::Resource {
+        name: name.into(),
+        amount,
+        revocable,
+    }
+}
+
+fn refusal<T: std::fmt::Debug, E: std::fmt::Display>(result: Result<T, E>) -> String {
+    result.map_or_else(
+        |error| error.to_string(),
+        |value| panic!("was taken as {value:?}"),
+    )
+}
+
+#[test]
+fn amounts_are_refused_that_are_negative_enormous_unknown_or_given_twice() {
+    for (list, says) in [
+        (vec![resource("cpus", -1, false)], "cpus is -1"),
+        (vec![resource("mem", i64::MAX, false)], "between 0 and"),
+        (
+            vec![resource("unicorns", 1, false)],
+            "no resource named \"unicorns\"",
+        ),
+        (
+            vec![resource("mem", 1, false), resource("mem", 2, false)],
+            "stands twice",
+        ),
+        (vec![resource("mem", 0, false); 9], "9 entries"),
+    ] {
+        let sentence = refusal(TaskInfo::try_from(command_task(list)));
+        assert!(
+            sentence.contains(says),
+            "{sentence:?} does not say {says:?}"
+        );
+    }
+    let both = vec![resource("cpus", 5, false), resource("cpus", 7, true)];
+    let task = TaskInfo::try_from(command_task(both)).expect("both kinds may be read side by side");
+    let (regular, revocable) = (Quantities::cpus_mem(5, 0), Quantities::cpus_mem(7, 0));
+    assert_eq!(task.resources, Resources { regular, revocable });
+}
+
+#[test]
+fn ids_are_refused_that_are_no_safe_file_names() {
+    for bad in ["", "a/b", "..", "a\0b", &"x".repeat(64 * 1024)] {
+        let task = proto::TaskInfo {
+            task_id: bad.into(),
+            ..command_task(vec![])
+        };
+        let sentence = refusal(TaskInfo::try_from(task));
+        assert!(
+            sentence.starts_with("task.task_id: task id"),
+            "{sentence:?}"
+        );
+        assert!(
+            sentence.len() < 1024,
+            "the sentence carries the whole input"
+        );
+    }
+}
+
+#[test]
+fn one_malformed_task_of_an_accept_is_put_aside_with_its_rule() {
+    let tasks = vec![
+        command_task(vec![resource("cpus", -1, false)]),
+        command_task(vec![]),
+    ];
+    let launch = proto::operation::Launch { tasks };
+    let accept = scheduler_call::Accept {
+        offer_ids: vec!["o".into()],
+        operations: vec![proto::Operation {
+            operation: Some(proto::operation::Operation::Launch(launch)),
+        }],
+        filters: None,
+    };
+    let wire = proto::SchedulerCall {
+        call: Some(scheduler_call::Call::Accept(accept)),
+    };
+    let Ok(Call::Accept { operations, .. }) = Call::try_from(wire) else {
+        panic!("not read as an accept")
+    };
+    let [Operation::Launch { tasks, malformed }] = &operations[..] else {
+        panic!("not one launch")
+    };
+    assert_eq!((tasks.len(), malformed.len()), (1, 1));
+    assert!(malformed[0].rule.contains("cpus is -1"));
+}
+
+#[test]
+fn an_unset_oneof_is_refused_by_name() {
+    assert_eq!(
+        refusal(Call::try_from(proto::SchedulerCall::default())),
+        "call: is missing; set it"
+    );
+    assert_eq!(
+        refusal(Event::try_from(proto::SchedulerEvent::default())),
+        "event: is missing; set it"
+    );
+    assert_eq!(
+        refusal(AgentEnvelope::try_from(proto::AgentMessage::default())),
+        "message: is missing; set it"
+    );
+    assert_eq!(
+        refusal(MasterEnvelope::try_from(proto::MasterMessage::default())),
+        "message: is missing; set it"
+    );
+}
+
+fn statuses() -> impl Strategy<Value = proto::TaskStatus> {
+    let exit = prop_oneof![
+        Just(None),
+        any::<i32>().prop_map(|code| Some(task_status::Exit::ExitCode(code))),
+        any::<i32>().prop_map(|signal| Some(task_status::Exit::ExitSignal(signal))),
+    ];
+    let uuid = prop_oneof![Just(vec![]), prop::collection::vec(any::<u8>(), 16)];
+    (
+        "[a-z]{1,20}",
+        0..14i32,
+        0..3i32,
+        exit,
+        uuid,
+        0..1u64 << 50,
+        ".{0,200}",
+    )
+        .prop_map(
+            |(task_id, state, source, exit, uuid, timestamp_ms, message)| proto::TaskStatus {
+                task_id,
+                state,
+                source,
+                exit,
+                uuid,
+                timestamp_ms,
+                message,
+                agent_id: "agent".into(),
+                ..Default::default()
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn a_status_survives_the_wire(wire in statuses()) {
+        let status = TaskStatus::try_from(wire.clone()).expect("well-formed");
+        prop_assert_eq!(proto::TaskStatus::from(status), wire);
+    }
+
+    #[test]
+    fn whatever_the_bytes_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = proto::SchedulerCall::decode(&bytes[..]).map(Call::try_from);
+        let _ = proto::SchedulerEvent::decode(&bytes[..]).map(Event::try_from);
+        let _ = proto::AgentMessage::decode(&bytes[..]).map(AgentEnvelope::try_from);
+        let _ = proto::MasterMessage::decode(&bytes[..]).map(MasterEnvelope::try_from);
+        let _ = proto::Change::decode(&bytes[..]).map(Change::try_from);
+    }
+
+    #[test]
+    fn a_message_with_a_flipped_byte_is_read_or_refused(
+        status in statuses(), at in any::<prop::sample::Index>(), flip in 1..=255u8,
+    ) {
+        let update = proto::agent_message::Update {
+            framework_id: "f".into(), status: Some(status), latest_state: 1,
+        };
+        let wire = proto::AgentMessage {
+            incarnation: 3, message: Some(proto::agent_message::Message::Update(update)),
+        };
+        let mut bytes = wire.encode_to_vec();
+        *at.get_mut(&mut bytes) ^= flip;
+        let _ = proto::AgentMessage::decode(&bytes[..]).map(AgentEnvelope::try_from);
+    }
+}
