@@ -1,1 +1,5 @@
 //! Placeholder.
+
+pub mod cgroup;
+pub mod probe;
+pub mod runtime;
