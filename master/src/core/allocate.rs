@@ -1,8 +1,35 @@
 //! Who is offered what: a pure plan over a snapshot of the roles and views of the agents.
+//!
+//! One offer covers one agent and one role. As in Mesos the plan is coarse: the neediest suitable
+//! framework takes all that it may of an agent, and its share counts for the next agent. The two
+//! classes of resources are handed out apart, each in its own order of need: what is owned by
+//! regular shares, what is lent by shares of what is lent, among those that may be offered it.
+//! Where both parts of an agent fall to one framework they make one offer.
+//!
+//! A part that is too small to be offered by itself ([`MIN_CPU_MILLI`], [`MIN_MEM_BYTES`]) rides
+//! along with the other part. An offer is withheld from a framework only when the whole of it is
+//! within what that framework refused.
+//!
+//! The price: O(log members + log roles) an agent, plus one step for each claimant ahead of the taker
+//! that refused this very agent. Suppressed, inactive and incapable frameworks are not in the order
+//! and cost nothing. Nothing is copied from the snapshot but the claimants that a round touches.
 
-use ebb_types::{AgentId, FrameworkId, Incarnation, Resources, Role, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::iter::Peekable;
+use std::ops::Bound;
 
-use super::snapshot::RoleSnapshot;
+use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
+use imbl::OrdSet;
+use imbl::shared_ptr::DefaultSharedPtr;
+
+use super::drf::{Class, Place, Sums};
+use super::snapshot::{Claimants, DEFAULT_WEIGHT_MILLI, Member, RoleSnapshot};
+
+/// Resources are offered where they hold at least this much CPU, in thousandths of a core …
+pub const MIN_CPU_MILLI: u64 = 10;
+/// … or at least this much memory, in bytes. Both as in Mesos.
+pub const MIN_MEM_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What the plan needs to know of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +58,286 @@ pub struct Proposal {
     pub resources: Resources,
 }
 
+/// Whether a part is large enough to be offered by itself.
+pub const fn is_allocatable(part: &Quantities) -> bool {
+    part.cpu_milli() >= MIN_CPU_MILLI || part.mem_bytes() >= MIN_MEM_BYTES
+}
+
 /// Plans offers for the agents in the given order.
 pub fn plan(snapshot: &RoleSnapshot, agents: &[AgentView], now: Timestamp) -> Vec<Proposal> {
-    let _ = (snapshot, agents, now);
-    Vec::new()
+    let snapshot = snapshot.clone().publish();
+    let mut round = Round::new(&snapshot, now);
+    let mut proposals = Vec::new();
+    for agent in agents {
+        for choice in round.choose(&agent.agent_id, &agent.free).into_iter().flatten() {
+            round.charge(&choice);
+            proposals.extend(round.proposal(&choice, &agent.agent_id, agent.incarnation));
+        }
+    }
+    proposals
+}
+
+/// A decision of a round: what falls to which member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    member: u32,
+    pub(crate) resources: Resources,
+}
+
+/// One round of planning: the snapshot, and how the shares of those who were chosen have grown.
+#[derive(Debug)]
+pub(crate) struct Round<'a> {
+    snapshot: &'a RoleSnapshot,
+    claimants: &'a Claimants,
+    now: Timestamp,
+    classes: [ClassRound<'a>; Class::ALL.len()],
+}
+
+impl<'a> Round<'a> {
+    /// A round over a published snapshot.
+    pub(crate) fn new(snapshot: &'a RoleSnapshot, now: Timestamp) -> Self {
+        let claimants = snapshot.claimants();
+        debug_assert!(!claimants.is_stale(), "the snapshot was not published");
+        Self {
+            snapshot,
+            claimants,
+            now,
+            classes: Class::ALL.map(|class| ClassRound::new(claimants, class)),
+        }
+    }
+
+    /// Whether nobody can be offered anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        Class::ALL
+            .into_iter()
+            .all(|class| self.claimants.order(class).is_empty())
+    }
+
+    /// Who should be offered the free resources of an agent: at most one for each class.
+    pub(crate) fn choose(&mut self, agent_id: &AgentId, free: &Resources) -> [Option<Choice>; 2] {
+        let owns = is_allocatable(&free.regular);
+        let lends = is_allocatable(&free.revocable);
+        if !owns && !lends {
+            return [None, None];
+        }
+        let refusals = self.snapshot.refusals_of(agent_id);
+        let now = self.now;
+        let suits = |index: u32, member: &Member, whole: &Resources| {
+            refusals.is_none_or(|refusals| {
+                !refusals.withhold(index, member.refusals_from, whole, now)
+            })
+        };
+        let [regular, revocable] = &mut self.classes;
+        let borrower = lends
+            .then(|| {
+                let resources = Resources {
+                    regular: if owns { Quantities::ZERO } else { free.regular },
+                    revocable: free.revocable,
+                };
+                let chosen = revocable
+                    .neediest(|index, member| suits(index, member, &resources).then_some(resources));
+                chosen.map(|(member, resources)| Choice { member, resources })
+            })
+            .flatten();
+        let owner = owns
+            .then(|| {
+                let chosen = regular.neediest(|index, member| {
+                    let takes_both = match &borrower {
+                        Some(borrower) => borrower.member == index,
+                        None => member.wants(Class::Revocable),
+                    };
+                    let revocable = if takes_both { free.revocable } else { Quantities::ZERO };
+                    let whole = Resources {
+                        regular: free.regular,
+                        revocable,
+                    };
+                    suits(index, member, &whole).then_some(whole)
+                });
+                chosen.map(|(member, resources)| Choice { member, resources })
+            })
+            .flatten();
+        match (&owner, &borrower) {
+            (Some(owner_choice), Some(same)) if owner_choice.member == same.member => [owner, None],
+            _ => [owner, borrower],
+        }
+    }
+
+    /// Counts a choice in the shares of its taker.
+    pub(crate) fn charge(&mut self, choice: &Choice) {
+        for class in Class::ALL {
+            let part = class.part(&choice.resources);
+            if !part.is_zero() {
+                self.classes[class as usize].charge(choice.member, part);
+            }
+        }
+    }
+
+    /// A choice with names instead of indices.
+    pub(crate) fn proposal(
+        &self,
+        choice: &Choice,
+        agent_id: &AgentId,
+        incarnation: Incarnation,
+    ) -> Option<Proposal> {
+        let member = self.claimants.member(choice.member)?;
+        let role = self.claimants.role(member.role)?;
+        Some(Proposal {
+            agent_id: agent_id.clone(),
+            incarnation,
+            framework_id: member.framework_id.clone(),
+            role: role.role.clone(),
+            resources: choice.resources,
+        })
+    }
+}
+
+/// The order of need of one class as it changes during a round.
+#[derive(Debug)]
+struct ClassRound<'a> {
+    claimants: &'a Claimants,
+    class: Class,
+    roles: Queue<'a, Role>,
+    /// The members of the roles that were looked at.
+    members: BTreeMap<u32, Queue<'a, FrameworkId>>,
+}
+
+impl<'a> ClassRound<'a> {
+    fn new(claimants: &'a Claimants, class: Class) -> Self {
+        Self {
+            claimants,
+            class,
+            roles: Queue::new(claimants.order(class)),
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// The neediest member of the neediest role for which `test` has something.
+    fn neediest<T>(&mut self, test: impl Fn(u32, &Member) -> Option<T>) -> Option<(u32, T)> {
+        let mut role = self.roles.after(None);
+        while let Some(role_place) = role {
+            let members = members_of(&mut self.members, self.claimants, self.class, role_place.index())?;
+            let mut member = members.after(None);
+            while let Some(place) = member {
+                let index = place.index();
+                if let Some(found) = self.claimants.member(index).and_then(|member| test(index, member)) {
+                    return Some((index, found));
+                }
+                member = members.after(Some(&place));
+            }
+            role = self.roles.after(Some(&role_place));
+        }
+        None
+    }
+
+    fn charge(&mut self, index: u32, part: &Quantities) {
+        let (claimants, class) = (self.claimants, self.class);
+        let cluster = claimants.totals(class);
+        let Some(member) = claimants.member(index) else {
+            return;
+        };
+        let Some(role) = claimants.role(member.role) else {
+            return;
+        };
+        if let Some(place) = role.place(class) {
+            let held = role.standing.held(class);
+            self.roles.charge(place, held, part, cluster, role.weight_milli);
+        }
+        let members = members_of(&mut self.members, claimants, class, member.role);
+        if let (Some(members), Some(place)) = (members, member.place(class)) {
+            let held = member.standing.held(class);
+            members.charge(place, held, part, cluster, DEFAULT_WEIGHT_MILLI);
+        }
+    }
+}
+
+fn members_of<'q, 'a>(
+    queues: &'q mut BTreeMap<u32, Queue<'a, FrameworkId>>,
+    claimants: &'a Claimants,
+    class: Class,
+    role: u32,
+) -> Option<&'q mut Queue<'a, FrameworkId>> {
+    let entry = claimants.role(role)?;
+    Some(
+        queues
+            .entry(role)
+            .or_insert_with(|| Queue::new(entry.order(class))),
+    )
+}
+
+/// An order of need that reads the snapshot's order no further than it is asked for.
+///
+/// Invariants: `upcoming` holds those that were neither looked at nor charged; all others are in
+/// `active`, and whoever was charged is in `moved` with its place there.
+struct Queue<'a, N: Ord> {
+    upcoming: Peekable<imbl::ordset::Iter<'a, Place<N>, DefaultSharedPtr>>,
+    active: BTreeSet<Place<&'a N>>,
+    moved: BTreeMap<u32, (Place<&'a N>, Sums)>,
+}
+
+impl<'a, N: Ord> Queue<'a, N> {
+    fn new(order: &'a OrdSet<Place<N>>) -> Self {
+        Self {
+            upcoming: order.iter().peekable(),
+            active: BTreeSet::new(),
+            moved: BTreeMap::new(),
+        }
+    }
+
+    /// The next after `previous` in the order of need; the neediest after none.
+    fn after(&mut self, previous: Option<&Place<&'a N>>) -> Option<Place<&'a N>> {
+        let active = match previous {
+            None => self.active.first(),
+            Some(previous) => {
+                let beyond = (Bound::Excluded(*previous), Bound::Unbounded);
+                self.active.range(beyond).next()
+            }
+        }
+        .copied();
+        while let Some(head) = self.upcoming.peek() {
+            if self.moved.contains_key(&head.index()) {
+                self.upcoming.next();
+                continue;
+            }
+            let head = head.by_ref();
+            if active.is_some_and(|active| active < head) {
+                break;
+            }
+            self.upcoming.next();
+            self.active.insert(head);
+            return Some(head);
+        }
+        active
+    }
+
+    /// Adds to what a claimant holds, whose place in the snapshot is `place`.
+    fn charge(
+        &mut self,
+        place: &'a Place<N>,
+        held: &Sums,
+        part: &Quantities,
+        cluster: &Sums,
+        weight_milli: u32,
+    ) {
+        let index = place.index();
+        let (old, mut held) = self
+            .moved
+            .get(&index)
+            .copied()
+            .unwrap_or_else(|| (place.by_ref(), *held));
+        self.active.remove(&old);
+        held.add(part);
+        let allocations = old.allocations().saturating_add(1);
+        let new = Place::new(&held, allocations, cluster, weight_milli, *old.name(), index);
+        self.active.insert(new);
+        self.moved.insert(index, (new, held));
+    }
+}
+
+impl<N: Ord + fmt::Debug> fmt::Debug for Queue<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("active", &self.active)
+            .field("moved", &self.moved)
+            .finish_non_exhaustive()
+    }
 }

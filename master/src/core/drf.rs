@@ -6,7 +6,6 @@
 //! what it owns.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use ebb_types::{Quantities, ResourceKind, Resources};
 
@@ -43,6 +42,13 @@ impl Sums {
         for kind in ResourceKind::ALL {
             let sum = &mut self.0[kind as usize];
             *sum = sum.saturating_add(u128::from(amounts.get(kind)));
+        }
+    }
+
+    /// Adds other sums.
+    pub fn add_sums(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum = sum.saturating_add(*more);
         }
     }
 
@@ -97,10 +103,9 @@ impl Share {
             .unwrap_or(Self::ZERO)
     }
 
-    /// The share as thousandths, rounded down, of the cluster; for people.
-    pub fn as_milli(&self, weight_milli: u32) -> u64 {
-        let weight = u128::from(weight_milli.max(1));
-        let milli = self.used.saturating_mul(1000).saturating_mul(weight) / self.total.max(1);
+    /// The share in thousandths, rounded down; for people.
+    pub fn as_milli(&self) -> u64 {
+        let milli = self.used.saturating_mul(1000) / self.total.max(1);
         u64::try_from(milli).unwrap_or(u64::MAX)
     }
 }
@@ -197,34 +202,140 @@ impl Standing {
 
 /// The place of one claimant among others: the smallest is the neediest. By share, then by the
 /// number of allocations, then by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place<N> {
     share: Share,
     allocations: u64,
-    name: Arc<str>,
+    name: N,
     index: u32,
 }
 
-impl Place {
-    /// The place of a claimant in one class.
+impl<N> Place<N> {
+    /// The place of a claimant that holds `held`.
     pub fn new(
-        class: Class,
-        standing: &Standing,
+        held: &Sums,
+        allocations: u64,
         cluster: &Sums,
         weight_milli: u32,
-        name: &Arc<str>,
+        name: N,
         index: u32,
     ) -> Self {
         Self {
-            share: Share::dominant(standing.held(class), cluster, weight_milli),
-            allocations: standing.allocations(class),
-            name: Arc::clone(name),
+            share: Share::dominant(held, cluster, weight_milli),
+            allocations,
+            name,
             index,
+        }
+    }
+
+    /// The same place with a borrowed name.
+    pub const fn by_ref(&self) -> Place<&N> {
+        Place {
+            share: self.share,
+            allocations: self.allocations,
+            name: &self.name,
+            index: self.index,
         }
     }
 
     /// Which claimant it is, in its owner's table.
     pub const fn index(&self) -> u32 {
         self.index
+    }
+
+    /// How many allocations it was made.
+    pub const fn allocations(&self) -> u64 {
+        self.allocations
+    }
+
+    /// Whose place it is.
+    pub const fn name(&self) -> &N {
+        &self.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sums() -> impl Strategy<Value = Sums> {
+        let amount = || prop_oneof![0..4u64, any::<u64>()];
+        prop::array::uniform4(amount()).prop_map(|amounts| Sums(amounts.map(u128::from)))
+    }
+
+    /// Compares by subtraction of continued fractions: no wide product in sight.
+    fn compare_slowly(mut a: (u128, u128), mut b: (u128, u128)) -> Ordering {
+        let mut flipped = false;
+        loop {
+            let order = (a.0 / a.1).cmp(&(b.0 / b.1));
+            let (rest_a, rest_b) = (a.0 % a.1, b.0 % b.1);
+            let order = match (order, rest_a, rest_b) {
+                (Ordering::Equal, 0, 0) => Ordering::Equal,
+                (Ordering::Equal, 0, _) => Ordering::Less,
+                (Ordering::Equal, _, 0) => Ordering::Greater,
+                (Ordering::Equal, _, _) => {
+                    a = (a.1, rest_a);
+                    b = (b.1, rest_b);
+                    flipped = !flipped;
+                    continue;
+                }
+                (order, _, _) => order,
+            };
+            return if flipped { order.reverse() } else { order };
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_compared_as_exact_fractions(
+            a in (any::<u128>(), 1..u128::MAX), b in (any::<u128>(), 1..u128::MAX)
+        ) {
+            let share = |(used, total)| Share { used, total };
+            prop_assert_eq!(share(a).cmp(&share(b)), compare_slowly(a, b));
+        }
+
+        #[test]
+        fn small_fractions_that_are_equal_compare_equal(
+            used in 0..1000u128, total in 1..1000u128, factor in 1..u128::from(u64::MAX)
+        ) {
+            let reduced = Share { used, total };
+            let expanded = Share { used: used * factor, total: total * factor };
+            prop_assert_eq!(reduced.cmp(&expanded), Ordering::Equal);
+        }
+
+        #[test]
+        fn twice_the_weight_is_half_the_share(held in sums(), cluster in sums()) {
+            let mut twice = held;
+            for sum in &mut twice.0 {
+                *sum *= 2;
+            }
+            prop_assert_eq!(
+                Share::dominant(&held, &cluster, 1000),
+                Share::dominant(&twice, &cluster, 2000)
+            );
+        }
+
+        #[test]
+        fn a_dominant_share_is_the_largest_over_the_kinds(held in sums(), cluster in sums()) {
+            let dominant = Share::dominant(&held, &cluster, 1);
+            let singles: Vec<_> = ResourceKind::ALL.into_iter()
+                .filter(|kind| cluster.get(*kind) > 0)
+                .map(|kind| Share { used: held.get(kind), total: cluster.get(kind) })
+                .collect();
+            prop_assert!(singles.iter().all(|share| *share <= dominant));
+            prop_assert!(singles.is_empty() || singles.contains(&dominant));
+        }
+
+        #[test]
+        fn crediting_undoes_charging_and_never_passes_it(amounts in prop::array::uniform4(any::<u64>())) {
+            let part = Quantities::from_pairs(ResourceKind::ALL.into_iter().zip(amounts));
+            let resources = Resources { regular: part, revocable: part };
+            let mut standing = Standing::default();
+            standing.charge(&resources);
+            prop_assert!(standing.credit(&resources) && standing.is_zero());
+            prop_assert_eq!(standing.credit(&resources), part.is_zero());
+        }
     }
 }

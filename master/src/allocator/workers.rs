@@ -1,0 +1,393 @@
+//! Worker threads that plan and commit whenever they are woken: allocation is event-driven.
+//!
+//! Wakes are coalesced: an agent waits in the queue once however often it is woken, and a worker
+//! takes all that waits, up to [`MAX_AGENTS_PER_PASS`], into one pass. Where the queue is full, every
+//! agent is looked at instead (counted). A wake is never lost: an agent's mark is cleared before its
+//! ledger and the snapshot are loaded, so whatever changes later queues it again. Hence the order
+//! that the driver keeps: change the ledger, publish the snapshot, then wake.
+//!
+//! Shares of proposals that the driver has not seen yet are in no snapshot. So a worker that has
+//! sent a batch plans no further before a published snapshot accounts for it: the skew of shares is
+//! at most one batch of each *other* worker, and none with one worker. The driver takes in the
+//! batch, notes it ([`RoleSnapshot::note_batch`]) and publishes, even where it rescinds all of it. A
+//! sink that holds one batch for each worker is therefore never full.
+//!
+//! Lock-free: waking, queueing, publishing, planning, committing. Not lock-free: memory allocation,
+//! parking and unparking of idle workers (futex), and the sink that the driver hands in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, Thread, park};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_queue::ArrayQueue;
+use ebb_types::{AgentId, Timestamp};
+
+use super::pass_slots;
+use crate::core::allocate::Proposal;
+use crate::core::snapshot::{BatchId, RoleSnapshot};
+use crate::ledger::{AgentSlot, Ledger, Transition};
+
+/// Most agents that wait by name; beyond that all are looked at.
+pub const MAX_QUEUED_AGENTS: usize = 16_384;
+/// Most agents that one pass looks at, so that a batch stays small enough for one step of the driver.
+pub const MAX_AGENTS_PER_PASS: usize = 4096;
+/// Most worker threads.
+pub const MAX_WORKERS: u32 = 64;
+
+/// Proposals of one pass of one worker thread; never empty.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// To be noted in the snapshot ([`RoleSnapshot::note_batch`]) when all of them are taken in;
+    /// the worker plans no further before a snapshot that says so is published.
+    pub id: BatchId,
+    /// Already offered in the ledger.
+    pub proposals: Vec<Proposal>,
+}
+
+/// Why the worker threads could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The number of threads is not between 1 and [`MAX_WORKERS`].
+    #[error("{asked} allocator threads were asked for; ask for 1 to {MAX_WORKERS}")]
+    Number {
+        /// What was asked for.
+        asked: u32,
+    },
+    /// The system refuses a thread.
+    #[error("allocator thread {worker} cannot be started; raise the limit of threads (ulimit -u)")]
+    Thread {
+        /// Which thread.
+        worker: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What the workers have done since the start; all only rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocatorFigures {
+    /// Passes that were made.
+    pub passes: u64,
+    /// Agents that passes looked at.
+    pub agents: u64,
+    /// Proposals that were handed to the driver.
+    pub proposals: u64,
+    /// Proposals that the driver did not take, and that were rescinded.
+    pub rejected: u64,
+    /// Wakes of an agent that was waiting already.
+    pub coalesced: u64,
+    /// Times that the queue of agents was full, so that all were looked at.
+    pub overflows: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    passes: AtomicU64,
+    agents: AtomicU64,
+    proposals: AtomicU64,
+    rejected: AtomicU64,
+    coalesced: AtomicU64,
+    overflows: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, amount: usize) {
+    counter.fetch_add(amount as u64, Ordering::Relaxed);
+}
+
+/// All agents, shared out among the workers.
+#[derive(Debug)]
+struct Sweep {
+    slots: Vec<Arc<AgentSlot>>,
+    next: AtomicUsize,
+}
+
+impl Sweep {
+    /// The next agents that no worker has taken yet.
+    fn take(&self) -> &[Arc<AgentSlot>] {
+        let start = self.next.fetch_add(MAX_AGENTS_PER_PASS, Ordering::AcqRel);
+        let end = start.saturating_add(MAX_AGENTS_PER_PASS);
+        let start = start.min(self.slots.len());
+        &self.slots[start..end.min(self.slots.len())]
+    }
+}
+
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+type Sink = Box<dyn Fn(Batch) -> Result<(), Batch> + Send + Sync>;
+
+struct Shared {
+    ledger: Arc<Ledger>,
+    published: ArcSwap<RoleSnapshot>,
+    queue: ArrayQueue<Arc<AgentSlot>>,
+    /// Whether all agents are to be looked at.
+    all: AtomicBool,
+    sweep: ArcSwapOption<Sweep>,
+    stop: AtomicBool,
+    counters: Counters,
+    clock: Clock,
+    sink: Sink,
+}
+
+/// Worker threads that plan and commit whenever they are woken.
+pub struct Allocator {
+    shared: Arc<Shared>,
+    threads: Vec<Thread>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Allocator {
+    /// Starts the threads. `clock` gives the time as the driver sees it; `sink` hands a batch to the
+    /// driver without waiting, or gives it back when it cannot: the worker then rescinds it, and
+    /// looks at its agents again after the next publication.
+    ///
+    /// # Errors
+    /// [`StartError`] when the number is out of range or a thread cannot be started; those that
+    /// were are ended.
+    pub fn start(
+        workers: u32,
+        ledger: Arc<Ledger>,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        sink: impl Fn(Batch) -> Result<(), Batch> + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            return Err(StartError::Number { asked: workers });
+        }
+        let shared = Arc::new(Shared {
+            ledger,
+            published: ArcSwap::default(),
+            queue: ArrayQueue::new(MAX_QUEUED_AGENTS),
+            all: AtomicBool::new(false),
+            sweep: ArcSwapOption::empty(),
+            stop: AtomicBool::new(false),
+            counters: Counters::default(),
+            clock: Box::new(clock),
+            sink: Box::new(sink),
+        });
+        let mut allocator = Self {
+            shared,
+            threads: Vec::new(),
+            handles: Vec::new(),
+        };
+        for worker in 0..workers {
+            let shared = Arc::clone(&allocator.shared);
+            let handle = std::thread::Builder::new()
+                .name(format!("ebb-alloc-{worker}"))
+                .spawn(move || Worker::new(worker, shared).run())
+                .map_err(|source| StartError::Thread { worker, source })?;
+            allocator.threads.push(handle.thread().clone());
+            allocator.handles.push(handle);
+        }
+        Ok(allocator)
+    }
+
+    /// Publishes a snapshot to the workers. Does not by itself make them look at any agent.
+    pub fn publish(&self, snapshot: RoleSnapshot) {
+        self.shared.published.store(Arc::new(snapshot));
+        self.unpark();
+    }
+
+    /// Has the workers look at these agents. Never waits.
+    pub fn wake<'a>(&self, agents: impl IntoIterator<Item = &'a Arc<AgentSlot>>) {
+        for slot in agents {
+            self.shared.enqueue(slot);
+        }
+        self.unpark();
+    }
+
+    /// As [`Allocator::wake`], by id; agents that the ledger does not have are passed over.
+    pub fn wake_ids<'a>(&self, agents: impl IntoIterator<Item = &'a AgentId>) {
+        for slot in agents.into_iter().filter_map(|id| self.shared.ledger.get(id)) {
+            self.shared.enqueue(&slot);
+        }
+        self.unpark();
+    }
+
+    /// Has the workers look at every agent. Never waits.
+    pub fn wake_all(&self) {
+        self.shared.all.store(true, Ordering::Release);
+        self.unpark();
+    }
+
+    /// What the workers have done.
+    pub fn figures(&self) -> AllocatorFigures {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        AllocatorFigures {
+            passes: read(&counters.passes),
+            agents: read(&counters.agents),
+            proposals: read(&counters.proposals),
+            rejected: read(&counters.rejected),
+            coalesced: read(&counters.coalesced),
+            overflows: read(&counters.overflows),
+        }
+    }
+
+    /// Ends the threads and waits for them. Dropping the allocator does the same.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn unpark(&self) {
+        for thread in &self.threads {
+            thread.unpark();
+        }
+    }
+}
+
+impl Drop for Allocator {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.unpark();
+        for handle in self.handles.drain(..) {
+            // A worker that panicked has said so on standard error; there is nothing to add.
+            let _panicked = handle.join().is_err();
+        }
+    }
+}
+
+impl fmt::Debug for Allocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocator")
+            .field("workers", &self.threads.len())
+            .field("figures", &self.figures())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn enqueue(&self, slot: &Arc<AgentSlot>) {
+        if !slot.mark_queued() {
+            count(&self.counters.coalesced, 1);
+        } else if self.queue.push(Arc::clone(slot)).is_err() {
+            slot.unmark_queued();
+            count(&self.counters.overflows, 1);
+            self.all.store(true, Ordering::Release);
+        }
+    }
+
+    /// The agents of the next pass; empty when there is nothing to do.
+    fn take_work(&self) -> Vec<Arc<AgentSlot>> {
+        if self.all.swap(false, Ordering::AcqRel) {
+            // A sweep that is under way is not lost: this one covers all that it had left.
+            self.sweep.store(Some(Arc::new(Sweep {
+                slots: self.ledger.slots().values().cloned().collect(),
+                next: AtomicUsize::new(0),
+            })));
+        }
+        let sweep = self.sweep.load();
+        if let Some(current) = sweep.as_ref() {
+            let slots = current.take();
+            if !slots.is_empty() {
+                return slots.to_vec();
+            }
+            self.sweep.compare_and_swap(&sweep, None);
+        }
+        let mut slots = Vec::new();
+        while slots.len() < MAX_AGENTS_PER_PASS
+            && let Some(slot) = self.queue.pop()
+        {
+            slot.unmark_queued();
+            slots.push(slot);
+        }
+        slots
+    }
+}
+
+/// What a worker must see in a published snapshot before it plans on.
+#[derive(Clone, Copy, Debug)]
+enum Gate {
+    Open,
+    /// Its last batch.
+    Batch(BatchId),
+    /// Any change since this sequence.
+    NewerThan(u64),
+}
+
+struct Worker {
+    id: u32,
+    shared: Arc<Shared>,
+    batches: u64,
+    gate: Gate,
+}
+
+impl Worker {
+    const fn new(id: u32, shared: Arc<Shared>) -> Self {
+        Self {
+            id,
+            shared,
+            batches: 0,
+            gate: Gate::Open,
+        }
+    }
+
+    /// Parks whenever it can do nothing; whoever changes something unparks it, and an unpark that
+    /// comes before the park is not lost.
+    fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            if !self.may_plan() {
+                park();
+                continue;
+            }
+            let slots = self.shared.take_work();
+            if slots.is_empty() {
+                park();
+                continue;
+            }
+            self.pass(&slots);
+        }
+    }
+
+    fn may_plan(&mut self) -> bool {
+        let snapshot = self.shared.published.load();
+        let open = match self.gate {
+            Gate::Open => true,
+            Gate::Batch(batch) => snapshot.has_batch(batch),
+            Gate::NewerThan(sequence) => snapshot.sequence() > sequence,
+        };
+        if open {
+            self.gate = Gate::Open;
+        }
+        open
+    }
+
+    fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
+        // Loaded after the work was taken: see the top of this file.
+        let snapshot = self.shared.published.load_full();
+        let proposals = pass_slots(&snapshot, slots, (self.shared.clock)());
+        let counters = &self.shared.counters;
+        count(&counters.passes, 1);
+        count(&counters.agents, slots.len());
+        if proposals.is_empty() {
+            return;
+        }
+        let number = proposals.len();
+        self.batches += 1;
+        let id = BatchId {
+            worker: self.id,
+            number: self.batches,
+        };
+        self.gate = Gate::Batch(id);
+        if let Err(batch) = (self.shared.sink)(Batch { id, proposals }) {
+            self.gate = Gate::NewerThan(snapshot.sequence());
+            self.take_back(&batch);
+        } else {
+            count(&counters.proposals, number);
+        }
+    }
+
+    /// Rescinds what the driver did not take and queues its agents again.
+    fn take_back(&self, batch: &Batch) {
+        count(&self.shared.counters.rejected, batch.proposals.len());
+        for proposal in &batch.proposals {
+            let Some(slot) = self.shared.ledger.get(&proposal.agent_id) else {
+                continue;
+            };
+            let rescind = Transition::Rescind(proposal.resources);
+            // Refused only when the agent was removed or came back, with nothing offered then.
+            if slot.apply(proposal.incarnation, &rescind).is_ok() {
+                self.shared.enqueue(&slot);
+            }
+        }
+    }
+}
