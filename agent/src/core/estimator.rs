@@ -1,0 +1,400 @@
+//! How much of what is allocated will surely stay unused, and may therefore be lent.
+//!
+//! **Problem.** A task is allocated for its worst hour and uses a part of it. The rest can be lent,
+//! as long as its owner finds it when it wants it. What matters is the *peak* over the time for
+//! which something is lent, and a peak is not known from the last value: rules that take the last
+//! value lend nearly everything and are wrong in nearly every hour.
+//!
+//! **Rule.** For each kind, and each task that is not revocable: the peak to expect is the larger of
+//! an upper quantile of its use in a sliding window with a margin, and its present use with a
+//! larger margin, so that a rise counts at once and a fall only when the window has forgotten it.
+//! The slack is what it is allocated beyond that. Lendable is the sum of the slacks, never more than
+//! the machine has beyond all peaks, less a reserve for the system and less what work outside of
+//! Ebb takes. A task that has not shown itself for long enough counts what it is allocated. What
+//! nobody has been allocated is not lent: the master offers it as it is.
+//!
+//! **Units.** Thousandths of a core, bytes, bytes a second; shares in thousandths; milliseconds.
+//! Integers only, rounded so that less is lent.
+//!
+//! **Invariants.**
+//! - Lendable never exceeds the sum of the slacks, nor what the machine has.
+//! - It is monotone: more use at any time never means that more is lent.
+//! - A task without valid data has no slack; a sample without valid data lends nothing.
+//! - It falls at once and grows slowly: only to what has been lendable all through
+//!   [`Config::hold_ms`], by at most [`Config::growth_permille_per_s`], and not while the QoS
+//!   controller holds anything back, nor until [`Config::cool_down_ms`] after.
+//! - What is in use is never reported as not lent: taking it back is the QoS controller's business.
+//!
+//! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for
+//! each kind and block, and 15 KiB. Short windows forget a task's daily peak, and what is lent then
+//! rests on the QoS controller for the minutes until the window knows it again. Disk bandwidth that
+//! work outside of Ebb uses is not measured, only covered by the reserve.
+
+mod damper;
+mod history;
+
+use std::collections::BTreeMap;
+
+use ebb_types::{ContainerId, Quantities, ResourceKind, Timestamp};
+
+use self::damper::Damper;
+use self::history::History;
+use super::lending::TaskView;
+use super::usage::{ContainerUse, UsageView};
+
+/// The kinds that can be lent: those whose use is measured. Disk space is not among them, since
+/// there is no way to take it back but to end the task.
+pub const LENT_KINDS: [ResourceKind; 3] = [
+    ResourceKind::Cpus,
+    ResourceKind::Mem,
+    ResourceKind::DiskBandwidth,
+];
+
+/// Settings of the estimator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// CPU.
+    pub cpus: KindConfig,
+    /// Memory.
+    pub mem: KindConfig,
+    /// Disk bandwidth.
+    pub disk_bandwidth: KindConfig,
+    /// Fastest growth of what is lent, in thousandths of the machine a second. A tenth: the whole
+    /// slack of an idle machine is lent within ten seconds, and a mistake is seen before it is large.
+    pub growth_permille_per_s: u64,
+    /// For how long something must have been lendable before it is lent, in milliseconds. Longer
+    /// than the usual bursts of a server, so that they are not lent between.
+    pub hold_ms: u64,
+    /// How long nothing grows after the QoS controller held something back, in milliseconds.
+    /// Serenity and Koordinator wait 15 to 20 s to see what a correction did; ours takes effect
+    /// within a sample, so less will do.
+    pub cool_down_ms: u64,
+    /// Smallest growth worth telling the master, in thousandths of the machine.
+    pub report_permille: u64,
+    /// Shortest time between two growths that are told, in milliseconds.
+    pub report_interval_ms: u64,
+}
+
+/// Settings for one kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindConfig {
+    /// Whether it is lent at all.
+    pub lend: bool,
+    /// Length of one block, in milliseconds; its largest value stands for it.
+    pub block_ms: u64,
+    /// Blocks in the window.
+    pub blocks: u64,
+    /// Blocks after which a task is no longer cold.
+    pub warm_blocks: u64,
+    /// Which quantile of the blocks counts, in thousandths.
+    pub quantile_permille: u64,
+    /// Added to that quantile, in thousandths of it.
+    pub margin_permille: u64,
+    /// Added to the present use, in thousandths of it. Katalyst's figure for CPU (a quarter) and for
+    /// memory (a tenth).
+    pub rise_permille: u64,
+    /// Kept for the system, in thousandths of the machine.
+    pub reserve_permille: u64,
+    /// What is lent is a multiple of this.
+    pub quantum: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // CPU comes back within milliseconds, so five minutes of seconds will do. 99 % of 300
+            // blocks leaves the three highest seconds out.
+            cpus: KindConfig {
+                lend: true,
+                block_ms: 1_000,
+                blocks: 300,
+                warm_blocks: 30,
+                quantile_permille: 990,
+                margin_permille: 100,
+                rise_permille: 250,
+                reserve_permille: 50,
+                quantum: 100,
+            },
+            // Memory comes back only by ending its user: an hour, the very maximum, a larger margin
+            // and reserve, and ten minutes until a task counts as known.
+            mem: KindConfig {
+                lend: true,
+                block_ms: 12_000,
+                blocks: 300,
+                warm_blocks: 50,
+                quantile_permille: 1_000,
+                margin_permille: 250,
+                rise_permille: 250,
+                reserve_permille: 100,
+                quantum: 64 << 20,
+            },
+            // Bandwidth comes back quickly, but is used in bursts: the maximum.
+            disk_bandwidth: KindConfig {
+                lend: true,
+                block_ms: 1_000,
+                blocks: 300,
+                warm_blocks: 30,
+                quantile_permille: 1_000,
+                margin_permille: 250,
+                rise_permille: 250,
+                reserve_permille: 100,
+                quantum: 1 << 20,
+            },
+            growth_permille_per_s: 100,
+            hold_ms: 5_000,
+            cool_down_ms: 10_000,
+            report_permille: 20,
+            report_interval_ms: 1_000,
+        }
+    }
+}
+
+impl Config {
+    /// The settings for one of [`LENT_KINDS`]; those of bandwidth for any other.
+    pub const fn kind(&self, kind: ResourceKind) -> &KindConfig {
+        match kind {
+            ResourceKind::Cpus => &self.cpus,
+            ResourceKind::Mem => &self.mem,
+            ResourceKind::Disk | ResourceKind::DiskBandwidth => &self.disk_bandwidth,
+        }
+    }
+}
+
+/// What may be lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// What may be lent in all, in use and not.
+    pub lendable: Quantities,
+    /// What revocable tasks hold.
+    pub in_use: Quantities,
+}
+
+impl Estimate {
+    /// What new revocable tasks may take.
+    pub fn offerable(&self) -> Quantities {
+        self.lendable.saturating_sub(&self.in_use)
+    }
+
+    /// What the master is told: in use and offerable together.
+    pub fn oversubscribed(&self) -> Quantities {
+        self.in_use.saturating_add(&self.offerable())
+    }
+}
+
+/// What an estimate is made from, besides history.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// What was measured; `None` without valid data.
+    pub usage: Option<&'a UsageView>,
+    /// Every task that runs.
+    pub tasks: &'a [TaskView],
+    /// What the agent has.
+    pub total: &'a Quantities,
+    /// Whether the QoS controller holds anything back now.
+    pub holding_back: bool,
+}
+
+/// The estimator of one agent.
+#[derive(Clone, Debug)]
+pub struct Estimator {
+    config: Config,
+    tasks: BTreeMap<ContainerId, [History; LENT_KINDS.len()]>,
+    unmanaged: [History; LENT_KINDS.len()],
+    dampers: [Damper; LENT_KINDS.len()],
+    no_growth_until: Timestamp,
+}
+
+impl Estimator {
+    /// An estimator that has seen nothing and lends nothing.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            tasks: BTreeMap::new(),
+            unmanaged: Default::default(),
+            dampers: std::array::from_fn(|_| Damper::new(config.hold_ms)),
+            no_growth_until: Timestamp::default(),
+        }
+    }
+
+    /// Forgets a container; one that is not known is fine.
+    pub fn forget(&mut self, container_id: &ContainerId) {
+        self.tasks.remove(container_id);
+    }
+
+    /// Takes a sample in and gives what may be lent from now on.
+    pub fn step(&mut self, now: Timestamp, facts: Facts<'_>) -> Estimate {
+        let known: std::collections::BTreeSet<_> =
+            facts.tasks.iter().map(|task| &task.container_id).collect();
+        self.tasks.retain(|id, _| known.contains(id));
+        if facts.holding_back {
+            self.no_growth_until = now.plus_ms(self.config.cool_down_ms);
+        }
+        let in_use = facts.tasks.iter().fold(Quantities::ZERO, |sum, task| {
+            sum.saturating_add(&task.allocated.revocable)
+        });
+        let mut lendable = Quantities::ZERO;
+        for (index, kind) in LENT_KINDS.into_iter().enumerate() {
+            let mut target = facts
+                .usage
+                .map_or(0, |usage| self.target(now, index, usage, &facts));
+            if facts.holding_back {
+                target = target.min(in_use.get(kind));
+            }
+            let may_grow = now >= self.no_growth_until && facts.usage.is_some();
+            let level = self.dampers[index].step(
+                now,
+                target,
+                may_grow,
+                facts.total.get(kind),
+                &self.config,
+                self.config.kind(kind).quantum,
+            );
+            lendable = lendable.with(kind, level);
+        }
+        Estimate { lendable, in_use }
+    }
+
+    /// What could be lent of one kind, undamped.
+    fn target(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        usage: &UsageView,
+        facts: &Facts<'_>,
+    ) -> u64 {
+        let kind = LENT_KINDS[index];
+        let config = *self.config.kind(kind);
+        let total = facts.total.get(kind);
+        let (mut slack, mut peaks) = (0u64, 0u64);
+        for task in facts.tasks {
+            let allocated = task.allocated.regular.get(kind);
+            let demand = if task.allocated.is_revocable() {
+                // Its own part is its own; what it uses of it is not watched.
+                allocated
+            } else {
+                let used = usage
+                    .containers
+                    .get(&task.container_id)
+                    .and_then(|used| measured(kind, used));
+                self.peak(now, index, task, used)
+            };
+            slack = slack.saturating_add(allocated.saturating_sub(demand));
+            peaks = peaks.saturating_add(demand);
+        }
+        let Some(overhead) = self.overhead(now, index, usage, facts) else {
+            return 0;
+        };
+        if !config.lend {
+            return 0;
+        }
+        slack
+            .min(total.saturating_sub(peaks))
+            .saturating_sub(overhead)
+            .min(physical_bound(kind, usage, facts, &config))
+    }
+
+    /// The peak to expect of one task: what it is allocated, or more, while it is cold or unmeasured.
+    fn peak(&mut self, now: Timestamp, index: usize, task: &TaskView, used: Option<u64>) -> u64 {
+        let kind = LENT_KINDS[index];
+        let config = self.config.kind(kind);
+        let history = &mut self
+            .tasks
+            .entry(task.container_id.clone())
+            .or_default()[index];
+        let allocated = task.allocated.regular.get(kind);
+        let Some(used) = used else { return allocated };
+        history.push(now, used, config);
+        let rising = plus_permille(used, config.rise_permille);
+        match history.quantile(config) {
+            Some(seen) => rising.max(plus_permille(seen, config.margin_permille)),
+            None => rising.max(allocated),
+        }
+    }
+
+    /// What the system and work outside of Ebb need, beyond what the machine has and Ebb does not
+    /// offer. `None` where it was not measured.
+    fn overhead(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        usage: &UsageView,
+        facts: &Facts<'_>,
+    ) -> Option<u64> {
+        let kind = LENT_KINDS[index];
+        let config = self.config.kind(kind);
+        let total = facts.total.get(kind);
+        let reserve = permille_of(total, config.reserve_permille);
+        let machine = &usage.machine;
+        let (busy, physical) = match kind {
+            ResourceKind::Cpus => (machine.slow_busy_milli?, machine.capacity_milli?),
+            ResourceKind::Mem => {
+                let all = machine.mem_total_bytes?;
+                (all.saturating_sub(machine.mem_available_bytes?), all)
+            }
+            ResourceKind::Disk | ResourceKind::DiskBandwidth => return Some(reserve),
+        };
+        let managed = facts
+            .tasks
+            .iter()
+            .filter_map(|task| usage.containers.get(&task.container_id))
+            .filter_map(|used| measured(kind, used))
+            .fold(0, u64::saturating_add);
+        let unmanaged = busy.saturating_sub(managed);
+        let history = &mut self.unmanaged[index];
+        history.push(now, unmanaged, config);
+        let expected = history.quantile(config).unwrap_or(0).max(unmanaged);
+        Some(
+            expected
+                .saturating_add(reserve)
+                .saturating_sub(physical.saturating_sub(total)),
+        )
+    }
+}
+
+/// What of one kind a container uses, over the slow window.
+fn measured(kind: ResourceKind, used: &ContainerUse) -> Option<u64> {
+    match kind {
+        ResourceKind::Cpus => used.slow.cpu_milli,
+        ResourceKind::Mem => used.mem_bytes,
+        ResourceKind::DiskBandwidth => used.slow.disk_bytes_per_s,
+        ResourceKind::Disk => None,
+    }
+}
+
+/// A bound that does not rest on allocations: memory that revocable tasks hold or could have now.
+fn physical_bound(
+    kind: ResourceKind,
+    usage: &UsageView,
+    facts: &Facts<'_>,
+    config: &KindConfig,
+) -> u64 {
+    if kind != ResourceKind::Mem {
+        return u64::MAX;
+    }
+    let lent = facts
+        .tasks
+        .iter()
+        .filter(|task| task.allocated.is_revocable())
+        .filter_map(|task| usage.containers.get(&task.container_id)?.mem_bytes)
+        .fold(0, u64::saturating_add);
+    usage
+        .machine
+        .mem_available_bytes
+        .unwrap_or(0)
+        .saturating_add(lent)
+        .saturating_sub(permille_of(facts.total.get(kind), config.reserve_permille))
+}
+
+/// `amount` and so many thousandths of it more, rounded up.
+fn plus_permille(amount: u64, permille: u64) -> u64 {
+    amount.saturating_add(permille_of(amount, permille))
+}
+
+/// So many thousandths of `amount`, rounded up.
+pub(super) fn permille_of(amount: u64, permille: u64) -> u64 {
+    let share = (u128::from(amount) * u128::from(permille)).div_ceil(1000);
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Lending: usage, estimator and QoS controller behind one door.
+//!
+//! **Problem.** The three must agree on what they saw and on one water level: while the QoS
+//! controller takes CPU back, the estimator must not offer more of it, or the agent would lend and
+//! evict in a loop. So one call takes one sample and gives everything that follows from it.
+//!
+//! **Units.** As in `ebb-types`. `now` is the core's clock and rules all durations; the sample's
+//! `taken_ns` rules rates only.
+//!
+//! **Invariants.**
+//! - Without valid data nothing is offered: what is lent falls to what is in use, and no
+//!   correction is made or lifted.
+//! - At most one correction a container and sample, each naming the container id that it judges,
+//!   and only of revocable containers among the given tasks.
+//! - What is lent is never below what is in use: shrinking that is the QoS controller's business.
+//!
+//! **Price.** O(tasks × samples in a second) a sample; state is bounded by the tasks given last.
+//!
+//! **For the driver.** Call [`Lending::on_sample`] with each sample, [`Lending::on_tick`] when one
+//! is overdue, [`Lending::on_container_ended`] when a container is gone. A container is taken to run
+//! without a cap when it is first seen: after a restart of the agent, lift caps and thaw before the
+//! first sample. A `Throttle` of a frozen container thaws it under that cap; a `Release` thaws it
+//! and lifts the cap.
+
+use ebb_types::{
+    AgentUsage, ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities,
+    Resources, TaskId, TaskUsage, TaskUsageFigures, Timestamp,
+};
+
+use super::estimator::{self, Estimate, Estimator};
+use super::qos::{self, Controller};
+use super::usage::{self, ContainerUse, Meter, Sample, SampleVerdict, UsageView};
+
+/// Samples of one and the same time in a row that change nothing; with one more the sampler counts
+/// as stuck, and nothing is lent.
+const MAX_DUPLICATES: u32 = 2;
+
+/// Every setting of lending, with defaults that say why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// When a difference of counters may be trusted.
+    pub usage: usage::Config,
+    /// How much is lent.
+    pub estimator: estimator::Config,
+    /// When it is taken back.
+    pub qos: qos::Config,
+}
+
+/// One running task as lending sees it. A container with several tasks is given as one, with the sum
+/// of what is allocated to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    /// Its container.
+    pub container_id: ContainerId,
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// The task.
+    pub task_id: TaskId,
+    /// What it is allocated. It is revocable when any of it is.
+    pub allocated: Resources,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// What follows from one sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LendingOutcome {
+    /// Everything to show and to tell the master; its corrections are those of this sample, to be
+    /// carried out now.
+    pub usage: AgentUsage,
+    /// What the agent lends in all from now on, in use and not; `None` unless it changed.
+    pub oversubscribed: Option<Quantities>,
+    /// How much of that is not in use: what new revocable tasks may take.
+    pub offerable: Quantities,
+    /// What the sample was good for.
+    pub verdict: SampleVerdict,
+}
+
+/// What lending did, ever; these only rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What went wrong with readings.
+    pub usage: usage::Counters,
+    /// Samples and ticks without valid data.
+    pub blind: u64,
+    /// Caps set or changed.
+    pub throttles: u64,
+    /// Containers frozen.
+    pub freezes: u64,
+    /// Containers let go.
+    pub releases: u64,
+    /// Containers told to end, repetitions included.
+    pub evictions: u64,
+}
+
+/// Usage, estimator and QoS controller of one agent.
+#[derive(Clone, Debug)]
+pub struct Lending {
+    meter: Meter,
+    estimator: Estimator,
+    qos: Controller,
+    stale_ms: u64,
+    valid_at: Option<Timestamp>,
+    duplicates: u32,
+    estimate: Estimate,
+    told: Quantities,
+    counters: Counters,
+}
+
+impl Lending {
+    /// Lends nothing and holds nothing back yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            meter: Meter::new(config.usage),
+            estimator: Estimator::new(config.estimator),
+            qos: Controller::new(config.qos, config.estimator.cpus.reserve_permille),
+            stale_ms: config.usage.max_gap_ms,
+            valid_at: None,
+            duplicates: 0,
+            estimate: Estimate::default(),
+            told: Quantities::ZERO,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a sample in, together with every task that runs and what the agent has.
+    pub fn on_sample(
+        &mut self,
+        now: Timestamp,
+        sample: &Sample,
+        tasks: &[TaskView],
+        total: &Quantities,
+    ) -> LendingOutcome {
+        let view = self.meter.push(sample);
+        self.duplicates = match view.verdict {
+            SampleVerdict::Duplicate => self.duplicates.saturating_add(1),
+            _ => 0,
+        };
+        let corrections = match view.verdict {
+            SampleVerdict::Valid => {
+                self.valid_at = Some(now);
+                self.decide(now, &view, tasks, total)
+            }
+            SampleVerdict::Duplicate if self.duplicates <= MAX_DUPLICATES => {
+                self.estimate.in_use = in_use(tasks);
+                Vec::new()
+            }
+            _ => {
+                self.go_blind(now, tasks, total);
+                Vec::new()
+            }
+        };
+        self.outcome(now, &view, tasks, corrections)
+    }
+
+    /// Without a sample for longer than a rate may span, nothing is lent any more. Earlier nothing
+    /// happens.
+    pub fn on_tick(
+        &mut self,
+        now: Timestamp,
+        tasks: &[TaskView],
+        total: &Quantities,
+    ) -> LendingOutcome {
+        let stale = self
+            .valid_at
+            .is_none_or(|at| now.ms_since(at) > self.stale_ms);
+        if stale {
+            self.go_blind(now, tasks, total);
+        } else {
+            self.estimate.in_use = in_use(tasks);
+        }
+        self.outcome(now, &UsageView::default(), tasks, Vec::new())
+    }
+
+    /// Forgets a container; one that is not known is fine.
+    pub fn on_container_ended(&mut self, container_id: &ContainerId) {
+        self.meter.forget(container_id);
+        self.estimator.forget(container_id);
+        self.qos.forget(container_id);
+    }
+
+    /// What the master was told last to be lent in all.
+    pub fn lent(&self) -> Quantities {
+        self.told
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            usage: self.meter.counters(),
+            ..self.counters
+        }
+    }
+
+    fn decide(
+        &mut self,
+        now: Timestamp,
+        view: &UsageView,
+        tasks: &[TaskView],
+        total: &Quantities,
+    ) -> Vec<Correction> {
+        let corrections = self.qos.step(now, view, tasks, total);
+        for correction in &corrections {
+            match correction.action {
+                CorrectionAction::Throttle { .. } => self.counters.throttles += 1,
+                CorrectionAction::Freeze => self.counters.freezes += 1,
+                CorrectionAction::Release => self.counters.releases += 1,
+                CorrectionAction::Evict => self.counters.evictions += 1,
+            }
+        }
+        let corrected = corrections
+            .iter()
+            .any(|correction| correction.action != CorrectionAction::Release);
+        self.estimate = self.estimator.step(
+            now,
+            estimator::Facts {
+                usage: Some(view),
+                tasks,
+                total,
+                holding_back: corrected || self.qos.taken_back_milli(tasks) > 0,
+            },
+        );
+        corrections
+    }
+
+    fn go_blind(&mut self, now: Timestamp, tasks: &[TaskView], total: &Quantities) {
+        self.counters.blind += 1;
+        self.estimate = self.estimator.step(
+            now,
+            estimator::Facts {
+                usage: None,
+                tasks,
+                total,
+                holding_back: self.qos.taken_back_milli(tasks) > 0,
+            },
+        );
+    }
+
+    fn outcome(
+        &mut self,
+        now: Timestamp,
+        view: &UsageView,
+        tasks: &[TaskView],
+        corrections: Vec<Correction>,
+    ) -> LendingOutcome {
+        let lent = self.estimate.oversubscribed();
+        let changed = lent != self.told;
+        self.told = lent;
+        let machine = &view.machine;
+        let usage = AgentUsage {
+            at: now,
+            machine_cpu_milli: machine.slow_busy_milli.or(machine.fast_busy_milli),
+            machine_mem_bytes: machine
+                .mem_total_bytes
+                .zip(machine.mem_available_bytes)
+                .map(|(all, available)| all.saturating_sub(available)),
+            lent,
+            taken_back_cpu_milli: self.qos.taken_back_milli(tasks),
+            tasks: tasks.iter().map(|task| self.task_usage(view, task)).collect(),
+            corrections,
+        };
+        LendingOutcome {
+            usage,
+            oversubscribed: changed.then_some(lent),
+            offerable: self.estimate.offerable(),
+            verdict: view.verdict,
+        }
+    }
+
+    fn task_usage(&self, view: &UsageView, task: &TaskView) -> TaskUsage {
+        let used = view.containers.get(&task.container_id);
+        let hold = self.qos.hold(&task.container_id);
+        TaskUsage {
+            framework_id: task.framework_id.clone(),
+            task_id: task.task_id.clone(),
+            container_id: task.container_id.clone(),
+            allocated: task.allocated,
+            used: used.map(figures).unwrap_or_default(),
+            cpu_source: used.map_or(MeasureSource::Files, |used| used.cpu_source),
+            throttled_to_milli: hold.throttled_to_milli,
+            frozen: hold.frozen,
+        }
+    }
+}
+
+/// The figures to show: those of the last second, of the last sample while there is no second yet.
+fn figures(used: &ContainerUse) -> TaskUsageFigures {
+    let (slow, fast) = (&used.slow, &used.fast);
+    TaskUsageFigures {
+        cpu_milli: slow.cpu_milli.or(fast.cpu_milli),
+        mem_bytes: used.mem_bytes,
+        disk_bytes_per_s: slow.disk_bytes_per_s.or(fast.disk_bytes_per_s),
+        run_queue_wait_ns: slow.wait_mean_ns.or(fast.wait_mean_ns),
+        run_queue_p99_ns: slow.wait_p99_ns.or(fast.wait_p99_ns),
+        preempted_by_revocable_per_s: slow
+            .preempted_by_revocable_per_s
+            .or(fast.preempted_by_revocable_per_s),
+    }
+}
+
+/// What revocable tasks hold.
+fn in_use(tasks: &[TaskView]) -> Quantities {
+    tasks.iter().fold(Quantities::ZERO, |sum, task| {
+        sum.saturating_add(&task.allocated.revocable)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,453 @@
+//! When lent resources are taken back, from whom, and when they are given again.
+//!
+//! **Problem.** What was lent must be back before its owner notices. Revocable containers run at the
+//! lowest claim that the kernel has, so most interference never arises; what is left is found here,
+//! in each sample, and answered with the mildest thing that covers it.
+//!
+//! **Signals.** For each task that is not revocable, against its own baseline (learnt while
+//! revocable containers are quiet): the time from runnable to running, and how often revocable
+//! containers took a CPU from it. For the machine: the CPU that owners ask for with a reserve
+//! against what revocable containers leave, and memory that could be had. A task that its own quota
+//! holds back is not blamed on others, a task below [`Config::vote_cpu_milli`] has no say on CPU
+//! unless its load is just rising, and a task that is starved counts what it waits for as demand.
+//! Latency is blamed on revocable containers only while they use CPU, and only if they preempted
+//! the task or the machine is full.
+//!
+//! **Answer.** Cap the CPU of the smallest set of revocable containers that covers what is missing,
+//! largest user first, then youngest; where caps do not cover it, freeze as few as will do; end
+//! what has been frozen for [`Config::evict_after_ms`] with no end in sight. Memory does not come
+//! back by freezing: there, end the largest at once. When calm, give back in steps.
+//!
+//! **Units.** Thousandths of a core, nanoseconds, bytes, events a second; shares in thousandths.
+//!
+//! **Invariants.**
+//! - Only revocable containers are corrected, each at most once a sample, by container id.
+//! - A sample without valid data changes nothing; a task without valid data neither votes nor lets
+//!   anything be given back.
+//! - Between a tightening and the next easing lies at least [`Config::calm_ms`] without pressure,
+//!   doubled (up to [`MAX_RELAPSES`] times) for each time that easing was soon regretted. So an
+//!   oscillating load cannot make it flap.
+//! - The CPU reserve is the estimator's: one water level for both.
+//!
+//! **Price.** O(tasks log tasks) a sample; one small record for each task. Latency is judged in
+//! powers of two, as its histogram counts.
+
+mod baseline;
+mod ease;
+mod facts;
+mod plan;
+mod pressure;
+
+use std::collections::BTreeMap;
+
+use ebb_types::{
+    ContainerId, Correction, CorrectionAction, Quantities, Signal, TaskId, Timestamp,
+};
+
+use self::baseline::Baseline;
+use self::facts::Facts;
+use self::plan::Level;
+use self::pressure::{Finding, Streaks};
+use super::lending::TaskView;
+use super::sliding::{Extreme, Sliding};
+use super::usage::UsageView;
+
+/// How often the time until easing is doubled at most.
+pub const MAX_RELAPSES: u32 = 3;
+
+/// Caps are multiples of this, in thousandths of a core.
+const CAP_STEP_MILLI: u64 = 10;
+
+/// Settings of the QoS controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Samples in a row that must show a violation. Two: one may be noise, and 200 ms are within
+    /// what owners are promised.
+    pub confirm_samples: u32,
+    /// How far beyond its threshold a value is severe and needs no second sample, in thousandths.
+    pub severe_permille: u64,
+    /// How much CPU must be missing for the same, in thousandths of the machine.
+    pub severe_missing_permille: u64,
+    /// CPU below which a task has no say on CPU. Serenity's figure: below it, ratios are noise.
+    pub vote_cpu_milli: u64,
+    /// How far latency may rise above the task's own baseline, in thousandths of it.
+    pub latency_permille: u64,
+    /// Mean wait that is never a violation, in nanoseconds.
+    pub wait_mean_floor_ns: u64,
+    /// 99th percentile of waits that is never a violation, in nanoseconds. Two buckets above what
+    /// Netflix reports as spikes of an idle host (400 us).
+    pub wait_p99_floor_ns: u64,
+    /// Waits in a sample below which there is nothing to judge.
+    pub min_waits: u64,
+    /// Preemptions by revocable containers that are a violation, a second.
+    pub preempted_per_s: u64,
+    /// CPU of all revocable containers below which they disturb nobody, in thousandths of a core.
+    pub quiet_cpu_milli: u64,
+    /// What the machine rule tolerates above the water level, in thousandths of the machine.
+    pub deadband_permille: u64,
+    /// What must be free below the water level before more is given back, in thousandths of the
+    /// machine.
+    pub ease_margin_permille: u64,
+    /// Smallest cap; below it a container is frozen, in thousandths of a core.
+    pub min_cap_milli: u64,
+    /// How long after a tightening latency is judged again, in milliseconds.
+    pub settle_ms: u64,
+    /// Time without pressure before anything is given back, in milliseconds.
+    pub calm_ms: u64,
+    /// Time between two steps of giving back, in milliseconds.
+    pub ease_step_ms: u64,
+    /// How long a container stays frozen before it is ended, in milliseconds.
+    pub evict_after_ms: u64,
+    /// Time between two evictions for CPU, and until memory of ended containers is counted on no
+    /// longer, in milliseconds.
+    pub evict_interval_ms: u64,
+    /// Memory that the machine must have left, in thousandths of it. Half of the estimator's
+    /// reserve: it stops lending long before anything is ended.
+    pub mem_low_permille: u64,
+    /// How much more than that evictions make free, in thousandths of the machine.
+    pub mem_restore_permille: u64,
+    /// Containers that hold less are not worth ending for memory, in bytes.
+    pub mem_victim_min_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            confirm_samples: 2,
+            severe_permille: 4_000,
+            severe_missing_permille: 200,
+            vote_cpu_milli: 250,
+            latency_permille: 3_000,
+            wait_mean_floor_ns: 300_000,
+            wait_p99_floor_ns: 1 << 21,
+            min_waits: 10,
+            preempted_per_s: 50,
+            quiet_cpu_milli: 50,
+            deadband_permille: 20,
+            ease_margin_permille: 50,
+            min_cap_milli: 50,
+            settle_ms: 200,
+            calm_ms: 5_000,
+            ease_step_ms: 1_000,
+            evict_after_ms: 30_000,
+            evict_interval_ms: 5_000,
+            mem_low_permille: 50,
+            mem_restore_permille: 20,
+            mem_victim_min_bytes: 16 << 20,
+        }
+    }
+}
+
+/// How a container is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grip {
+    /// By a cap, in thousandths of a core.
+    Capped(u64),
+    /// Frozen since then.
+    Frozen(Timestamp),
+    /// Told to end; said last then.
+    Evicting(Timestamp),
+}
+
+/// Why and how a container is held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hold {
+    grip: Grip,
+    /// What it may be wanting: above a cap of this much the cap is lifted.
+    want_milli: u64,
+    /// What asked for it.
+    cause: Cause,
+}
+
+/// What asked for a correction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cause {
+    signal: Signal,
+    on_behalf_of: Option<TaskId>,
+    value: u64,
+    threshold: u64,
+    duration_ms: u64,
+}
+
+/// How one container is held back, for showing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldView {
+    /// Its cap, in thousandths of a core.
+    pub throttled_to_milli: Option<u64>,
+    /// Whether it is frozen.
+    pub frozen: bool,
+}
+
+/// The QoS controller of one agent.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    config: Config,
+    cpu_reserve_permille: u64,
+    baselines: BTreeMap<ContainerId, Baseline>,
+    holds: BTreeMap<ContainerId, Hold>,
+    streaks: Streaks,
+    /// Since when memory has been low, and in how many samples.
+    mem_low_since: Option<(Timestamp, u32)>,
+    /// The most that owners asked for of late.
+    owners_peak: Sliding,
+    pressed_at: Option<Timestamp>,
+    tightened_at: Option<Timestamp>,
+    eased_at: Option<Timestamp>,
+    evicted_at: Option<Timestamp>,
+    relapses: u32,
+}
+
+/// The corrections of one sample.
+type Corrections = BTreeMap<ContainerId, Correction>;
+
+impl Controller {
+    /// A controller that holds nothing back.
+    pub fn new(config: Config, cpu_reserve_permille: u64) -> Self {
+        Self {
+            config,
+            cpu_reserve_permille,
+            baselines: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            streaks: Streaks::default(),
+            mem_low_since: None,
+            owners_peak: Sliding::new(Extreme::Max, config.calm_ms),
+            pressed_at: None,
+            tightened_at: None,
+            eased_at: None,
+            evicted_at: None,
+            relapses: 0,
+        }
+    }
+
+    /// Forgets a container; one that is not known is fine.
+    pub fn forget(&mut self, container_id: &ContainerId) {
+        self.baselines.remove(container_id);
+        self.holds.remove(container_id);
+    }
+
+    /// How a container is held back.
+    pub fn hold(&self, container_id: &ContainerId) -> HoldView {
+        match self.holds.get(container_id).map(|hold| hold.grip) {
+            Some(Grip::Capped(cap_milli)) => HoldView {
+                throttled_to_milli: Some(cap_milli),
+                frozen: false,
+            },
+            Some(Grip::Frozen(_)) => HoldView {
+                throttled_to_milli: None,
+                frozen: true,
+            },
+            Some(Grip::Evicting(_)) | None => HoldView::default(),
+        }
+    }
+
+    /// CPU of what was lent that is held back now, in thousandths of a core.
+    pub fn taken_back_milli(&self, tasks: &[TaskView]) -> u64 {
+        tasks
+            .iter()
+            .map(|task| {
+                let due = task.allocated.total(ebb_types::ResourceKind::Cpus);
+                match self.holds.get(&task.container_id).map(|hold| hold.grip) {
+                    Some(Grip::Capped(cap_milli)) => due.saturating_sub(cap_milli),
+                    Some(Grip::Frozen(_) | Grip::Evicting(_)) => due,
+                    None => 0,
+                }
+            })
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Judges one sample with valid data.
+    pub fn step(
+        &mut self,
+        now: Timestamp,
+        usage: &UsageView,
+        tasks: &[TaskView],
+        total: &Quantities,
+    ) -> Vec<Correction> {
+        self.drop_ended(tasks);
+        let mut corrections = Corrections::new();
+        self.relieve_memory(now, usage, tasks, total, &mut corrections);
+        let facts = Facts::gather(usage, tasks, total, |id| self.holds.get(id).map(|h| h.grip));
+        let reserve_milli =
+            super::estimator::permille_of(facts.capacity_milli, self.cpu_reserve_permille);
+        let findings = pressure::find(&self.config, &facts, reserve_milli, &self.baselines);
+        self.learn(&facts);
+        if !findings.is_empty() {
+            self.pressed_at = Some(now);
+        }
+        let confirmed = self.streaks.confirm(now, findings, &self.config);
+        let owners_peak_milli = self.owners_peak.push(now, facts.owners_milli());
+        let tightened = self.tighten(now, &facts, &confirmed, tasks, &mut corrections);
+        if !tightened {
+            let room = ease::Room::of(&facts, reserve_milli, owners_peak_milli, &self.config);
+            self.evict_starved(now, room, tasks, &mut corrections);
+            self.ease(now, room, &facts, tasks, &mut corrections);
+        }
+        corrections.into_values().collect()
+    }
+
+    fn drop_ended(&mut self, tasks: &[TaskView]) {
+        let known: std::collections::BTreeSet<_> =
+            tasks.iter().map(|task| &task.container_id).collect();
+        self.baselines.retain(|id, _| known.contains(id));
+        self.holds.retain(|id, _| known.contains(id));
+        self.streaks.retain(|id| known.contains(id));
+    }
+
+    /// Updates what is normal for each owner.
+    fn learn(&mut self, facts: &Facts<'_>) {
+        let quiet = facts.revocable_fast_milli < self.config.quiet_cpu_milli;
+        for owner in &facts.owners {
+            self.baselines
+                .entry(owner.task.container_id.clone())
+                .or_default()
+                .learn(&owner.used.fast, quiet, self.config.min_waits);
+        }
+    }
+
+    /// Takes CPU back for the most demanding finding. Says whether anything was done.
+    fn tighten(
+        &mut self,
+        now: Timestamp,
+        facts: &Facts<'_>,
+        confirmed: &[Finding],
+        tasks: &[TaskView],
+        corrections: &mut Corrections,
+    ) -> bool {
+        let settled = self
+            .tightened_at
+            .is_none_or(|at| now.ms_since(at) >= self.config.settle_ms);
+        let worst = confirmed
+            .iter()
+            .filter(|finding| settled || finding.signal == Signal::MachineCpu)
+            .max_by_key(|finding| finding.need_milli);
+        let Some(finding) = worst else { return false };
+        let candidates: Vec<_> = facts
+            .victims
+            .iter()
+            .map(|victim| plan::Candidate {
+                claim_milli: victim.claim_milli,
+                started_at: tasks[victim.index].started_at,
+            })
+            .collect();
+        let plan = plan::take(finding.need_milli, &candidates, self.config.min_cap_milli);
+        let mut done = false;
+        for (chosen, level) in plan {
+            let victim = &facts.victims[chosen];
+            let task = &tasks[victim.index];
+            if corrections.contains_key(&task.container_id) {
+                continue;
+            }
+            let (grip, action) = match level {
+                Level::Cap(cap_milli) => (
+                    Grip::Capped(cap_milli),
+                    CorrectionAction::Throttle {
+                        cpu_milli: cap_milli,
+                    },
+                ),
+                Level::Freeze => (Grip::Frozen(now), CorrectionAction::Freeze),
+            };
+            let cause = finding.cause(now);
+            let want_milli = self
+                .holds
+                .get(&task.container_id)
+                .map_or(victim.want_milli, |hold| hold.want_milli);
+            corrections.insert(
+                task.container_id.clone(),
+                correction(now, task, action, &cause),
+            );
+            self.holds.insert(
+                task.container_id.clone(),
+                Hold {
+                    grip,
+                    want_milli,
+                    cause,
+                },
+            );
+            done = true;
+        }
+        if done {
+            self.note_tightening(now);
+        }
+        done
+    }
+
+    /// Easing that is soon regretted makes the next one wait longer.
+    fn note_tightening(&mut self, now: Timestamp) {
+        if let Some(eased_at) = self.eased_at.take() {
+            let soon = now.ms_since(eased_at) < self.config.calm_ms.saturating_mul(4);
+            self.relapses = if soon {
+                (self.relapses + 1).min(MAX_RELAPSES)
+            } else {
+                0
+            };
+        }
+        self.tightened_at = Some(now);
+    }
+
+    /// Ends what has been frozen for too long with no end in sight, one at a time.
+    fn evict_starved(
+        &mut self,
+        now: Timestamp,
+        room: ease::Room,
+        tasks: &[TaskView],
+        corrections: &mut Corrections,
+    ) {
+        let recently = self
+            .evicted_at
+            .is_some_and(|at| now.ms_since(at) < self.config.evict_interval_ms);
+        let pressed = self
+            .pressed_at
+            .is_some_and(|at| now.ms_since(at) < self.config.calm_ms);
+        if recently || !(pressed || room.free_milli < self.config.min_cap_milli) {
+            return;
+        }
+        let starved = tasks
+            .iter()
+            .filter(|task| !corrections.contains_key(&task.container_id))
+            .filter_map(|task| {
+                let hold = self.holds.get(&task.container_id)?;
+                let Grip::Frozen(since) = hold.grip else {
+                    return None;
+                };
+                let frozen_ms = now.ms_since(since);
+                (frozen_ms >= self.config.evict_after_ms)
+                    .then_some((hold.want_milli, task.started_at, frozen_ms, task))
+            })
+            .max_by_key(|(want_milli, started_at, _, _)| (*want_milli, *started_at));
+        let Some((_, _, frozen_ms, task)) = starved else {
+            return;
+        };
+        if let Some(hold) = self.holds.get(&task.container_id) {
+            let cause = Cause {
+                duration_ms: frozen_ms,
+                ..hold.cause.clone()
+            };
+            self.evicted_at = Some(now);
+            self.evict(now, task, cause, corrections);
+        }
+    }
+}
+
+/// The record of one decision.
+fn correction(
+    now: Timestamp,
+    task: &TaskView,
+    action: CorrectionAction,
+    cause: &Cause,
+) -> Correction {
+    Correction {
+        at: now,
+        container_id: task.container_id.clone(),
+        task_id: task.task_id.clone(),
+        framework_id: task.framework_id.clone(),
+        action,
+        signal: cause.signal,
+        on_behalf_of: cause.on_behalf_of.clone(),
+        value: cause.value,
+        threshold: cause.threshold,
+        duration_ms: cause.duration_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests;

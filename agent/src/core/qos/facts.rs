@@ -1,0 +1,185 @@
+//! What a sample says about owners and about those who run on lent resources.
+
+use ebb_types::{Quantities, ResourceKind, Timestamp};
+
+use super::super::lending::TaskView;
+use super::super::usage::{ContainerUse, UsageView};
+use super::Grip;
+
+/// Use of its allocation from which a task of which nothing better is known is held back by its own
+/// quota, in thousandths.
+const SELF_BOUND_PERMILLE: u64 = 900;
+/// A task whose last sample is this much above its last second is rising, in thousandths.
+const RISING_PERMILLE: u64 = 2_000;
+/// CPU below which nothing is rising, in thousandths of a core.
+const RISING_MIN_MILLI: u64 = 100;
+
+/// A task that is not revocable, with valid data.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub(super) task: &'a TaskView,
+    pub(super) used: &'a ContainerUse,
+    /// CPU that it uses or is kept waiting for, in thousandths of a core.
+    pub(super) demand_milli: u64,
+    /// By how much its use rose within the last second, in thousandths of a core.
+    pub(super) risen_milli: u64,
+    /// Whether its own quota holds it back.
+    pub(super) self_bound: bool,
+    /// Whether its load is just rising.
+    pub(super) rising: bool,
+}
+
+/// A revocable task that is not already told to end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Victim {
+    /// Which of the tasks.
+    pub(super) index: usize,
+    /// CPU that it uses, and so what holding it back would give, in thousandths of a core.
+    pub(super) claim_milli: u64,
+    /// CPU that it may use as it is held now, in thousandths of a core.
+    pub(super) committed_milli: u64,
+    /// CPU that it would use if it were let go, as far as is known, in thousandths of a core.
+    pub(super) want_milli: u64,
+}
+
+/// Everything that decisions on CPU rest on.
+#[derive(Clone, Debug)]
+pub(super) struct Facts<'a> {
+    /// CPUs of the machine.
+    pub(super) capacity_milli: u64,
+    /// CPU of work outside of Ebb; `None` where it was not measured.
+    pub(super) unmanaged_milli: Option<u64>,
+    /// What revocable containers used in the last sample.
+    pub(super) revocable_fast_milli: u64,
+    /// Owners with valid data.
+    pub(super) owners: Vec<Owner<'a>>,
+    /// Revocable tasks.
+    pub(super) victims: Vec<Victim>,
+    /// Whether every task and the machine had valid data.
+    pub(super) complete: bool,
+}
+
+impl<'a> Facts<'a> {
+    /// Gathers them.
+    pub(super) fn gather<'b>(
+        usage: &'a UsageView,
+        tasks: &'a [TaskView],
+        total: &Quantities,
+        grip: impl Fn(&ebb_types::ContainerId) -> Option<Grip> + 'b,
+    ) -> Self {
+        let mut facts = Self {
+            capacity_milli: usage.machine.capacity_milli.unwrap_or(total.cpu_milli()),
+            unmanaged_milli: None,
+            revocable_fast_milli: 0,
+            owners: Vec::new(),
+            victims: Vec::new(),
+            complete: true,
+        };
+        let mut managed_milli = 0u64;
+        for (index, task) in tasks.iter().enumerate() {
+            let used = usage.containers.get(&task.container_id);
+            let fast = used.and_then(|used| used.fast.cpu_milli);
+            let slow = used.and_then(|used| used.slow.cpu_milli);
+            managed_milli = managed_milli.saturating_add(slow.or(fast).unwrap_or(0));
+            facts.complete &= fast.is_some();
+            if task.allocated.is_revocable() {
+                facts.revocable_fast_milli = facts
+                    .revocable_fast_milli
+                    .saturating_add(fast.unwrap_or(0));
+                let held = grip(&task.container_id);
+                facts.victims.extend(victim(index, task, fast, slow, held));
+            } else if let (Some(used), Some(fast)) = (used, fast) {
+                facts.owners.push(owner(task, used, fast, slow));
+            }
+        }
+        facts.unmanaged_milli = usage
+            .machine
+            .slow_busy_milli
+            .map(|busy| busy.saturating_sub(managed_milli));
+        facts.complete &= facts.unmanaged_milli.is_some();
+        facts
+    }
+
+    /// CPU that all owners ask for.
+    pub(super) fn owners_milli(&self) -> u64 {
+        let demands = self.owners.iter().map(|owner| owner.demand_milli);
+        demands.fold(0, u64::saturating_add)
+    }
+
+    /// CPU that revocable tasks use.
+    pub(super) fn claims_milli(&self) -> u64 {
+        let claims = self.victims.iter().map(|victim| victim.claim_milli);
+        claims.fold(0, u64::saturating_add)
+    }
+
+    /// CPU that revocable tasks may use as they are held now.
+    pub(super) fn committed_milli(&self) -> u64 {
+        let committed = self.victims.iter().map(|victim| victim.committed_milli);
+        committed.fold(0, u64::saturating_add)
+    }
+}
+
+fn owner<'a>(
+    task: &'a TaskView,
+    used: &'a ContainerUse,
+    fast_milli: u64,
+    slow_milli: Option<u64>,
+) -> Owner<'a> {
+    let allocated = task.allocated.regular.get(ResourceKind::Cpus);
+    let recent = slow_milli.unwrap_or(fast_milli);
+    let throttled = used
+        .fast
+        .throttled_permille
+        .max(used.slow.throttled_permille);
+    let self_bound = match throttled {
+        Some(permille) => permille > 0,
+        None => {
+            let most = fast_milli.max(recent);
+            u128::from(most) * 1000 >= u128::from(allocated) * u128::from(SELF_BOUND_PERMILLE)
+        }
+    };
+    // Threads that wait although the task is below what it is allocated would run if they could.
+    let missing = allocated.saturating_sub(fast_milli);
+    let waiting = used.fast.waiting_milli.unwrap_or(0).min(missing);
+    Owner {
+        task,
+        used,
+        demand_milli: fast_milli.saturating_add(if self_bound { 0 } else { waiting }),
+        risen_milli: fast_milli.saturating_sub(recent),
+        self_bound,
+        rising: fast_milli >= RISING_MIN_MILLI
+            && u128::from(fast_milli) * 1000 >= u128::from(recent) * u128::from(RISING_PERMILLE),
+    }
+}
+
+fn victim(
+    index: usize,
+    task: &TaskView,
+    fast_milli: Option<u64>,
+    slow_milli: Option<u64>,
+    held: Option<Grip>,
+) -> Option<Victim> {
+    let allocated = task.allocated.total(ResourceKind::Cpus);
+    // Its use over a second, because a quota makes shorter spans jump; what was not measured may be
+    // everything that it holds.
+    let use_milli = slow_milli.or(fast_milli).unwrap_or(allocated);
+    let (claim_milli, committed_milli) = match held {
+        None => (use_milli, use_milli),
+        Some(Grip::Capped(cap_milli)) => {
+            (use_milli.max(fast_milli.unwrap_or(0)).min(cap_milli), cap_milli)
+        }
+        Some(Grip::Frozen(_)) => (0, 0),
+        Some(Grip::Evicting(_)) => return None,
+    };
+    Some(Victim {
+        index,
+        claim_milli,
+        committed_milli,
+        want_milli: use_milli.max(allocated),
+    })
+}
+
+/// The oldest of points in time that may not have been.
+pub(super) fn latest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {
+    times.into_iter().flatten().max()
+}

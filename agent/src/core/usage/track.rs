@@ -1,0 +1,243 @@
+//! One counter's last second: its steps, and what they sum up to.
+//!
+//! A step spans two readings that were both valid. A reading that is missing makes the next step
+//! span more than one sample and leaves the newest sample without a rate; a reset or a gap throws
+//! all steps away.
+
+use std::collections::VecDeque;
+
+/// Most steps that are kept: the slow window at a sampling period of 16 ms and more.
+const MAX_STEPS: usize = 64;
+
+/// Something that counts upwards.
+pub(super) trait Count: Copy {
+    /// Nothing counted.
+    const ZERO: Self;
+    /// What was counted since `earlier`; `None` where that counted more.
+    fn since(&self, earlier: &Self) -> Option<Self>;
+    /// Both together.
+    fn plus(&self, other: &Self) -> Self;
+}
+
+impl Count for u64 {
+    const ZERO: Self = 0;
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        self.checked_sub(*earlier)
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        self.saturating_add(*other)
+    }
+}
+
+impl<const N: usize> Count for [u64; N] {
+    const ZERO: Self = [0; N];
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        let mut result = [0; N];
+        for (slot, (now, then)) in result.iter_mut().zip(self.iter().zip(earlier)) {
+            *slot = now.checked_sub(*then)?;
+        }
+        Some(result)
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        let mut result = *self;
+        for (slot, more) in result.iter_mut().zip(other) {
+            *slot = slot.saturating_add(*more);
+        }
+        result
+    }
+}
+
+/// What was counted over a span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delta<C> {
+    /// What was counted.
+    pub(super) amount: C,
+    /// The span, in nanoseconds; never 0.
+    pub(super) span_ns: u64,
+}
+
+impl Delta<u64> {
+    /// The amount per `unit_ns`, times `factor`, rounded to the nearest.
+    pub(super) fn per(&self, unit_ns: u64, factor: u64) -> u64 {
+        let product = u128::from(self.amount) * u128::from(unit_ns) * u128::from(factor);
+        let span = u128::from(self.span_ns);
+        u64::try_from((product + span / 2) / span).unwrap_or(u64::MAX)
+    }
+
+    /// Time counted per time passed, in thousandths.
+    pub(super) fn permille(&self) -> u64 {
+        self.per(1, 1000)
+    }
+
+    /// Amount a second.
+    pub(super) fn per_second(&self) -> u64 {
+        self.per(1_000_000_000, 1)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step<C> {
+    from_ns: u64,
+    to_ns: u64,
+    amount: C,
+}
+
+/// The last second of one counter.
+#[derive(Clone, Debug)]
+pub(super) struct Track<C> {
+    last: Option<(u64, C)>,
+    steps: VecDeque<Step<C>>,
+}
+
+impl<C> Default for Track<C> {
+    fn default() -> Self {
+        Self {
+            last: None,
+            steps: VecDeque::new(),
+        }
+    }
+}
+
+impl<C: Count> Track<C> {
+    /// Takes a reading in; `taken_ns` is later than that of every reading before. Says whether the
+    /// counter stepped back.
+    pub(super) fn push(&mut self, taken_ns: u64, reading: Option<C>, limits: Limits) -> bool {
+        let Some(value) = reading else { return false };
+        let Some((from_ns, earlier)) = self.last.replace((taken_ns, value)) else {
+            return false;
+        };
+        if taken_ns.saturating_sub(from_ns) > limits.max_gap_ns {
+            self.steps.clear();
+            return false;
+        }
+        let Some(amount) = value.since(&earlier) else {
+            self.steps.clear();
+            return true;
+        };
+        self.steps.push_back(Step {
+            from_ns,
+            to_ns: taken_ns,
+            amount,
+        });
+        // Keep what the slow window needs: the step in which it begins, and everything later.
+        let begin_ns = taken_ns.saturating_sub(limits.window_ns);
+        while self.steps.len() > 1
+            && (self.steps.len() > MAX_STEPS || self.steps[0].to_ns <= begin_ns)
+        {
+            self.steps.pop_front();
+        }
+        false
+    }
+
+    /// Forgets everything: the next reading is a baseline.
+    pub(super) fn clear(&mut self) {
+        self.last = None;
+        self.steps.clear();
+    }
+
+    /// What the sample taken at `taken_ns` added; `None` where it has no valid reading.
+    pub(super) fn fast(&self, taken_ns: u64) -> Option<Delta<C>> {
+        let step = self.steps.back().filter(|step| step.to_ns == taken_ns)?;
+        Some(Delta {
+            amount: step.amount,
+            span_ns: step.to_ns.saturating_sub(step.from_ns).max(1),
+        })
+    }
+
+    /// What the slow window up to `taken_ns` added; `None` where the sample has no valid reading, or
+    /// where the readings reach back over less than half of the window.
+    pub(super) fn slow(&self, taken_ns: u64, limits: Limits) -> Option<Delta<C>> {
+        self.fast(taken_ns)?;
+        let first = self.steps.front()?;
+        let span_ns = taken_ns.saturating_sub(first.from_ns);
+        if span_ns < limits.window_ns / 2 {
+            return None;
+        }
+        let amount = self
+            .steps
+            .iter()
+            .fold(C::ZERO, |sum, step| sum.plus(&step.amount));
+        Some(Delta {
+            amount,
+            span_ns: span_ns.max(1),
+        })
+    }
+}
+
+/// The bounds of [`super::Config`], in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Longest time between two readings that still make a step.
+    pub(super) max_gap_ns: u64,
+    /// Length of the slow window.
+    pub(super) window_ns: u64,
+}
+
+/// Upper bound of a quantile of waits; `None` where there was none.
+pub(super) fn quantile_ns(histogram: &super::RunQueueHistogram, permille: u64) -> Option<u64> {
+    let total = histogram.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
+    if total == 0 {
+        return None;
+    }
+    let rank = u128::from(total) * u128::from(permille);
+    let mut seen = 0u128;
+    for (bucket, count) in histogram.iter().enumerate() {
+        seen += u128::from(*count) * 1000;
+        if *count > 0 && seen >= rank {
+            return Some(1u64 << (bucket + 1));
+        }
+    }
+    Some(1u64 << super::RUN_QUEUE_BUCKETS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_gap_ns: 1_000,
+        window_ns: 1_000,
+    };
+
+    #[test]
+    fn a_missing_reading_widens_the_next_step_and_loses_nothing() {
+        let mut track = Track::default();
+        track.push(100, Some(10u64), LIMITS);
+        track.push(200, None, LIMITS);
+        assert_eq!(track.fast(200), None);
+        track.push(300, Some(40), LIMITS);
+        let delta = track.fast(300).unwrap();
+        assert_eq!((delta.amount, delta.span_ns), (30, 200));
+    }
+
+    #[test]
+    fn the_slow_window_holds_a_second_and_half_of_one_is_enough() {
+        let mut track = Track::default();
+        for i in 0..=40u64 {
+            track.push(1 + i * 100, Some(i * 7), LIMITS);
+            let slow = track.slow(1 + i * 100, LIMITS);
+            assert_eq!(slow.is_some(), i >= 5, "at {i}");
+            if i > 12 {
+                let slow = slow.unwrap();
+                assert_eq!((slow.amount, slow.span_ns), (70, 1_000));
+            }
+        }
+    }
+
+    #[test]
+    fn quantiles_are_upper_bounds_of_the_bucket_that_holds_them() {
+        let mut histogram = [0; super::super::RUN_QUEUE_BUCKETS];
+        assert_eq!(quantile_ns(&histogram, 990), None);
+        histogram[10] = 98;
+        histogram[20] = 2;
+        assert_eq!(quantile_ns(&histogram, 500), Some(1 << 11));
+        assert_eq!(quantile_ns(&histogram, 980), Some(1 << 11));
+        assert_eq!(quantile_ns(&histogram, 990), Some(1 << 21));
+        histogram[31] = 1_000_000;
+        assert_eq!(quantile_ns(&histogram, 990), Some(1 << 32));
+    }
+}
