@@ -1,0 +1,118 @@
+//! The scheduler side of the SDK: the trait that a framework implements, what it may ask for, and
+//! what stands between it and the master.
+//!
+//! [`Scheduler`] is plain synchronous code: it is told something and pushes what it wants into
+//! [`Calls`]. [`Engine`] joins it with the pure [`Session`]; [`Driver`] gives the engine a clock and
+//! a connection.
+
+mod calls;
+mod config;
+
+mod driver;
+
+
+
+pub use calls::{Calls, Ending};
+pub use config::{Acknowledgement, SchedulerConfig, Timing};
+pub use driver::{Driver, DriverError, Handle, run};
+
+use ebb_types::{
+    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus,
+};
+
+/// How a callback went. An error from [`Scheduler::update`] means that the status was not taken: it
+/// is not acknowledged and comes again. Errors from other callbacks are logged and counted.
+pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What the master said when it took the subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The framework's id from now on.
+    pub framework_id: FrameworkId,
+    /// Who answers.
+    pub master: MasterInfo,
+    /// Whether there was a subscription before in this process' life. Offers of the earlier one are
+    /// void; the states of all tasks follow.
+    pub again: bool,
+}
+
+/// A framework's scheduler. Callbacks are made one at a time and should return within milliseconds;
+/// longer work belongs in a task of its own that calls [`Handle::wake`] when it has something to say.
+pub trait Scheduler: Send {
+    /// The subscription stands, for the first time or anew.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn subscribed(&mut self, _calls: &mut Calls, _subscribed: &Subscribed) -> Outcome {
+        Ok(())
+    }
+
+    /// Resources are on offer. Each offer is to be used with [`Calls::launch`] or given back with
+    /// [`Calls::decline`]; what is neither is held until its deadline.
+    ///
+    /// # Errors
+    /// Offers that no call was made for are declined.
+    fn offers(&mut self, calls: &mut Calls, offers: Vec<Offer>) -> Outcome;
+
+    /// An offer that was not used yet is void.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn rescinded(&mut self, _calls: &mut Calls, _offer_id: &OfferId) -> Outcome {
+        Ok(())
+    }
+
+    /// The state of a task. Each status that carries a uuid comes once, in the order in which the
+    /// agent made them; answers to reconciliation carry none and may repeat what is known.
+    ///
+    /// # Errors
+    /// The status is not acknowledged and comes again.
+    fn update(&mut self, calls: &mut Calls, status: &TaskStatus) -> Outcome;
+
+    /// Bytes from the framework's own executor.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn message(
+        &mut self,
+        _calls: &mut Calls,
+        _agent_id: &AgentId,
+        _executor_id: &ExecutorId,
+        _data: &[u8],
+    ) -> Outcome {
+        Ok(())
+    }
+
+    /// An agent is lost (`executor_id` unset), or one of the framework's own executors has ended.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn failure(
+        &mut self,
+        _calls: &mut Calls,
+        _agent_id: Option<&AgentId>,
+        _executor_id: Option<&ExecutorId>,
+        _status: Option<i32>,
+    ) -> Outcome {
+        Ok(())
+    }
+
+    /// [`Handle::wake`] was called, or the time asked for with [`Calls::wake_at`] has come.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn woken(&mut self, _calls: &mut Calls) -> Outcome {
+        Ok(())
+    }
+
+    /// The master will not have this framework, and why. It is the last callback.
+    fn error(&mut self, _message: &str) {}
+
+    /// The connection broke; a new one is being made. Offers are void.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn disconnected(&mut self, _calls: &mut Calls, _cause: &str) -> Outcome {
+        Ok(())
+    }
+}
