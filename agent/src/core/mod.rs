@@ -1,0 +1,394 @@
+//! The agent's decisions: which task runs in which container, what the master is told and when, what
+//! is lent and what is taken back.
+//!
+//! The core is a pure state machine. The driver hands it what happened ([`Input`]) and the time, and
+//! carries out what it answers ([`Effect`]) *in order*. It knows no clock, file, socket or thread, so
+//! the simulator runs the very same code.
+//!
+//! # Invariants
+//! * Effects are carried out in order. What follows a [`Effect::Persist`] may happen only when its
+//!   records are durable: a task is on disk before it is launched, a status before it is sent.
+//! * What is allocated never exceeds what the agent has; revocable resources are counted apart.
+//! * A task is known once. It is forgotten when its terminal status has been acknowledged.
+//! * Of each task only the oldest unacknowledged status is on its way to the master.
+//! * Messages of an earlier connection or generation are refused and counted.
+//!
+//! `check` asserts these after every step of a debug build.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{
+    AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
+    ExitStatus, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId,
+    TaskInfo, TaskKey, TaskState, TaskStatus, UpdateUuid,
+};
+
+mod check;
+mod container;
+mod executors;
+mod kill;
+mod launch;
+mod link;
+mod record;
+mod sample;
+mod sliding;
+mod state;
+mod step;
+mod timers;
+mod updates;
+
+pub mod estimator;
+pub mod lending;
+pub mod qos;
+pub mod usage;
+
+#[cfg(test)]
+mod tests;
+
+pub use record::{EndCause, Ending, ExecutorRecord, Record, Restored, TaskRecord};
+pub use state::{Core, Counters, ExecutorView, TaskView};
+
+/// One connection to the master; larger is later. The driver numbers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conn(pub u64);
+
+/// One connection of a framework's own executor to the agent; larger is later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Session(pub u64);
+
+/// Most tasks that an agent knows at a time, those whose end is not acknowledged included.
+pub const MAX_TASKS: usize = 20_000;
+/// Most executors of frameworks' own that an agent runs at a time.
+pub const MAX_EXECUTORS: usize = 2_000;
+/// Most unacknowledged statuses of one task; more are taken from its executor and dropped.
+pub const MAX_UPDATES_PER_TASK: usize = 256;
+/// Most corrections kept between two reports of use; the oldest are dropped.
+pub const MAX_CORRECTIONS_PER_REPORT: usize = 256;
+/// After this long without an answer to a registration the connection is given up, in milliseconds.
+pub const REGISTRATION_TIMEOUT_MS: u64 = 10_000;
+/// First wait before a status is sent again, in milliseconds. As in Mesos.
+pub const UPDATE_RETRY_MIN_MS: u64 = 10_000;
+/// Longest wait before a status is sent again, in milliseconds. As in Mesos.
+pub const UPDATE_RETRY_MAX_MS: u64 = 600_000;
+/// Wait before a forced kill that had no effect is repeated, in milliseconds.
+pub const FORCED_KILL_RETRY_MS: u64 = 5_000;
+/// How often the use of all tasks is reported to the master, in milliseconds.
+pub const REPORT_INTERVAL_MS: u64 = 1_000;
+/// After this long without a sample nothing is lent, in milliseconds.
+pub const SAMPLE_STALE_MS: u64 = 1_000;
+/// How long an executor may take to subscribe after its launch, in milliseconds. As in Mesos.
+pub const EXECUTOR_REGISTRATION_TIMEOUT_MS: u64 = 60_000;
+/// How long an executor may take to come back after a restart of the agent, in milliseconds. The
+/// longest that Mesos allows, because a busy machine is no reason to end tasks.
+pub const EXECUTOR_REREGISTRATION_TIMEOUT_MS: u64 = 15_000;
+/// Time between the request to an executor to end and the forced end, in milliseconds. As in Mesos.
+pub const EXECUTOR_SHUTDOWN_GRACE_MS: u64 = 5_000;
+
+/// What the core is told of the machine and of its limits once, at its start.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Host name, as the master shows it.
+    pub hostname: String,
+    /// Port of the agent's own API.
+    pub port: u16,
+    /// What the agent has, without what it lends.
+    pub total: Quantities,
+    /// What frameworks may choose by.
+    pub attributes: Vec<Attribute>,
+    /// Ebb's version.
+    pub version: String,
+    /// Starts every container id, so that ids of agents on one machine differ; safe in a file name.
+    pub container_prefix: String,
+    /// How much slack is lent, and when it is taken back.
+    pub lending: lending::Config,
+}
+
+/// What became of a container that an earlier incarnation had started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It runs.
+    Running,
+    /// It has ended.
+    Ended(Exit),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Of its first process; `None` if its keeper died without leaving a record.
+    pub status: Option<ExitStatus>,
+    /// Whether the kernel ended a process of it because it was at its memory limit.
+    pub oom: bool,
+    /// The program could not be executed, and why.
+    pub launch_error: Option<String>,
+}
+
+/// What a framework's own executor says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorCall {
+    /// It is ready; the first call of a session.
+    Subscribe {
+        /// Tasks that it was given and that it has not had an acknowledged status of.
+        unacknowledged_tasks: Vec<TaskId>,
+        /// Statuses that the agent has not acknowledged.
+        unacknowledged_updates: Vec<TaskStatus>,
+    },
+    /// The state of one of its tasks; its uuid is made by the executor.
+    Update(TaskStatus),
+    /// Bytes for its scheduler.
+    Message(Vec<u8>),
+}
+
+/// What a framework's own executor hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorEvent {
+    /// It is in.
+    Subscribed {
+        /// What its framework asked for.
+        executor: ebb_types::ExecutorInfo,
+        /// Where it runs.
+        agent_id: AgentId,
+        /// What it runs in.
+        container_id: ContainerId,
+    },
+    /// Run this.
+    Launch(Box<TaskInfo>),
+    /// End this.
+    Kill {
+        /// The task.
+        task_id: TaskId,
+        /// Time between the polite and the forced end, in milliseconds.
+        grace_ms: u64,
+    },
+    /// The agent has the status on disk.
+    Acknowledged {
+        /// The task.
+        task_id: TaskId,
+        /// The status.
+        uuid: UpdateUuid,
+    },
+    /// Bytes from its scheduler.
+    Message(Vec<u8>),
+    /// End all tasks, then yourself.
+    Shutdown,
+    /// The session ends, and why.
+    Error(String),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// What stands of the containers of earlier incarnations. The first input, given exactly once;
+    /// what is not named is gone without a trace.
+    Recovered {
+        /// Each container that was found.
+        containers: BTreeMap<ContainerId, Found>,
+    },
+    /// A connection to a master stands.
+    LinkUp {
+        /// Its number, larger than all before.
+        conn: Conn,
+    },
+    /// A connection is gone.
+    LinkDown {
+        /// Its number.
+        conn: Conn,
+    },
+    /// A message of the master.
+    FromMaster {
+        /// The connection that it came over.
+        conn: Conn,
+        /// The term in which the master that sent it leads.
+        generation: Generation,
+        /// What it says.
+        message: MasterToAgent,
+    },
+    /// A container runs.
+    Started {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// A container could not be started, or was not because of [`Effect::CancelLaunch`].
+    StartFailed {
+        /// Which.
+        container_id: ContainerId,
+        /// It was cancelled before anything was started.
+        cancelled: bool,
+        /// The cause, as a sentence.
+        message: String,
+    },
+    /// A container ended; all its processes are gone.
+    Exited {
+        /// Which.
+        container_id: ContainerId,
+        /// How.
+        exit: Exit,
+    },
+    /// One reading of all counters.
+    Sample(Box<usage::Sample>),
+    /// A framework's own executor speaks.
+    FromExecutor {
+        /// The connection that it came over, larger than all before of any executor.
+        session: Session,
+        /// Whose executor.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// What it says.
+        call: ExecutorCall,
+    },
+    /// The connection of an executor is gone.
+    ExecutorGone {
+        /// Its number.
+        session: Session,
+    },
+    /// End all tasks: the agent is about to be shut down for good.
+    ShutDown,
+    /// Nothing but the passing of time.
+    Tick,
+}
+
+/// What to start in a new container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchOrder {
+    /// Names the container.
+    pub container_id: ContainerId,
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// The task that it runs; `None` for a framework's own executor.
+    pub task_id: Option<TaskId>,
+    /// The framework's own executor that it runs; `None` for a command task.
+    pub executor_id: Option<ExecutorId>,
+    /// The program.
+    pub command: CommandInfo,
+    /// The account to run as; empty means the agent's own.
+    pub user: String,
+    /// Variables of the agent's, to be set before those of the command.
+    pub environment: Vec<(String, String)>,
+    /// What it may use.
+    pub resources: Resources,
+    /// A hard ceiling on CPU in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
+}
+
+/// Something worth counting or logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// A container runs; so long after the order came, in milliseconds.
+    LaunchTook {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// A task is in a new state.
+    TaskState {
+        /// The task.
+        key: TaskKey,
+        /// The state.
+        state: TaskState,
+        /// The message of its status.
+        message: String,
+    },
+    /// The QoS controller's decision was carried out.
+    Corrected(Correction),
+    /// The agent is in.
+    Registered {
+        /// Its id.
+        agent_id: AgentId,
+        /// The master's term.
+        generation: Generation,
+    },
+    /// What is lent has changed.
+    Lent(Quantities),
+}
+
+/// What is to be done. To be carried out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make these records durable before anything that follows.
+    Persist(Vec<Record>),
+    /// Append these records in order; nothing waits for them, and a crash may lose them.
+    Note(Vec<Record>),
+    /// Tell the master.
+    ToMaster {
+        /// The connection; if it is gone the message is dropped.
+        conn: Conn,
+        /// What to say.
+        message: Box<AgentToMaster>,
+    },
+    /// Give a connection up and make a new one.
+    Reconnect {
+        /// The connection.
+        conn: Conn,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// The agent must end: the master will not have it.
+    Stop {
+        /// Why and what to do, as sentences.
+        message: String,
+    },
+    /// Start a container; answered by [`Input::Started`] or [`Input::StartFailed`].
+    Launch(Box<LaunchOrder>),
+    /// If the start of a container has not begun, drop it and answer with [`Input::StartFailed`];
+    /// else do nothing.
+    CancelLaunch {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// Ask all processes of a container to end (SIGTERM).
+    Terminate {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// End all processes of a container; also when it is frozen.
+    KillContainer {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// Cap the CPU of a container, or lift the cap.
+    Throttle {
+        /// Which.
+        container_id: ContainerId,
+        /// Thousandths of a core; `None` goes back to what its launch said.
+        cpu_milli: Option<u64>,
+    },
+    /// Stop a container where it is.
+    Freeze {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// Let a frozen container run again.
+    Thaw {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// Set what the container of a framework's own executor may use.
+    Resize {
+        /// Which.
+        container_id: ContainerId,
+        /// What it may use from now on.
+        resources: Resources,
+    },
+    /// Remove what is left of a container that has ended; its sandbox stays.
+    Destroy {
+        /// Which.
+        container_id: ContainerId,
+    },
+    /// Tell an executor.
+    ToExecutor {
+        /// The session; if it is gone the event is dropped.
+        session: Session,
+        /// What to say.
+        event: Box<ExecutorEvent>,
+    },
+    /// End the session of an executor.
+    DropExecutor {
+        /// The session.
+        session: Session,
+    },
+    /// Count or log this.
+    Observe(Observation),
+}
+
+/// The key of an executor of a framework's own.
+pub type ExecutorKey = (FrameworkId, ExecutorId);

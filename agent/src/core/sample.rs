@@ -1,0 +1,283 @@
+//! What samples lead to: what is lent, corrections, and the report to the master.
+//!
+//! The rules are [`super::lending`]'s. Here stand only what surrounds them: which containers are
+//! judged, that a correction acts on nothing but the container that it names, and who is told.
+
+use ebb_types::{
+    AgentToMaster, AgentUsage, ContainerId, Correction, CorrectionAction, Quantities, ResourceKind,
+    Resources, TaskId, TaskKey, Timestamp,
+};
+
+use super::lending::{Lending, LendingOutcome, TaskView};
+use super::record::{EndCause, Ending};
+use super::state::{Core, Outbox, Owner, Phase};
+use super::timers::Timer;
+use super::usage::Sample;
+use super::{
+    CoreConfig, Effect, ExecutorKey, MAX_CORRECTIONS_PER_REPORT, Observation, REPORT_INTERVAL_MS,
+    Record, SAMPLE_STALE_MS,
+};
+
+/// What the core keeps of samples.
+#[derive(Clone, Debug)]
+pub(super) struct Samples {
+    lending: Lending,
+    usage: AgentUsage,
+    lent: Quantities,
+    unreported: Vec<Correction>,
+    reported_at: Option<Timestamp>,
+}
+
+impl Samples {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        Self {
+            lending: Lending::new(config.lending, config.total),
+            usage: AgentUsage::default(),
+            lent: Quantities::ZERO,
+            unreported: Vec::new(),
+            reported_at: None,
+        }
+    }
+
+    pub(super) const fn usage(&self) -> &AgentUsage {
+        &self.usage
+    }
+
+    pub(super) const fn lent(&self) -> Quantities {
+        self.lent
+    }
+
+    pub(super) fn container_ended(&mut self, container_id: &ContainerId) {
+        self.lending.on_container_ended(container_id);
+    }
+}
+
+impl Core {
+    /// One reading of all counters.
+    pub(super) fn sample(&mut self, sample: &Sample, out: &mut Outbox) {
+        let now = self.now;
+        let views = self.lending_views();
+        let outcome = self.samples.lending.on_sample(now, sample, &views);
+        self.timers.set(Timer::Stale, now.plus_ms(SAMPLE_STALE_MS));
+        self.follow(outcome, out);
+    }
+
+    /// No sample came in time.
+    pub(super) fn samples_are_stale(&mut self, out: &mut Outbox) {
+        let now = self.now;
+        self.counters.stale_samples += 1;
+        let views = self.lending_views();
+        let outcome = self.samples.lending.on_tick(now, &views);
+        self.timers.set(Timer::Stale, now.plus_ms(SAMPLE_STALE_MS));
+        self.follow(outcome, out);
+    }
+
+    fn follow(&mut self, outcome: LendingOutcome, out: &mut Outbox) {
+        let now = self.now;
+        for correction in &outcome.usage.corrections {
+            self.correct(correction, out);
+        }
+        self.samples.usage = outcome.usage;
+        if let Some(lent) = outcome.oversubscribed {
+            self.samples.lent = lent;
+            out.effect(Effect::Observe(Observation::Lent(lent)));
+            if let Some(conn) = self.registered_conn() {
+                out.tell(conn, AgentToMaster::Oversubscribed(lent));
+            }
+        }
+        self.tell_usage(now, out);
+    }
+
+    /// After a registration: what is lent.
+    pub(super) fn tell_lent(&self, out: &mut Outbox) {
+        if let Some(conn) = self.registered_conn()
+            && !self.samples.lent.is_zero()
+        {
+            out.tell(conn, AgentToMaster::Oversubscribed(self.samples.lent));
+        }
+    }
+
+    fn tell_usage(&mut self, now: Timestamp, out: &mut Outbox) {
+        let due = self
+            .samples
+            .reported_at
+            .is_none_or(|at| now.ms_since(at) >= REPORT_INTERVAL_MS);
+        let Some(conn) = self.registered_conn().filter(|_| due) else {
+            return;
+        };
+        self.samples.reported_at = Some(now);
+        let mut usage = self.samples.usage.clone();
+        usage.corrections = std::mem::take(&mut self.samples.unreported);
+        out.tell(conn, AgentToMaster::Usage(usage));
+    }
+
+    /// Containers that run and are not being ended, in the order of their ids.
+    fn lending_views(&self) -> Vec<TaskView> {
+        self.containers
+            .iter()
+            .filter_map(|(container_id, owner)| match owner {
+                Owner::Task(key) => self.view_of_task(key, container_id),
+                Owner::Executor(key) => self.view_of_executor(key, container_id),
+            })
+            .collect()
+    }
+
+    fn view_of_task(&self, key: &TaskKey, container_id: &ContainerId) -> Option<TaskView> {
+        let task = self.tasks.get(key)?;
+        (task.phase == Phase::Running).then(|| TaskView {
+            container_id: container_id.clone(),
+            framework_id: key.0.clone(),
+            task_id: key.1.clone(),
+            allocated: task.info.resources,
+            started_at: task.started_at.unwrap_or_default(),
+        })
+    }
+
+    /// An executor's container counts as one task, named after its first one, else after itself.
+    fn view_of_executor(&self, key: &ExecutorKey, container_id: &ContainerId) -> Option<TaskView> {
+        let executor = self.executors.get(key)?;
+        if executor.phase != Phase::Running {
+            return None;
+        }
+        let first = self.live_tasks_of(key).next().map(|(task_key, _)| task_key.1.clone());
+        Some(TaskView {
+            container_id: container_id.clone(),
+            framework_id: key.0.clone(),
+            task_id: first.or_else(|| TaskId::new(key.1.as_str()).ok())?,
+            allocated: self.executor_resources(key),
+            started_at: executor.ordered_at,
+        })
+    }
+
+    /// Carries a decision out, if its container is still there.
+    fn correct(&mut self, correction: &Correction, out: &mut Outbox) {
+        let carried_out = match self.containers.get(&correction.container_id).cloned() {
+            Some(Owner::Task(key)) => self.correct_task(&key, correction, out),
+            Some(Owner::Executor(key)) => self.correct_executor(&key, correction, out),
+            None => false,
+        };
+        if !carried_out {
+            self.counters.stale_corrections += 1;
+            return;
+        }
+        out.effect(Effect::Observe(Observation::Corrected(correction.clone())));
+        if self.samples.unreported.len() >= MAX_CORRECTIONS_PER_REPORT {
+            self.samples.unreported.remove(0);
+            self.counters.corrections_unreported += 1;
+        }
+        self.samples.unreported.push(correction.clone());
+    }
+
+    fn correct_task(
+        &mut self,
+        key: &TaskKey,
+        correction: &Correction,
+        out: &mut Outbox,
+    ) -> bool {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(key) else {
+            return false;
+        };
+        if task.phase != Phase::Running || !task.info.resources.is_revocable() {
+            return false;
+        }
+        if correction.action == CorrectionAction::Evict {
+            self.counters.evictions += 1;
+            let cause = EndCause::Evicted(eviction_sentence(correction));
+            // Force at once, also where a grace is running: the owner needs it back now.
+            self.end_task(key, cause, Some(0), out);
+            self.timers.clear(&Timer::Forced(key.clone()));
+            self.force(key, out);
+            return true;
+        }
+        if task.ending.as_ref().is_some_and(|ending| ending.forced_at >= now) {
+            return false;
+        }
+        let container_id = task.container_id.clone();
+        restrain(&mut task.frozen, container_id, correction.action, out);
+        true
+    }
+
+    fn correct_executor(
+        &mut self,
+        key: &ExecutorKey,
+        correction: &Correction,
+        out: &mut Outbox,
+    ) -> bool {
+        let revocable = self.executor_resources(key).is_revocable();
+        let now = self.now;
+        let Some(executor) = self.executors.get_mut(key) else {
+            return false;
+        };
+        if executor.phase != Phase::Running || !revocable {
+            return false;
+        }
+        if correction.action == CorrectionAction::Evict {
+            self.counters.evictions += 1;
+            executor.ending = Some(Ending {
+                cause: EndCause::Evicted(eviction_sentence(correction)),
+                forced_at: now,
+            });
+            out.persist(Record::Executor(Box::new(executor.record())));
+            self.force_executor(key, out);
+            return true;
+        }
+        if executor.ending.is_some() {
+            return false;
+        }
+        let container_id = executor.container_id.clone();
+        restrain(&mut executor.frozen, container_id, correction.action, out);
+        true
+    }
+}
+
+/// Caps, freezes or releases a container.
+fn restrain(
+    frozen: &mut bool,
+    container_id: ContainerId,
+    action: CorrectionAction,
+    out: &mut Outbox,
+) {
+    let cap = match action {
+        CorrectionAction::Freeze => {
+            *frozen = true;
+            out.effect(Effect::Freeze { container_id });
+            return;
+        }
+        CorrectionAction::Throttle { cpu_milli } => Some(cpu_milli),
+        CorrectionAction::Release | CorrectionAction::Evict => None,
+    };
+    out.effect(Effect::Throttle {
+        container_id: container_id.clone(),
+        cpu_milli: cap,
+    });
+    if std::mem::take(frozen) {
+        out.effect(Effect::Thaw { container_id });
+    }
+}
+
+/// What a framework is told of an eviction.
+fn eviction_sentence(correction: &Correction) -> String {
+    let whose = correction
+        .on_behalf_of
+        .as_ref()
+        .map_or_else(|| "the machine".to_owned(), |task| format!("task {task}"));
+    format!(
+        "Preempted: {whose} needed its resources back; {} was {} (more than {} allows) for {} ms",
+        correction.signal.name(),
+        correction.value,
+        correction.threshold,
+        correction.duration_ms
+    )
+}
+
+/// What two bags hold together of the resources that a container may use.
+pub(super) fn sum(first: Resources, second: &Resources) -> Resources {
+    debug_assert!(
+        ResourceKind::ALL
+            .into_iter()
+            .all(|kind| first.total(kind).checked_add(second.total(kind)).is_some()),
+        "valid quantities never overflow"
+    );
+    first.saturating_add(second)
+}
