@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+//! Everything that is done to this repository: `cargo xtask NAME`.
+
+mod bench;
+mod ci;
+mod ebpf;
+mod setup;
+mod shell;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Everything that is done to this repository"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Finds or installs what building the probes needs
+    Setup,
+    /// Builds the eBPF probes
+    BuildEbpf,
+    /// Runs every test (the same as `ci`)
+    Test,
+    /// Checks and tests everything, as continuous integration does
+    Ci,
+    /// Checks the architecture's invariants and the house rules
+    Tidy,
+    /// Measures; writes target/bench/NAME.json and fails where a bar does not hold
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::setup().map(|_| ()),
+        Task::BuildEbpf => ebpf::build_ebpf().map(|_| ()),
+        Task::Test | Task::Ci => ci::run_all(),
+        Task::Tidy => tidy::run(),
+        Task::Bench(options) => bench::run(&options),
+    }
+}

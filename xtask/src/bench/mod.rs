@@ -1,0 +1,215 @@
+//! Benchmarks: each is a program that alternates subject and yardstick and prints its rows as JSON;
+//! here they are built, run, put against their bars, shown and kept.
+
+mod table;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::shell::{cargo, read, root, run_read};
+use crate::{ebpf, setup};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Which benchmark; without one they are listed
+    name: Option<String>,
+    /// Print the JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+struct Bench {
+    name: &'static str,
+    about: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "allocate",
+        about: "an allocation round beside a round over plain arrays",
+        arguments: &[
+            "bench",
+            "--quiet",
+            "--package",
+            "ebb-master",
+            "--bench",
+            "allocate",
+        ],
+    },
+    Bench {
+        name: "submit",
+        about: "tasks a second through the master, with simulated agents over loopback",
+        arguments: &[
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "ebb-tests-bench",
+            "--bin",
+            "submit",
+        ],
+    },
+    Bench {
+        name: "launch",
+        about: "accept to first instruction of a real task, beside fork and exec, and runc",
+        arguments: &[
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "ebb-tests-bench",
+            "--bin",
+            "launch",
+        ],
+    },
+];
+
+/// A bound that a row must keep.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Bar {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// One figure, as a benchmark prints it: a line of JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    case: String,
+    metric: String,
+    value: f64,
+    unit: String,
+    #[serde(default)]
+    bar: Option<Bar>,
+    #[serde(default)]
+    holds: Option<bool>,
+}
+
+impl Row {
+    fn judged(mut self) -> Self {
+        self.holds = self.bar.map(|bar| match bar {
+            Bar::AtMost(most) => self.value <= most,
+            Bar::AtLeast(least) => self.value >= least,
+        });
+        self
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    name: &'a str,
+    commit: String,
+    host: String,
+    rows: &'a [Row],
+}
+
+/// Runs one benchmark, or lists them.
+///
+/// # Errors
+/// When there is none of that name, it does not run, prints no row, or a bar does not hold.
+pub fn run(options: &Options) -> Result<()> {
+    let Some(name) = &options.name else {
+        for bench in BENCHES {
+            println!("{:10} {}", bench.name, bench.about);
+        }
+        return Ok(());
+    };
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let names: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!(
+            "there is no benchmark named {name:?}; there are {}",
+            names.join(", ")
+        );
+    };
+    setup::setup()?;
+    ebpf::build_ebpf()?;
+    let rows = measure(bench)?;
+    let report = Report {
+        name: bench.name,
+        commit: commit()?,
+        host: host()?,
+        rows: &rows,
+    };
+    let json = serde_json::to_string_pretty(&report)?;
+    let folder = root().join("target/bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(format!("{name}.json"));
+    fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
+    if options.json {
+        println!("{json}");
+    } else {
+        table::print(&rows);
+    }
+    let broken = rows.iter().filter(|row| row.holds == Some(false)).count();
+    ensure!(
+        broken == 0,
+        "{broken} bars do not hold; {} has the figures",
+        path.display()
+    );
+    Ok(())
+}
+
+fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let (output, result) = run_read(&mut cargo(bench.arguments));
+    result?;
+    let lines = output.lines().filter(|line| line.starts_with('{'));
+    let rows: Vec<Row> = lines
+        .map(|line| {
+            serde_json::from_str::<Row>(line).with_context(|| format!("{line:?} is no row"))
+        })
+        .collect::<Result<_>>()?;
+    ensure!(
+        !rows.is_empty(),
+        "benchmark {} printed no row; a run that measures nothing is a failure",
+        bench.name
+    );
+    Ok(rows.into_iter().map(Row::judged).collect())
+}
+
+fn commit() -> Result<String> {
+    let commit = read(&mut crate::shell::command(
+        "git",
+        &["rev-parse", "--short=12", "HEAD"],
+    ))?;
+    let dirty = !read(&mut crate::shell::command(
+        "git",
+        &["status", "--porcelain"],
+    ))?
+    .is_empty();
+    Ok(if dirty {
+        format!("{commit} with changes")
+    } else {
+        commit
+    })
+}
+
+fn host() -> Result<String> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("cannot read the kernel's release")?;
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    Ok(format!("Linux {} with {cpus} cpus", kernel.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_holds_up_to_and_with_its_bound() {
+        let row = |bar| Row {
+            case: String::new(),
+            metric: String::new(),
+            value: 2.0,
+            unit: String::new(),
+            bar,
+            holds: None,
+        };
+        assert_eq!(row(Some(Bar::AtMost(2.0))).judged().holds, Some(true));
+        assert_eq!(row(Some(Bar::AtLeast(2.1))).judged().holds, Some(false));
+        assert_eq!(row(None).judged().holds, None);
+    }
+}

@@ -1,0 +1,175 @@
+//! What continuous integration runs, in order of how soon it can fail. The last line gives the counts.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use crate::shell::{cargo, run, run_read};
+use crate::{ebpf, setup, tidy};
+
+/// Tests that need the machine to themselves: real probes, real processes, real time.
+const ALONE: [&str; 2] = ["ebb-tests-parity", "ebb-tests-e2e"];
+
+/// What the test runs said of themselves.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Counts {
+    /// Adds what the result lines of a test run say.
+    fn add(&mut self, output: &str) {
+        for line in output
+            .lines()
+            .filter(|line| line.starts_with("test result:"))
+        {
+            let mut words = line
+                .split([' ', ';'])
+                .filter(|word| !word.is_empty())
+                .peekable();
+            while let Some(word) = words.next() {
+                let Ok(number) = word.parse::<u64>() else {
+                    continue;
+                };
+                match words.peek().copied() {
+                    Some("passed") => self.passed += number,
+                    Some("failed") => self.failed += number,
+                    Some("ignored") => self.ignored += number,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+struct Run {
+    counts: Counts,
+    failures: Vec<String>,
+}
+
+impl Run {
+    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+        println!("== {name}");
+        let start = Instant::now();
+        if let Err(error) = step() {
+            eprintln!("{name}: {error:#}");
+            self.failures.push(name.to_owned());
+        }
+        println!("== {name}: {} s", start.elapsed().as_secs());
+    }
+
+    fn tests(&mut self, name: &str, args: &[&str]) {
+        let mut output = String::new();
+        self.step(name, || {
+            let (text, result) = run_read(&mut cargo(args));
+            output = text;
+            ensure!(
+                output.contains("test result:"),
+                "no test ran; a run that tests nothing is a failure"
+            );
+            result
+        });
+        self.counts.add(&output);
+    }
+}
+
+/// Runs every check and test.
+///
+/// # Errors
+/// When the tool chain cannot be had, or any check or test fails; all of them are run first.
+pub fn run_all() -> Result<()> {
+    let mut all = Run {
+        counts: Counts::default(),
+        failures: Vec::new(),
+    };
+    all.step("fmt", || run(&mut cargo(&["fmt", "--all", "--check"])));
+    all.step("tidy", tidy::run);
+    setup::setup()?;
+    ebpf::build_ebpf()?;
+    all.step("clippy", || {
+        run(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
+    });
+    let mut workspace = vec!["test", "--workspace", "--no-fail-fast"];
+    workspace.extend(ALONE.iter().flat_map(|package| ["--exclude", package]));
+    all.tests("tests", &workspace);
+    all.tests(
+        "loom",
+        &[
+            "test",
+            "--package",
+            "ebb-master",
+            "--features",
+            "loom",
+            "--test",
+            "loom",
+        ],
+    );
+    for package in ALONE {
+        all.step(&format!("programs for {package}"), || {
+            run(&mut cargo(&["build", "--bins"]))
+        });
+        all.tests(
+            package,
+            &[
+                "test",
+                "--package",
+                package,
+                "--no-fail-fast",
+                "--",
+                "--test-threads=1",
+            ],
+        );
+    }
+    let Counts {
+        passed,
+        failed,
+        ignored,
+    } = all.counts;
+    if !all.failures.is_empty() {
+        println!("failed: {}", all.failures.join(", "));
+    }
+    println!("{passed} passed, {failed} failed, {ignored} skipped");
+    ensure!(
+        all.failures.is_empty(),
+        "{} steps failed: {}",
+        all.failures.len(),
+        all.failures.join(", ")
+    );
+    ensure!(
+        ignored == 0,
+        "{ignored} tests were skipped; a skipped test is a failure"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_over_several_result_lines() {
+        let mut counts = Counts::default();
+        counts.add(
+            "test result: ok. 8 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             running 3 tests\n\
+             test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 5 filtered out; finished in 1.00s\n",
+        );
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 10,
+                failed: 3,
+                ignored: 1
+            }
+        );
+    }
+}
