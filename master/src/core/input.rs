@@ -1,0 +1,191 @@
+//! What goes into the core and what comes out of it.
+
+use ebb_types::{
+    AgentId, AgentToMaster, Call, Change, Event, FrameworkId, Incarnation, MasterToAgent, Role,
+    TaskId,
+};
+
+use super::allocate::Proposal;
+use super::record::RegistryWrite;
+use super::snapshot::BatchId;
+use crate::ledger::{AgentLedger, Transition};
+
+/// Names one connection of a scheduler or agent; never used twice by one master process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Names one request of an operator; its answer comes as [`Effect::Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Everything that can happen to the master.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A scheduler calls. The first call of a connection subscribes.
+    Scheduler {
+        /// Its connection.
+        connection: ConnectionId,
+        /// What it wants.
+        call: Call,
+    },
+    /// A scheduler's connection has ended.
+    SchedulerGone {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// An agent speaks. The first message of a connection registers it.
+    Agent {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The life of the agent that speaks, from the message's envelope.
+        incarnation: Incarnation,
+        /// What it says.
+        message: AgentToMaster,
+    },
+    /// An agent's connection has ended.
+    AgentGone {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// The allocator has offered resources in the ledger.
+    Proposals {
+        /// Its batch, to be noted in the next published snapshot; none from a pass on the driver's
+        /// own thread.
+        batch: Option<BatchId>,
+        /// What it has offered.
+        proposals: Vec<Proposal>,
+    },
+    /// An operator wants something done.
+    Operator {
+        /// Names the request.
+        request: RequestId,
+        /// What is to be done.
+        command: OperatorCommand,
+    },
+    /// Whether anybody wants to hear of changes; without, [`Effect::Changed`] does not come.
+    Observe(bool),
+    /// Time has passed: [`Core::next_deadline`](super::Core::next_deadline) is due.
+    Tick,
+}
+
+/// What an operator may have done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorCommand {
+    /// Set weights of roles, in thousandths.
+    SetWeights(Vec<(Role, u64)>),
+    /// End a framework and all its tasks.
+    Teardown(FrameworkId),
+    /// End a task.
+    KillTask {
+        /// Whose task.
+        framework_id: FrameworkId,
+        /// The task.
+        task_id: TaskId,
+        /// Overrides the task's own grace, in milliseconds.
+        grace_ms: Option<u64>,
+    },
+}
+
+/// Why an operator's command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// There is no such framework.
+    #[error("there is no framework {0}; list those that there are with `ebb frameworks`")]
+    NoFramework(FrameworkId),
+    /// There is no such live task.
+    #[error("framework {framework_id} has no live task {task_id}; list its tasks with `ebb tasks`")]
+    NoTask {
+        /// The framework.
+        framework_id: FrameworkId,
+        /// The task.
+        task_id: TaskId,
+    },
+    /// The weight is out of range.
+    #[error("the weight of role {role} is to be {weight_milli} thousandths; choose 1 to {max}")]
+    Weight {
+        /// The role.
+        role: Role,
+        /// The weight, in thousandths.
+        weight_milli: u64,
+        /// The largest weight, in thousandths.
+        max: u32,
+    },
+    /// The master remembers as many weights as it may.
+    #[error("weights of {max} roles are set already; no more are kept")]
+    TooManyWeights {
+        /// How many.
+        max: usize,
+    },
+}
+
+/// What is to be done. To be performed in order; [`Effect::Persist`] must be durable before any
+/// effect after it is performed (performing it earlier than effects before it does no harm).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// These changes of the registry, together or not at all.
+    Persist(Vec<RegistryWrite>),
+    /// Tell a scheduler.
+    ToScheduler {
+        /// Its connection.
+        connection: ConnectionId,
+        /// What.
+        event: Event,
+    },
+    /// End a scheduler's connection after what was sent to it; the core has forgotten it.
+    CloseScheduler {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        reason: String,
+    },
+    /// Tell an agent; the envelope carries [`Core::generation`](super::Core::generation).
+    ToAgent {
+        /// Its connection.
+        connection: ConnectionId,
+        /// What.
+        message: MasterToAgent,
+    },
+    /// End an agent's connection after what was sent to it; the core has forgotten it.
+    CloseAgent {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        reason: String,
+    },
+    /// Add an agent to the ledger, or replace it.
+    InsertSlot {
+        /// The agent.
+        agent_id: AgentId,
+        /// Its first ledger.
+        ledger: AgentLedger,
+    },
+    /// Take an agent out of the ledger.
+    RemoveSlot {
+        /// The agent.
+        agent_id: AgentId,
+    },
+    /// Apply a transition to an agent's ledger. It is never refused but for contention.
+    Ledger {
+        /// The agent.
+        agent_id: AgentId,
+        /// The registration that it speaks of.
+        incarnation: Incarnation,
+        /// The transition.
+        transition: Transition,
+    },
+    /// Hand [`Core::publish`](super::Core::publish) to the allocator: it has changed.
+    Publish,
+    /// Have the allocator look at these agents.
+    Wake(Vec<AgentId>),
+    /// Have the allocator look at all agents.
+    WakeAll,
+    /// Tell operators that watch.
+    Changed(Change),
+    /// Answer an operator.
+    Answer {
+        /// The request.
+        request: RequestId,
+        /// Whether it was carried out.
+        outcome: Result<(), OperatorError>,
+    },
+}

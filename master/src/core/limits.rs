@@ -1,0 +1,35 @@
+//! Bounds on what the master keeps. What passes one is refused or forgotten, and counted.
+
+/// Most frameworks that are not completed.
+pub const MAX_FRAMEWORKS: usize = 10_000;
+/// Most agents that are registered.
+pub const MAX_AGENTS: usize = 50_000;
+/// Most agents remembered as recovered or unreachable; beyond it the longest unreachable are forgotten.
+pub const MAX_ABSENT_AGENTS: usize = 102_400;
+/// Most tasks of one framework that are live or whose end is not acknowledged.
+pub const MAX_TASKS_PER_FRAMEWORK: usize = 200_000;
+/// Most tasks on unreachable agents remembered for one framework; beyond it the first are forgotten.
+pub const MAX_UNREACHABLE_TASKS_PER_FRAMEWORK: usize = 10_000;
+/// Most ended tasks remembered for one framework; beyond it the oldest are forgotten.
+pub const MAX_COMPLETED_TASKS_PER_FRAMEWORK: usize = 1_000;
+/// Most completed frameworks remembered; beyond it the oldest are forgotten. As in Mesos.
+pub const MAX_COMPLETED_FRAMEWORKS: usize = 50;
+/// Most statuses remembered for one task; beyond it the oldest are forgotten.
+pub const MAX_STATUSES_PER_TASK: usize = 6;
+/// Most kills remembered for one disconnected agent; beyond it they are dropped.
+pub const MAX_PENDING_KILLS_PER_AGENT: usize = 10_000;
+/// Most executors of frameworks' own on one agent.
+pub const MAX_EXECUTORS_PER_AGENT: usize = 10_000;
+/// Most tasks that one agent may bring along.
+pub const MAX_TASKS_PER_AGENT: usize = 100_000;
+/// Most weights of roles.
+pub const MAX_WEIGHTS: usize = 10_000;
+/// Largest weight of a role, in thousandths.
+pub const MAX_WEIGHT_MILLI: u32 = 1_000_000_000;
+/// Most offers outstanding at once.
+pub const MAX_OFFERS: usize = 200_000;
+/// A debug build checks its invariants after every step while it holds at most this many things;
+/// above it, after every [`CHECK_EVERY`]th step.
+pub const CHECK_ALWAYS_BELOW: usize = 300;
+/// See [`CHECK_ALWAYS_BELOW`].
+pub const CHECK_EVERY: u64 = 256;

@@ -1,0 +1,261 @@
+//! Offers: made out of the allocator's proposals, and every way in which they end.
+//!
+//! An offer is removed from the accounts and its resources are moved in the ledger in the same step;
+//! so none is accepted twice, lost, or outlives its framework's connection or its agent's.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources};
+
+use super::allocate::Proposal;
+use super::input::{ConnectionId, Effect};
+use super::limits::MAX_OFFERS;
+use super::snapshot::BatchId;
+use super::state::{Core, OfferRecord, Part};
+use super::timers::Deadline;
+use crate::ledger::Transition;
+
+impl Core {
+    pub(super) fn on_proposals(&mut self, batch: Option<BatchId>, proposals: Vec<Proposal>) {
+        let mut offers: BTreeMap<ConnectionId, Vec<Offer>> = BTreeMap::new();
+        for proposal in proposals {
+            match self.receiver(&proposal) {
+                Some(connection) => {
+                    if let Some(offer) = self.make_offer(proposal) {
+                        offers.entry(connection).or_default().push(offer);
+                    }
+                }
+                None => self.refuse_proposal(&proposal),
+            }
+        }
+        if let Some(batch) = batch {
+            self.roles.note_batch(batch);
+            self.changed = true;
+        }
+        for (connection, offers) in offers {
+            self.counters.offers_made += offers.len() as u64;
+            self.emit(Effect::ToScheduler {
+                connection,
+                event: Event::Offers(offers),
+            });
+        }
+    }
+
+    /// The scheduler to be offered a proposal, where it still holds: the world may have moved on
+    /// since the allocator looked at it.
+    fn receiver(&self, proposal: &Proposal) -> Option<ConnectionId> {
+        let framework = self.frameworks.get(&proposal.framework_id)?;
+        let agent = self.agents.get(&proposal.agent_id)?;
+        let holds = agent.in_ledger
+            && agent.registration == proposal.incarnation
+            && framework.info.roles.contains(&proposal.role)
+            && !framework.suppressed.contains(&proposal.role)
+            && !proposal.resources.is_zero()
+            && self.offers.len() < MAX_OFFERS;
+        framework.connection.filter(|_| holds)
+    }
+
+    /// Gives the resources of a proposal back, unless the registration that it speaks of is gone
+    /// and its ledger with it.
+    fn refuse_proposal(&mut self, proposal: &Proposal) {
+        self.counters.proposals_refused += 1;
+        let current = self
+            .agents
+            .get(&proposal.agent_id)
+            .is_some_and(|agent| agent.in_ledger && agent.registration == proposal.incarnation);
+        if current {
+            self.transit(&proposal.agent_id, Transition::Rescind(proposal.resources));
+            if self.offers.len() < MAX_OFFERS {
+                self.wake.insert(proposal.agent_id.clone());
+            }
+            self.changed = true;
+        }
+    }
+
+    fn make_offer(&mut self, proposal: Proposal) -> Option<Offer> {
+        let Ok(id) = self.ids.offer() else {
+            self.refuse_proposal(&proposal);
+            return None;
+        };
+        let Proposal {
+            agent_id,
+            framework_id,
+            role,
+            resources,
+            ..
+        } = proposal;
+        self.charge(Part::Offered, (&framework_id, &role), &agent_id, &resources);
+        let deadline = self
+            .config
+            .offer_timeout_ms
+            .map(|timeout_ms| self.now.plus_ms(timeout_ms));
+        if let Some(deadline) = deadline {
+            self.set_timer(deadline, Deadline::Offer(id.clone()));
+        }
+        if let Some(framework) = self.frameworks.get_mut(&framework_id) {
+            framework.offers.insert(id.clone());
+        }
+        if let Some(agent) = self.agents.get_mut(&agent_id) {
+            agent.offers.insert(id.clone());
+        }
+        let record = OfferRecord {
+            framework_id,
+            agent_id,
+            role,
+            resources,
+            deadline,
+        };
+        let offer = self.offer_view(&id, &record);
+        self.offers.insert(id, record);
+        offer
+    }
+
+    /// An offer as its framework sees it.
+    pub(super) fn offer_view(&self, id: &OfferId, record: &OfferRecord) -> Option<Offer> {
+        let agent = self.agents.get(&record.agent_id)?;
+        let executor_ids = agent
+            .executors
+            .keys()
+            .filter(|(owner, _)| *owner == record.framework_id)
+            .map(|(_, executor_id)| executor_id.clone())
+            .collect();
+        Some(Offer {
+            id: id.clone(),
+            framework_id: record.framework_id.clone(),
+            agent_id: record.agent_id.clone(),
+            hostname: agent.info.hostname.clone(),
+            role: record.role.clone(),
+            resources: record.resources,
+            attributes: agent.info.attributes.clone(),
+            executor_ids,
+            deadline: record.deadline,
+        })
+    }
+
+    /// Removes an offer from everywhere but the accounts of who holds what.
+    pub(super) fn forget_offer(&mut self, id: &OfferId) -> Option<OfferRecord> {
+        let record = self.offers.remove(id)?;
+        // At the bound, proposals are refused without being looked at again; now they may be.
+        if self.offers.len() + 1 == MAX_OFFERS {
+            self.wake_all = true;
+        }
+        if let Some(framework) = self.frameworks.get_mut(&record.framework_id) {
+            framework.offers.remove(id);
+        }
+        if let Some(agent) = self.agents.get_mut(&record.agent_id) {
+            agent.offers.remove(id);
+        }
+        if let Some(deadline) = record.deadline {
+            self.timers.clear(deadline, Deadline::Offer(id.clone()));
+        }
+        Some(record)
+    }
+
+    /// Ends an offer and frees what it held.
+    pub(super) fn end_offer(
+        &mut self,
+        id: &OfferId,
+        transition: fn(Resources) -> Transition,
+    ) -> Option<OfferRecord> {
+        let record = self.forget_offer(id)?;
+        let owner = (&record.framework_id, &record.role);
+        self.credit(Part::Offered, owner, &record.agent_id, &record.resources);
+        self.transit(&record.agent_id, transition(record.resources));
+        Some(record)
+    }
+
+    /// Withdraws an offer and tells its framework.
+    pub(super) fn rescind(&mut self, id: &OfferId) {
+        let Some(record) = self.end_offer(id, Transition::Rescind) else {
+            return;
+        };
+        self.counters.offers_rescinded += 1;
+        let connection = self
+            .frameworks
+            .get(&record.framework_id)
+            .and_then(|framework| framework.connection);
+        if let Some(connection) = connection {
+            self.emit(Effect::ToScheduler {
+                connection,
+                event: Event::Rescind(id.clone()),
+            });
+        }
+    }
+
+    /// Withdraws all offers of an agent.
+    pub(super) fn rescind_agent(&mut self, agent_id: &AgentId, only_revocable: bool) {
+        let Some(agent) = self.agents.get(agent_id) else {
+            return;
+        };
+        let meant: Vec<OfferId> = agent
+            .offers
+            .iter()
+            .filter(|id| {
+                !only_revocable
+                    || self
+                        .offers
+                        .get(*id)
+                        .is_some_and(|offer| offer.resources.is_revocable())
+            })
+            .cloned()
+            .collect();
+        for id in meant {
+            self.rescind(&id);
+        }
+    }
+
+    /// Takes back all offers of a framework whose scheduler is gone.
+    pub(super) fn take_back_offers(&mut self, framework_id: &FrameworkId) {
+        let Some(framework) = self.frameworks.get(framework_id) else {
+            return;
+        };
+        for id in framework.offers.clone() {
+            if self.end_offer(&id, Transition::Rescind).is_some() {
+                self.counters.offers_rescinded += 1;
+            }
+        }
+    }
+
+    pub(super) fn expire_offer(&mut self, id: &OfferId) {
+        if self.offers.contains_key(id) {
+            self.counters.offers_expired += 1;
+            self.rescind(id);
+        }
+    }
+
+    pub(super) fn decline(
+        &mut self,
+        framework_id: &FrameworkId,
+        ids: &[OfferId],
+        filters: Filters,
+    ) {
+        for id in ids {
+            let own = self
+                .offers
+                .get(id)
+                .is_some_and(|offer| offer.framework_id == *framework_id);
+            if !own {
+                continue;
+            }
+            let Some(record) = self.end_offer(id, Transition::Decline) else {
+                continue;
+            };
+            self.counters.offers_declined += 1;
+            let owner = (framework_id, &record.role);
+            self.refuse(owner, &record.agent_id, &record.resources, filters);
+        }
+    }
+
+    /// Moves resources in the ledger of an agent, if that has it.
+    pub(super) fn transit(&mut self, agent_id: &AgentId, transition: Transition) {
+        let Some(agent) = self.agents.get(agent_id).filter(|agent| agent.in_ledger) else {
+            return;
+        };
+        let effect = Effect::Ledger {
+            agent_id: agent_id.clone(),
+            incarnation: agent.registration,
+            transition,
+        };
+        self.emit(effect);
+    }
+}

@@ -1,0 +1,73 @@
+//! What survives a restart of the master: the records of the registry, and the writes to them.
+//!
+//! The core decides what must be durable and says so as [`RegistryWrite`]s inside
+//! [`Effect::Persist`](super::Effect::Persist); `store/` keeps them. Tasks are not recorded: their
+//! agents bring them along when they register anew.
+
+use ebb_types::{AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Role, Timestamp};
+
+/// A framework as the registry knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameworkRecord {
+    /// What it says of itself; its id is set.
+    pub info: FrameworkInfo,
+    /// When it first subscribed.
+    pub registered_at: Timestamp,
+    /// When it is removed unless its scheduler comes back; unset while that is connected.
+    pub failover_deadline: Option<Timestamp>,
+}
+
+/// An agent as the registry knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// What it says of itself; its id is set.
+    pub info: AgentInfo,
+    /// When it first joined.
+    pub registered_at: Timestamp,
+    /// Since when it has been out of reach; unset while it is in.
+    pub unreachable_since: Option<Timestamp>,
+}
+
+/// One change of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryWrite {
+    /// Adds or replaces a framework.
+    PutFramework(FrameworkRecord),
+    /// Moves a framework to the completed ones: its id is never taken again.
+    CompleteFramework {
+        /// The framework.
+        id: FrameworkId,
+        /// When it was removed.
+        at: Timestamp,
+    },
+    /// Forgets that a framework ever was; the completed ones are bounded.
+    ForgetFramework(FrameworkId),
+    /// Adds or replaces an agent.
+    PutAgent(AgentRecord),
+    /// Forgets an agent.
+    RemoveAgent(AgentId),
+    /// Sets the weight of a role, in thousandths.
+    PutWeight {
+        /// The role.
+        role: Role,
+        /// Its weight, in thousandths.
+        weight_milli: u64,
+    },
+}
+
+/// What the registry holds when the master starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Names the cluster; made once, when the registry is. Part of every id that the master makes.
+    pub cluster: String,
+    /// The term that begins; never used before.
+    pub generation: Generation,
+    /// The frameworks.
+    pub frameworks: Vec<FrameworkRecord>,
+    /// Completed frameworks, oldest first.
+    pub completed: Vec<FrameworkId>,
+    /// The agents.
+    pub agents: Vec<AgentRecord>,
+    /// Weights of roles, in thousandths.
+    pub weights: Vec<(Role, u64)>,
+}

@@ -1,0 +1,86 @@
+//! Roles: their weights, and how they look to the operator.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ebb_types::{FrameworkId, Role, RoleState};
+
+use super::input::{Effect, OperatorError};
+use super::limits::{MAX_WEIGHT_MILLI, MAX_WEIGHTS};
+use super::record::RegistryWrite;
+use super::snapshot::DEFAULT_WEIGHT_MILLI;
+use super::state::{Core, Holding};
+
+impl Core {
+    /// Sets weights, all or none.
+    pub(super) fn set_weights(&mut self, weights: Vec<(Role, u64)>) -> Result<(), OperatorError> {
+        let mut checked = BTreeMap::new();
+        for (role, weight_milli) in weights {
+            let valid = u32::try_from(weight_milli)
+                .ok()
+                .filter(|weight| (1..=MAX_WEIGHT_MILLI).contains(weight));
+            let Some(weight) = valid else {
+                return Err(OperatorError::Weight {
+                    role,
+                    weight_milli,
+                    max: MAX_WEIGHT_MILLI,
+                });
+            };
+            checked.insert(role, weight);
+        }
+        let added = checked
+            .keys()
+            .filter(|role| !self.weights.contains_key(*role))
+            .count();
+        if self.weights.len() + added > MAX_WEIGHTS {
+            return Err(OperatorError::TooManyWeights { max: MAX_WEIGHTS });
+        }
+        let writes = checked
+            .iter()
+            .map(|(role, weight)| RegistryWrite::PutWeight {
+                role: role.clone(),
+                weight_milli: u64::from(*weight),
+            })
+            .collect();
+        self.emit(Effect::Persist(writes));
+        for (role, weight) in checked {
+            self.roles.set_weight(&role, weight);
+            self.weights.insert(role, weight);
+        }
+        self.changed = true;
+        self.wake_all = true;
+        Ok(())
+    }
+
+    /// Every role that somebody is in, or that has a weight.
+    pub(super) fn role_states(&self) -> Vec<RoleState> {
+        let mut members: BTreeMap<Role, (BTreeSet<FrameworkId>, Holding)> = self
+            .weights
+            .keys()
+            .map(|role| (role.clone(), Default::default()))
+            .collect();
+        for (id, framework) in &self.frameworks {
+            for role in framework.info.roles.iter().chain(framework.holdings.keys()) {
+                members
+                    .entry(role.clone())
+                    .or_default()
+                    .0
+                    .insert(id.clone());
+            }
+            for (role, holding) in &framework.holdings {
+                let sum = &mut members.entry(role.clone()).or_default().1;
+                sum.offered = sum.offered.saturating_add(&holding.offered);
+                sum.allocated = sum.allocated.saturating_add(&holding.allocated);
+            }
+        }
+        members
+            .into_iter()
+            .map(|(role, (frameworks, holding))| RoleState {
+                weight_milli: u64::from(*self.weights.get(&role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
+                role,
+                frameworks: frameworks.into_iter().collect(),
+                offered: holding.offered,
+                allocated: holding.allocated,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,393 @@
+//! What the master knows, and the accounts of who holds what.
+//!
+//! Accounts are sums that are kept beside what they sum up (an agent's offers and tasks, a
+//! framework's, a role's), so that no step reads more than what it changes; `check.rs` adds them up
+//! anew. [`Core::charge`] and its counterparts are the only places that change them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ebb_types::{
+    AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
+    Generation, Incarnation, MasterInfo, OfferId, Quantities, Resources, Role, TaskId, TaskKey,
+    Timestamp,
+};
+
+use super::counters::Counters;
+use super::ids::IdMaker;
+use super::input::{ConnectionId, Effect};
+use super::record::Restored;
+use super::snapshot::RoleSnapshot;
+use super::task::{Remembered, Task};
+use super::timers::{Deadline, Timers};
+
+/// What the core is told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreConfig {
+    /// The master's host name, as it tells frameworks.
+    pub hostname: String,
+    /// The port of its API.
+    pub port: u16,
+    /// Ebb's version.
+    pub version: String,
+    /// How often either side of a connection says at least something, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// How long an agent may stay silent before it counts as unreachable, in milliseconds.
+    pub unreachable_after_ms: u64,
+    /// How long agents from the registry have to come back after a start of the master, in
+    /// milliseconds.
+    pub agent_reregister_timeout_ms: u64,
+    /// How long frameworks from the registry have at least to come back after a start of the master,
+    /// in milliseconds; for those whose own failover timeout is shorter.
+    pub framework_recovery_ms: u64,
+    /// How long a framework may hold an offer, in milliseconds; unset means for ever.
+    ///
+    /// Mesos leaves it unset; the default here is five minutes, because a scheduler that hangs
+    /// would otherwise withhold what it was offered from everybody else for ever.
+    pub offer_timeout_ms: Option<u64>,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            hostname: String::from("localhost"),
+            port: 5050,
+            version: String::from(env!("CARGO_PKG_VERSION")),
+            heartbeat_interval_ms: 15_000,
+            unreachable_after_ms: 75_000,
+            agent_reregister_timeout_ms: 600_000,
+            framework_recovery_ms: 60_000,
+            offer_timeout_ms: Some(300_000),
+        }
+    }
+}
+
+/// Offered and allocated resources of an agent, or of a framework in a role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holding {
+    pub(super) offered: Resources,
+    pub(super) allocated: Resources,
+}
+
+impl Holding {
+    pub(super) fn is_zero(&self) -> bool {
+        self.offered.is_zero() && self.allocated.is_zero()
+    }
+
+    pub(super) fn add(&mut self, part: Part, resources: &Resources) {
+        let sum = self.part(part);
+        *sum = sum.saturating_add(resources);
+    }
+
+    pub(super) fn sub(&mut self, part: Part, resources: &Resources) {
+        let sum = self.part(part);
+        debug_assert!(sum.contains(resources), "{resources} is not in {sum}");
+        *sum = sum.saturating_sub(resources);
+    }
+
+    const fn part(&mut self, part: Part) -> &mut Resources {
+        match part {
+            Part::Offered => &mut self.offered,
+            Part::Allocated => &mut self.allocated,
+        }
+    }
+}
+
+/// Which part of a [`Holding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Offered,
+    Allocated,
+}
+
+/// A framework that is not completed.
+#[derive(Debug)]
+pub(super) struct Framework {
+    /// Its id is set.
+    pub(super) info: FrameworkInfo,
+    /// Whether `info` is a stand-in because only an agent has spoken of the framework yet.
+    pub(super) stand_in: bool,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) registered_at: Timestamp,
+    pub(super) failover_deadline: Option<Timestamp>,
+    pub(super) suppressed: BTreeSet<Role>,
+    /// Live tasks and ended ones whose end is not acknowledged, on registered agents.
+    pub(super) tasks: BTreeMap<TaskId, Task>,
+    /// Tasks on unreachable agents.
+    pub(super) unreachable: Remembered,
+    /// Ended tasks.
+    pub(super) completed: Remembered,
+    pub(super) offers: BTreeSet<OfferId>,
+    pub(super) holdings: BTreeMap<Role, Holding>,
+}
+
+impl Framework {
+    pub(super) fn new(info: FrameworkInfo, registered_at: Timestamp) -> Self {
+        Self {
+            info,
+            stand_in: false,
+            connection: None,
+            registered_at,
+            failover_deadline: None,
+            suppressed: BTreeSet::new(),
+            tasks: BTreeMap::new(),
+            unreachable: Remembered::default(),
+            completed: Remembered::default(),
+            offers: BTreeSet::new(),
+            holdings: BTreeMap::new(),
+        }
+    }
+}
+
+/// A framework that is no more.
+#[derive(Debug)]
+pub(super) struct CompletedFramework {
+    pub(super) id: FrameworkId,
+    /// Its ended tasks.
+    pub(super) tasks: Remembered,
+}
+
+/// An executor of a framework's own on an agent.
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub(super) info: ExecutorInfo,
+    pub(super) role: Role,
+}
+
+/// An agent that is registered, connected or not.
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// Its id is set.
+    pub(super) info: AgentInfo,
+    /// Its life, as it says.
+    pub(super) incarnation: Incarnation,
+    /// Its registration, as the ledger knows it.
+    pub(super) registration: Incarnation,
+    pub(super) connection: Option<ConnectionId>,
+    /// Whether the ledger has it: while it is connected and its tasks hold no more than it has.
+    pub(super) in_ledger: bool,
+    pub(super) registered_at: Timestamp,
+    pub(super) last_heard: Timestamp,
+    /// When its silence is looked at next.
+    pub(super) silence_at: Timestamp,
+    pub(super) oversubscribed: Quantities,
+    pub(super) holding: Holding,
+    pub(super) offers: BTreeSet<OfferId>,
+    pub(super) tasks: BTreeSet<TaskKey>,
+    pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
+    pub(super) pending_kills: BTreeMap<TaskKey, Option<u64>>,
+    pub(super) usage: Option<AgentUsage>,
+}
+
+/// An agent that is known but not registered.
+#[derive(Debug)]
+pub(super) struct AbsentAgent {
+    pub(super) info: AgentInfo,
+    pub(super) registered_at: Timestamp,
+    /// Its last known life; unset after a start of the master.
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) absence: Absence,
+}
+
+/// Why an agent is not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// It is known from the registry and has until then to come back.
+    Recovered { deadline: Timestamp },
+    /// It has been silent for too long.
+    Unreachable { since: Timestamp },
+}
+
+/// An offer that is out.
+#[derive(Clone, Debug)]
+pub(super) struct OfferRecord {
+    pub(super) framework_id: FrameworkId,
+    pub(super) agent_id: AgentId,
+    pub(super) role: Role,
+    pub(super) resources: Resources,
+    pub(super) deadline: Option<Timestamp>,
+}
+
+/// The whole state of a master.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) config: CoreConfig,
+    pub(super) generation: Generation,
+    pub(super) ids: IdMaker,
+    pub(super) now: Timestamp,
+    pub(super) frameworks: BTreeMap<FrameworkId, Framework>,
+    /// Oldest first.
+    pub(super) completed: VecDeque<CompletedFramework>,
+    pub(super) agents: BTreeMap<AgentId, Agent>,
+    pub(super) absent: BTreeMap<AgentId, AbsentAgent>,
+    /// How many of the absent are from the registry and awaited.
+    pub(super) awaited: usize,
+    pub(super) offers: BTreeMap<OfferId, OfferRecord>,
+    pub(super) schedulers: BTreeMap<ConnectionId, FrameworkId>,
+    pub(super) links: BTreeMap<ConnectionId, AgentId>,
+    pub(super) weights: BTreeMap<Role, u32>,
+    pub(super) roles: RoleSnapshot,
+    pub(super) timers: Timers,
+    pub(super) counters: Counters,
+    pub(super) observed: bool,
+    /// Set when the snapshot has changed in this step.
+    pub(super) changed: bool,
+    /// Agents that the allocator is to look at after this step.
+    pub(super) wake: BTreeSet<AgentId>,
+    pub(super) wake_all: bool,
+    /// Agents that may have to be put into the ledger after this step.
+    pub(super) enter_ledger: BTreeSet<AgentId>,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Core {
+    /// A master that starts now with what its registry holds.
+    pub fn new(now: Timestamp, config: CoreConfig, restored: Restored) -> Self {
+        let mut core = Self {
+            ids: IdMaker::new(&restored.cluster, restored.generation),
+            generation: restored.generation,
+            config,
+            now,
+            frameworks: BTreeMap::new(),
+            completed: VecDeque::new(),
+            agents: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            awaited: 0,
+            offers: BTreeMap::new(),
+            schedulers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            roles: RoleSnapshot::new(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            observed: false,
+            changed: false,
+            wake: BTreeSet::new(),
+            wake_all: false,
+            enter_ledger: BTreeSet::new(),
+            effects: Vec::new(),
+        };
+        core.restore(restored);
+        core
+    }
+
+    /// The term in which this master leads.
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What has been counted so far.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// When the core wants [`Input::Tick`](super::Input::Tick) next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        match (self.timers.next(), self.roles.next_expiry()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The picture of the roles for the allocator, to be handed over at
+    /// [`Effect::Publish`](super::Effect::Publish).
+    pub fn publish(&mut self) -> RoleSnapshot {
+        self.roles.publish()
+    }
+
+    pub(super) fn master_info(&self) -> MasterInfo {
+        MasterInfo {
+            id: self.ids.master().to_owned(),
+            generation: self.generation,
+            hostname: self.config.hostname.clone(),
+            port: self.config.port,
+            version: self.config.version.clone(),
+        }
+    }
+
+    pub(super) fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Counts resources as held by a framework in a role on an agent. They must be new to the
+    /// snapshot's accounts.
+    pub(super) fn charge(
+        &mut self,
+        part: Part,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        resources: &Resources,
+    ) {
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.holding.add(part, resources);
+        }
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            framework
+                .holdings
+                .entry(role.clone())
+                .or_default()
+                .add(part, resources);
+        }
+        self.roles.charge(framework_id, role, resources);
+        self.changed = true;
+    }
+
+    /// The reverse of [`Core::charge`].
+    pub(super) fn credit(
+        &mut self,
+        part: Part,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        resources: &Resources,
+    ) {
+        self.shift_out(part, (framework_id, role), agent_id, resources);
+        let credited = self.roles.credit(framework_id, role, resources);
+        debug_assert_eq!(credited, Ok(()));
+        self.changed = true;
+        self.wake.insert(agent_id.clone());
+    }
+
+    /// Turns the used part of an offer into an allocation; the snapshot counts both alike.
+    pub(super) fn convert(
+        &mut self,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        used: &Resources,
+    ) {
+        self.shift_out(Part::Offered, (framework_id, role), agent_id, used);
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.holding.add(Part::Allocated, used);
+        }
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            framework
+                .holdings
+                .entry(role.clone())
+                .or_default()
+                .add(Part::Allocated, used);
+        }
+    }
+
+    fn shift_out(
+        &mut self,
+        part: Part,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        resources: &Resources,
+    ) {
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.holding.sub(part, resources);
+        }
+        if let Some(framework) = self.frameworks.get_mut(framework_id)
+            && let Some(holding) = framework.holdings.get_mut(role)
+        {
+            holding.sub(part, resources);
+            if holding.is_zero() {
+                framework.holdings.remove(role);
+            }
+        }
+    }
+
+    /// Sets a deadline.
+    pub(super) fn set_timer(&mut self, at: Timestamp, deadline: Deadline) {
+        self.timers.set(at, deadline);
+    }
+}

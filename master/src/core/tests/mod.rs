@@ -1,0 +1,1 @@
+//! Scenarios on the core, each named by the rule that it holds.
