@@ -8,14 +8,17 @@
 
 mod check;
 mod common;
+mod executor;
 mod link;
 mod operator;
 mod scheduler;
+mod stored;
 mod task;
 mod usage;
 
 pub use check::Invalid;
 pub use link::{AgentEnvelope, MasterEnvelope};
+pub use stored::Stored;
 
 /// The messages and services of the native gRPC API, generated from `proto/`.
 #[allow(

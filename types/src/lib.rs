@@ -10,6 +10,7 @@
 //! bytes a second, durations in milliseconds (`_ms`) or nanoseconds (`_ns`). Never floats: a
 //! simulation and production must agree to the bit.
 
+mod executor;
 mod framework;
 mod ids;
 pub mod limits;
@@ -22,6 +23,7 @@ mod time;
 mod usage;
 mod view;
 
+pub use executor::{ExecutorCall, ExecutorEvent};
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,

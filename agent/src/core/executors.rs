@@ -513,6 +513,7 @@ impl Core {
         if let ExecutorCall::Subscribe {
             unacknowledged_tasks,
             unacknowledged_updates,
+            ..
         } = call
         {
             if current.is_some_and(|current| current >= session) {

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 use ebb_types::{
     AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
-    ExitStatus, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId,
-    TaskInfo, TaskKey, TaskState, TaskStatus, UpdateUuid,
+    ExitStatus, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId, TaskKey,
+    TaskState,
 };
 
 mod check;
@@ -44,6 +44,8 @@ pub mod usage;
 
 #[cfg(test)]
 mod tests;
+
+pub use ebb_types::{ExecutorCall, ExecutorEvent};
 
 pub use record::{EndCause, Ending, ExecutorRecord, Record, Restored, TaskRecord};
 pub use state::{Core, Counters, ExecutorView, TaskView};
@@ -74,8 +76,9 @@ pub const UPDATE_RETRY_MAX_MS: u64 = 600_000;
 pub const FORCED_KILL_RETRY_MS: u64 = 5_000;
 /// How often the use of all tasks is reported to the master, in milliseconds.
 pub const REPORT_INTERVAL_MS: u64 = 1_000;
-/// After this long without a sample nothing is lent, in milliseconds.
-pub const SAMPLE_STALE_MS: u64 = 1_000;
+/// After this long without a sample lending is asked whether anything may still be lent, in
+/// milliseconds: just above the longest gap between samples that it puts up with.
+pub const SAMPLE_STALE_MS: u64 = 1_001;
 /// How long an executor may take to subscribe after its launch, in milliseconds. As in Mesos.
 pub const EXECUTOR_REGISTRATION_TIMEOUT_MS: u64 = 60_000;
 /// How long an executor may take to come back after a restart of the agent, in milliseconds. The
@@ -121,58 +124,6 @@ pub struct Exit {
     pub oom: bool,
     /// The program could not be executed, and why.
     pub launch_error: Option<String>,
-}
-
-/// What a framework's own executor says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExecutorCall {
-    /// It is ready; the first call of a session.
-    Subscribe {
-        /// Tasks that it was given and that it has not had an acknowledged status of.
-        unacknowledged_tasks: Vec<TaskId>,
-        /// Statuses that the agent has not acknowledged.
-        unacknowledged_updates: Vec<TaskStatus>,
-    },
-    /// The state of one of its tasks; its uuid is made by the executor.
-    Update(TaskStatus),
-    /// Bytes for its scheduler.
-    Message(Vec<u8>),
-}
-
-/// What a framework's own executor hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExecutorEvent {
-    /// It is in.
-    Subscribed {
-        /// What its framework asked for.
-        executor: ebb_types::ExecutorInfo,
-        /// Where it runs.
-        agent_id: AgentId,
-        /// What it runs in.
-        container_id: ContainerId,
-    },
-    /// Run this.
-    Launch(Box<TaskInfo>),
-    /// End this.
-    Kill {
-        /// The task.
-        task_id: TaskId,
-        /// Time between the polite and the forced end, in milliseconds.
-        grace_ms: u64,
-    },
-    /// The agent has the status on disk.
-    Acknowledged {
-        /// The task.
-        task_id: TaskId,
-        /// The status.
-        uuid: UpdateUuid,
-    },
-    /// Bytes from its scheduler.
-    Message(Vec<u8>),
-    /// End all tasks, then yourself.
-    Shutdown,
-    /// The session ends, and why.
-    Error(String),
 }
 
 /// What happened.

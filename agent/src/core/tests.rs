@@ -282,6 +282,8 @@ impl World {
         self.executor_says(
             session,
             ExecutorCall::Subscribe {
+                framework_id: framework(),
+                executor_id: executor_key().1,
                 unacknowledged_tasks,
                 unacknowledged_updates: Vec::new(),
             },
