@@ -58,6 +58,8 @@ pub struct TaskView {
     pub task_id: TaskId,
     /// What it is allocated. It is revocable when any of it is.
     pub allocated: Resources,
+    /// A hard ceiling on its CPU, in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
     /// When it started.
     pub started_at: Timestamp,
 }
@@ -96,6 +98,7 @@ pub struct Counters {
 /// Usage, estimator and QoS controller of one agent.
 #[derive(Clone, Debug)]
 pub struct Lending {
+    total: Quantities,
     meter: Meter,
     estimator: Estimator,
     qos: Controller,
@@ -108,9 +111,10 @@ pub struct Lending {
 }
 
 impl Lending {
-    /// Lends nothing and holds nothing back yet.
-    pub fn new(config: Config) -> Self {
+    /// For an agent that has `total` to offer. Lends nothing and holds nothing back yet.
+    pub fn new(config: Config, total: Quantities) -> Self {
         Self {
+            total,
             meter: Meter::new(config.usage),
             estimator: Estimator::new(config.estimator),
             qos: Controller::new(config.qos, config.estimator.cpus.reserve_permille),
@@ -123,13 +127,12 @@ impl Lending {
         }
     }
 
-    /// Takes a sample in, together with every task that runs and what the agent has.
+    /// Takes a sample in, together with every task that runs.
     pub fn on_sample(
         &mut self,
         now: Timestamp,
         sample: &Sample,
         tasks: &[TaskView],
-        total: &Quantities,
     ) -> LendingOutcome {
         let view = self.meter.push(sample);
         self.duplicates = match view.verdict {
@@ -139,14 +142,14 @@ impl Lending {
         let corrections = match view.verdict {
             SampleVerdict::Valid => {
                 self.valid_at = Some(now);
-                self.decide(now, &view, tasks, total)
+                self.decide(now, &view, tasks)
             }
             SampleVerdict::Duplicate if self.duplicates <= MAX_DUPLICATES => {
                 self.estimate.in_use = in_use(tasks);
                 Vec::new()
             }
             _ => {
-                self.go_blind(now, tasks, total);
+                self.go_blind(now, tasks);
                 Vec::new()
             }
         };
@@ -155,17 +158,12 @@ impl Lending {
 
     /// Without a sample for longer than a rate may span, nothing is lent any more. Earlier nothing
     /// happens.
-    pub fn on_tick(
-        &mut self,
-        now: Timestamp,
-        tasks: &[TaskView],
-        total: &Quantities,
-    ) -> LendingOutcome {
+    pub fn on_tick(&mut self, now: Timestamp, tasks: &[TaskView]) -> LendingOutcome {
         let stale = self
             .valid_at
             .is_none_or(|at| now.ms_since(at) > self.stale_ms);
         if stale {
-            self.go_blind(now, tasks, total);
+            self.go_blind(now, tasks);
         } else {
             self.estimate.in_use = in_use(tasks);
         }
@@ -197,9 +195,8 @@ impl Lending {
         now: Timestamp,
         view: &UsageView,
         tasks: &[TaskView],
-        total: &Quantities,
     ) -> Vec<Correction> {
-        let corrections = self.qos.step(now, view, tasks, total);
+        let corrections = self.qos.step(now, view, tasks, &self.total);
         for correction in &corrections {
             match correction.action {
                 CorrectionAction::Throttle { .. } => self.counters.throttles += 1,
@@ -216,21 +213,21 @@ impl Lending {
             estimator::Facts {
                 usage: Some(view),
                 tasks,
-                total,
+                total: &self.total,
                 holding_back: corrected || self.qos.taken_back_milli(tasks) > 0,
             },
         );
         corrections
     }
 
-    fn go_blind(&mut self, now: Timestamp, tasks: &[TaskView], total: &Quantities) {
+    fn go_blind(&mut self, now: Timestamp, tasks: &[TaskView]) {
         self.counters.blind += 1;
         self.estimate = self.estimator.step(
             now,
             estimator::Facts {
                 usage: None,
                 tasks,
-                total,
+                total: &self.total,
                 holding_back: self.qos.taken_back_milli(tasks) > 0,
             },
         );

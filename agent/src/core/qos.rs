@@ -7,7 +7,8 @@
 //! **Signals.** For each task that is not revocable, against its own baseline (learnt while
 //! revocable containers are quiet): the time from runnable to running, and how often revocable
 //! containers took a CPU from it. For the machine: the CPU that owners ask for with a reserve
-//! against what revocable containers leave, and memory that could be had. A task that its own quota
+//! against what revocable containers leave (of the machine, and of what this agent has of it), and
+//! memory that could be had. A task that its own quota
 //! holds back is not blamed on others, a task below [`Config::vote_cpu_milli`] has no say on CPU
 //! unless its load is just rising, and a task that is starved counts what it waits for as demand.
 //! Latency is blamed on revocable containers only while they use CPU, and only if they preempted
@@ -22,8 +23,8 @@
 //!
 //! **Invariants.**
 //! - Only revocable containers are corrected, each at most once a sample, by container id.
-//! - A sample without valid data changes nothing; a task without valid data neither votes nor lets
-//!   anything be given back.
+//! - A sample without valid data changes nothing. An owner without valid data has no vote, and
+//!   nothing is given back out of what it is allocated.
 //! - Between a tightening and the next easing lies at least [`Config::calm_ms`] without pressure,
 //!   doubled (up to [`MAX_RELAPSES`] times) for each time that easing was soon regretted. So an
 //!   oscillating load cannot make it flap.
@@ -101,6 +102,8 @@ pub struct Config {
     /// Time between two evictions for CPU, and until memory of ended containers is counted on no
     /// longer, in milliseconds.
     pub evict_interval_ms: u64,
+    /// After this long a container that should have ended is told so again, in milliseconds.
+    pub evict_repeat_ms: u64,
     /// Memory that the machine must have left, in thousandths of it. Half of the estimator's
     /// reserve: it stops lending long before anything is ended.
     pub mem_low_permille: u64,
@@ -131,6 +134,7 @@ impl Default for Config {
             ease_step_ms: 1_000,
             evict_after_ms: 30_000,
             evict_interval_ms: 5_000,
+            evict_repeat_ms: 30_000,
             mem_low_permille: 50,
             mem_restore_permille: 20,
             mem_victim_min_bytes: 16 << 20,
@@ -271,16 +275,18 @@ impl Controller {
             super::estimator::permille_of(facts.capacity_milli, self.cpu_reserve_permille);
         let findings = pressure::find(&self.config, &facts, reserve_milli, &self.baselines);
         self.learn(&facts);
-        if !findings.is_empty() {
+        let confirmed = self.streaks.confirm(now, findings, &self.config);
+        if !confirmed.is_empty() {
             self.pressed_at = Some(now);
         }
-        let confirmed = self.streaks.confirm(now, findings, &self.config);
         let owners_peak_milli = self.owners_peak.push(now, facts.owners_milli());
         let tightened = self.tighten(now, &facts, &confirmed, tasks, &mut corrections);
         if !tightened {
             let room = ease::Room::of(&facts, reserve_milli, owners_peak_milli, &self.config);
-            self.evict_starved(now, room, tasks, &mut corrections);
-            self.ease(now, room, &facts, tasks, &mut corrections);
+            if facts.unmanaged_milli.is_some() {
+                self.evict_starved(now, room, tasks, &mut corrections);
+                self.ease(now, room, tasks, &mut corrections);
+            }
         }
         corrections.into_values().collect()
     }
@@ -398,7 +404,7 @@ impl Controller {
         let pressed = self
             .pressed_at
             .is_some_and(|at| now.ms_since(at) < self.config.calm_ms);
-        if recently || !(pressed || room.free_milli < self.config.min_cap_milli) {
+        if recently || !(pressed || room.free_milli() < self.config.min_cap_milli) {
             return;
         }
         let starved = tasks

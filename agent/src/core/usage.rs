@@ -32,8 +32,8 @@ use ebb_types::{ContainerId, MeasureSource};
 pub use meter::Meter;
 
 /// Buckets of a run-queue histogram: bucket `i` counts waits of `[2^i, 2^(i+1))` nanoseconds, the
-/// first also those of 0, the last also everything longer (4.3 s and more).
-pub const RUN_QUEUE_BUCKETS: usize = 32;
+/// first also those of 0, the last also everything longer (34 s and more).
+pub const RUN_QUEUE_BUCKETS: usize = 36;
 
 /// Most containers that are followed at a time.
 pub const MAX_CONTAINERS: usize = 4096;
@@ -46,6 +46,9 @@ pub type RunQueueHistogram = [u64; RUN_QUEUE_BUCKETS];
 pub struct Sample {
     /// When it was taken, on a monotonic clock, in nanoseconds.
     pub taken_ns: u64,
+    /// Whether the figures that are dear to read were read: throttling, memory and disk. In between,
+    /// the last ones stand for at most [`Config::full_max_gap_ms`].
+    pub full: bool,
     /// The machine as a whole.
     pub host: HostCounters,
     /// Each container that the sampler knows.
@@ -57,8 +60,8 @@ pub struct Sample {
 pub struct HostCounters {
     /// Time that all CPUs together were not idle, in nanoseconds.
     pub cpu_busy_ns: Option<u64>,
-    /// Time that all CPUs together have existed, idle included, in nanoseconds.
-    pub cpu_total_ns: Option<u64>,
+    /// CPUs that are online (a gauge).
+    pub cpus: Option<u32>,
     /// Memory that could be had without swapping, in bytes (a gauge).
     pub mem_available_bytes: Option<u64>,
     /// Memory of the machine, in bytes (a gauge).
@@ -82,11 +85,11 @@ pub struct ContainerSample {
     pub preempted_by_revocable: Option<u64>,
     /// How often anything else of another container or of the system did.
     pub preempted_by_other: Option<u64>,
-    /// Time for which its own CPU quota held it back, in nanoseconds.
+    /// Time for which its own CPU quota held it back, in nanoseconds. In full samples.
     pub throttled_ns: Option<u64>,
-    /// Memory in use without reclaimable page cache, in bytes (a gauge).
+    /// Memory in use without reclaimable page cache, in bytes (a gauge). In full samples.
     pub mem_bytes: Option<u64>,
-    /// Bytes read from and written to block devices.
+    /// Bytes read from and written to block devices. In full samples.
     pub disk_bytes: Option<u64>,
 }
 
@@ -115,6 +118,8 @@ pub struct Config {
     /// sampler that was held up for a moment is no gap, one that slept for longer tells nothing
     /// about the present.
     pub max_gap_ms: u64,
+    /// The same for figures that are only in full samples, of which one a second is expected.
+    pub full_max_gap_ms: u64,
     /// Length of the slow window. One second is ten samples: enough to smooth the periods of CPU
     /// quotas (100 ms) and the ticks in which files count (10 ms).
     pub window_ms: u64,
@@ -124,6 +129,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_gap_ms: 1_000,
+            full_max_gap_ms: 3_000,
             window_ms: 1_000,
         }
     }
@@ -164,9 +170,10 @@ pub struct Rates {
     pub preempted_by_revocable_per_s: Option<u64>,
     /// Preemptions by others, a second.
     pub preempted_by_other_per_s: Option<u64>,
-    /// Share of the time for which its own quota held it back, in thousandths.
+    /// Time for which its own quota held it back, summed over its threads, in thousandths of the
+    /// time passed. In the fast window only of full samples.
     pub throttled_permille: Option<u64>,
-    /// Bytes to and from block devices, a second.
+    /// Bytes to and from block devices, a second. In the fast window only of full samples.
     pub disk_bytes_per_s: Option<u64>,
 }
 
@@ -177,7 +184,7 @@ pub struct ContainerUse {
     pub fast: Rates,
     /// Over the last second.
     pub slow: Rates,
-    /// Memory, in bytes.
+    /// Memory, in bytes, of the last full sample.
     pub mem_bytes: Option<u64>,
     /// Where the CPU figures come from.
     pub cpu_source: MeasureSource,
@@ -190,7 +197,7 @@ pub struct MachineUse {
     pub fast_busy_milli: Option<u64>,
     /// CPU in use over the last second, in thousandths of a core.
     pub slow_busy_milli: Option<u64>,
-    /// CPUs that there are, rounded to whole ones, in thousandths of a core.
+    /// CPUs that are online, in thousandths of a core.
     pub capacity_milli: Option<u64>,
     /// Memory that could be had without swapping, in bytes.
     pub mem_available_bytes: Option<u64>,

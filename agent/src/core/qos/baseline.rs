@@ -13,6 +13,14 @@ const WEIGHT_SHIFT: u32 = 4;
 /// Binary places of the fixed point.
 const FRACTION_BITS: u32 = 8;
 
+/// Waits in a sample below which the 99th percentile is merely the longest of them.
+const P99_MIN_WAITS: u64 = 50;
+
+/// Whether there were enough waits for a 99th percentile to mean something.
+pub(super) fn enough_for_p99(rates: &Rates) -> bool {
+    rates.waits.is_some_and(|waits| waits >= P99_MIN_WAITS)
+}
+
 /// What is normal for one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Baseline {
@@ -49,7 +57,7 @@ impl Baseline {
         if let Some(mean_ns) = fast.wait_mean_ns {
             self.mean.learn(mean_ns, quiet);
         }
-        if let Some(p99_ns) = fast.wait_p99_ns {
+        if let Some(p99_ns) = fast.wait_p99_ns.filter(|_| enough_for_p99(fast)) {
             self.p99.learn(p99_ns, quiet);
         }
     }

@@ -18,8 +18,6 @@ const EASE_MIN_MILLI: u64 = 200;
 /// What could be given back without touching the water level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
-    /// CPU that is free, in thousandths of a core.
-    pub(super) free_milli: u64,
     /// CPU that is in use or promised, in thousandths of a core.
     busy_milli: u64,
     /// The water level less the margin, in thousandths of a core.
@@ -35,18 +33,30 @@ impl Room {
         config: &Config,
     ) -> Self {
         let margin = permille_of(facts.capacity_milli, config.ease_margin_permille);
-        let level_milli = facts
-            .capacity_milli
-            .saturating_sub(reserve_milli)
-            .saturating_sub(margin);
-        let busy_milli = owners_peak_milli
-            .saturating_add(facts.unmanaged_milli.unwrap_or(u64::MAX))
+        let managed_milli = owners_peak_milli
+            .saturating_add(facts.unknown_milli)
             .saturating_add(facts.committed_milli());
-        Self {
-            free_milli: level_milli.saturating_sub(busy_milli),
-            busy_milli,
-            level_milli,
+        let machine = Self {
+            busy_milli: managed_milli.saturating_add(facts.unmanaged_milli.unwrap_or(u64::MAX)),
+            level_milli: facts
+                .capacity_milli
+                .saturating_sub(reserve_milli)
+                .saturating_sub(margin),
+        };
+        let agent = Self {
+            busy_milli: managed_milli,
+            level_milli: facts.total_milli.saturating_sub(margin),
+        };
+        if agent.free_milli() < machine.free_milli() {
+            agent
+        } else {
+            machine
         }
+    }
+
+    /// CPU that is free, in thousandths of a core.
+    pub(super) fn free_milli(&self) -> u64 {
+        self.level_milli.saturating_sub(self.busy_milli)
     }
 }
 
@@ -56,7 +66,6 @@ impl Controller {
         &mut self,
         now: Timestamp,
         room: Room,
-        facts: &Facts<'_>,
         tasks: &[TaskView],
         corrections: &mut Corrections,
     ) {
@@ -66,7 +75,7 @@ impl Controller {
         let stepped_lately = self
             .eased_at
             .is_some_and(|at| now.ms_since(at) < self.config.ease_step_ms);
-        if !facts.complete || calm_ms < wait_ms || stepped_lately {
+        if calm_ms < wait_ms || stepped_lately {
             return;
         }
         let cause = Cause {
@@ -76,7 +85,8 @@ impl Controller {
             threshold: room.level_milli,
             duration_ms: calm_ms,
         };
-        let mut budget = (room.free_milli / EASE_DIVISOR).max(room.free_milli.min(EASE_MIN_MILLI));
+        let free_milli = room.free_milli();
+        let mut budget = (free_milli / EASE_DIVISOR).max(free_milli.min(EASE_MIN_MILLI));
         for task in self.by_need(tasks) {
             if corrections.contains_key(&task.container_id) {
                 continue;
@@ -156,7 +166,12 @@ impl Controller {
             let used = usage.containers.get(&task.container_id);
             let held = used.and_then(|used| used.mem_bytes).unwrap_or(0);
             match self.holds.get(&task.container_id).map(|hold| hold.grip) {
-                Some(Grip::Evicting(_)) => coming = coming.saturating_add(held),
+                Some(Grip::Evicting(told_at))
+                    if now.ms_since(told_at) < self.config.evict_interval_ms =>
+                {
+                    coming = coming.saturating_add(held);
+                }
+                Some(Grip::Evicting(_)) => {}
                 _ if held >= self.config.mem_victim_min_bytes => sizes.push((held, task)),
                 _ => {}
             }
@@ -191,7 +206,7 @@ impl Controller {
                 continue;
             };
             if let Grip::Evicting(told_at) = hold.grip
-                && now.ms_since(told_at) >= self.config.evict_interval_ms
+                && now.ms_since(told_at) >= self.config.evict_repeat_ms
             {
                 let cause = hold.cause.clone();
                 self.evict(now, task, cause, corrections);

@@ -6,9 +6,9 @@ use super::super::lending::TaskView;
 use super::super::usage::{ContainerUse, UsageView};
 use super::Grip;
 
-/// Use of its allocation from which a task of which nothing better is known is held back by its own
-/// quota, in thousandths.
-const SELF_BOUND_PERMILLE: u64 = 900;
+/// Use of its ceiling from which a task may be held back by it, as long as the next full sample has
+/// not told, in thousandths. Half, because bursts reach a ceiling at a low average.
+const SELF_BOUND_PERMILLE: u128 = 500;
 /// A task whose last sample is this much above its last second is rising, in thousandths.
 const RISING_PERMILLE: u64 = 2_000;
 /// CPU below which nothing is rising, in thousandths of a core.
@@ -47,6 +47,8 @@ pub(super) struct Victim {
 pub(super) struct Facts<'a> {
     /// CPUs of the machine.
     pub(super) capacity_milli: u64,
+    /// CPUs that the agent has.
+    pub(super) total_milli: u64,
     /// CPU of work outside of Ebb; `None` where it was not measured.
     pub(super) unmanaged_milli: Option<u64>,
     /// What revocable containers used in the last sample.
@@ -55,8 +57,8 @@ pub(super) struct Facts<'a> {
     pub(super) owners: Vec<Owner<'a>>,
     /// Revocable tasks.
     pub(super) victims: Vec<Victim>,
-    /// Whether every task and the machine had valid data.
-    pub(super) complete: bool,
+    /// What owners without valid data are allocated.
+    pub(super) unknown_milli: u64,
 }
 
 impl<'a> Facts<'a> {
@@ -69,11 +71,12 @@ impl<'a> Facts<'a> {
     ) -> Self {
         let mut facts = Self {
             capacity_milli: usage.machine.capacity_milli.unwrap_or(total.cpu_milli()),
+            total_milli: total.cpu_milli(),
             unmanaged_milli: None,
             revocable_fast_milli: 0,
             owners: Vec::new(),
             victims: Vec::new(),
-            complete: true,
+            unknown_milli: 0,
         };
         let mut managed_milli = 0u64;
         for (index, task) in tasks.iter().enumerate() {
@@ -81,7 +84,6 @@ impl<'a> Facts<'a> {
             let fast = used.and_then(|used| used.fast.cpu_milli);
             let slow = used.and_then(|used| used.slow.cpu_milli);
             managed_milli = managed_milli.saturating_add(slow.or(fast).unwrap_or(0));
-            facts.complete &= fast.is_some();
             if task.allocated.is_revocable() {
                 facts.revocable_fast_milli = facts
                     .revocable_fast_milli
@@ -90,13 +92,15 @@ impl<'a> Facts<'a> {
                 facts.victims.extend(victim(index, task, fast, slow, held));
             } else if let (Some(used), Some(fast)) = (used, fast) {
                 facts.owners.push(owner(task, used, fast, slow));
+            } else {
+                let allocated = task.allocated.regular.get(ResourceKind::Cpus);
+                facts.unknown_milli = facts.unknown_milli.saturating_add(allocated);
             }
         }
         facts.unmanaged_milli = usage
             .machine
             .slow_busy_milli
             .map(|busy| busy.saturating_sub(managed_milli));
-        facts.complete &= facts.unmanaged_milli.is_some();
         facts
     }
 
@@ -127,17 +131,12 @@ fn owner<'a>(
 ) -> Owner<'a> {
     let allocated = task.allocated.regular.get(ResourceKind::Cpus);
     let recent = slow_milli.unwrap_or(fast_milli);
-    let throttled = used
-        .fast
-        .throttled_permille
-        .max(used.slow.throttled_permille);
-    let self_bound = match throttled {
-        Some(permille) => permille > 0,
-        None => {
-            let most = fast_milli.max(recent);
-            u128::from(most) * 1000 >= u128::from(allocated) * u128::from(SELF_BOUND_PERMILLE)
-        }
-    };
+    let throttled = used.fast.throttled_permille;
+    let maybe_bound = task.cpu_limit_milli.is_some_and(|limit| {
+        let most = u128::from(fast_milli.max(recent));
+        throttled.is_none() && most * 1000 >= u128::from(limit) * SELF_BOUND_PERMILLE
+    });
+    let self_bound = maybe_bound || throttled.max(used.slow.throttled_permille) > Some(0);
     // Threads that wait although the task is below what it is allocated would run if they could.
     let missing = allocated.saturating_sub(fast_milli);
     let waiting = used.fast.waiting_milli.unwrap_or(0).min(missing);
@@ -179,7 +178,7 @@ fn victim(
     })
 }
 
-/// The oldest of points in time that may not have been.
+/// The latest of points in time that may not have been.
 pub(super) fn latest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {
     times.into_iter().flatten().max()
 }

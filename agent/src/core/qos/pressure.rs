@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ebb_types::{ContainerId, Signal, TaskId, Timestamp};
 
 use super::super::estimator::permille_of;
-use super::baseline::Baseline;
+use super::baseline::{Baseline, enough_for_p99};
 use super::facts::{Facts, Owner};
 use super::{Cause, Config};
 
@@ -78,13 +78,21 @@ pub(super) fn find(
     findings
 }
 
-/// Owners' demand with the reserve does not fit beside what revocable containers use.
+/// What owners ask for does not fit beside what revocable containers use: not on the machine with
+/// its reserve, or not into what the agent has of it.
 fn machine_cpu(config: &Config, facts: &Facts<'_>, reserve_milli: u64) -> Option<Finding> {
-    let busy = facts
-        .owners_milli()
-        .saturating_add(facts.unmanaged_milli?)
-        .saturating_add(facts.claims_milli());
-    let threshold = facts.capacity_milli.saturating_sub(reserve_milli);
+    let managed = facts.owners_milli().saturating_add(facts.claims_milli());
+    let machine = (
+        managed.saturating_add(facts.unmanaged_milli?),
+        facts.capacity_milli.saturating_sub(reserve_milli),
+    );
+    let agent = (managed, facts.total_milli);
+    let missing_of = |(busy, level): (u64, u64)| busy.saturating_sub(level);
+    let (busy, threshold) = if missing_of(agent) > missing_of(machine) {
+        agent
+    } else {
+        machine
+    };
     let missing = busy.saturating_sub(threshold);
     if missing <= permille_of(facts.capacity_milli, config.deadband_permille) {
         return None;
@@ -135,7 +143,7 @@ fn latency(
         bound(baseline.mean_ns(), config.wait_mean_floor_ns),
     );
     let p99 = (
-        fast.wait_p99_ns.unwrap_or(0),
+        fast.wait_p99_ns.filter(|_| enough_for_p99(fast)).unwrap_or(0),
         bound(baseline.p99_ns(), config.wait_p99_floor_ns),
     );
     let ratio = |(value, bound): (u64, u64)| u128::from(value) * 1000 / u128::from(bound);
@@ -153,6 +161,10 @@ fn latency(
 
 /// Revocable containers take CPUs from the owner.
 fn preempted(config: &Config, owner: &Owner<'_>, need_milli: u64) -> Option<Finding> {
+    // A thread that its own quota stops is followed by whoever comes next, which looks the same.
+    if owner.self_bound {
+        return None;
+    }
     let value = owner.used.fast.preempted_by_revocable_per_s?;
     let threshold = config.preempted_per_s;
     (value > threshold).then(|| Finding {

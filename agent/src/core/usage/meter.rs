@@ -20,9 +20,9 @@ const NS_PER_MS: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Meter {
     limits: Limits,
+    full_limits: Limits,
     last_taken_ns: Option<u64>,
     busy: Track<u64>,
-    total: Track<u64>,
     containers: BTreeMap<ContainerId, Tracks>,
     counters: Counters,
 }
@@ -31,6 +31,8 @@ pub struct Meter {
 #[derive(Clone, Debug)]
 struct Tracks {
     seen_ns: u64,
+    /// When the last full sample was taken, and the memory that it found.
+    full: Option<(u64, Option<u64>)>,
     cpu_source: MeasureSource,
     cpu: Track<u64>,
     wait: Track<u64>,
@@ -45,14 +47,15 @@ struct Tracks {
 impl Meter {
     /// A meter that has seen nothing.
     pub fn new(config: Config) -> Self {
+        let limits = |max_gap_ms: u64| Limits {
+            max_gap_ns: max_gap_ms.saturating_mul(NS_PER_MS),
+            window_ns: config.window_ms.saturating_mul(NS_PER_MS),
+        };
         Self {
-            limits: Limits {
-                max_gap_ns: config.max_gap_ms.saturating_mul(NS_PER_MS),
-                window_ns: config.window_ms.saturating_mul(NS_PER_MS),
-            },
+            limits: limits(config.max_gap_ms),
+            full_limits: limits(config.full_max_gap_ms.max(config.max_gap_ms)),
             last_taken_ns: None,
             busy: Track::default(),
-            total: Track::default(),
             containers: BTreeMap::new(),
             counters: Counters::default(),
         }
@@ -118,7 +121,6 @@ impl Meter {
 
     fn clear(&mut self) {
         self.busy.clear();
-        self.total.clear();
         for tracks in self.containers.values_mut() {
             tracks.clear();
         }
@@ -126,20 +128,15 @@ impl Meter {
 
     fn push_host(&mut self, taken_ns: u64, host: &HostCounters) -> MachineUse {
         let limits = self.limits;
-        for (track, reading) in [
-            (&mut self.busy, host.cpu_busy_ns),
-            (&mut self.total, host.cpu_total_ns),
-        ] {
-            self.counters.resets += u64::from(track.push(taken_ns, reading, limits));
-        }
-        // The kernel counts in ticks, so only a second of them tells how many CPUs there are.
-        let capacity = self.total.slow(taken_ns, limits).map(|d| d.permille());
+        let reset = self.busy.push(taken_ns, host.cpu_busy_ns, limits);
+        self.counters.resets += u64::from(reset);
         MachineUse {
             fast_busy_milli: self.busy.fast(taken_ns).map(|d| d.permille()),
             slow_busy_milli: self.busy.slow(taken_ns, limits).map(|d| d.permille()),
-            capacity_milli: capacity
-                .map(|milli| (milli + 500) / 1000 * 1000)
-                .filter(|milli| *milli > 0),
+            capacity_milli: host
+                .cpus
+                .filter(|cpus| *cpus > 0)
+                .map(|cpus| u64::from(cpus) * 1000),
             mem_available_bytes: host.mem_available_bytes,
             mem_total_bytes: host.mem_total_bytes,
         }
@@ -152,6 +149,8 @@ impl Meter {
     ) -> BTreeMap<ContainerId, ContainerUse> {
         let taken_ns = sample.taken_ns;
         let (limits, counters) = (self.limits, &mut self.counters);
+        let full_limits = self.full_limits;
+        let full = sample.full.then_some(full_limits);
         // A container that is no longer sampled would be a gap by now anyway.
         self.containers
             .retain(|_, tracks| taken_ns.saturating_sub(tracks.seen_ns) <= limits.max_gap_ns);
@@ -165,15 +164,15 @@ impl Meter {
                 .containers
                 .entry(id.clone())
                 .or_insert_with(|| Tracks::new(taken_ns, reading.cpu_source));
-            tracks.push(taken_ns, reading, limits, counters);
+            tracks.push(taken_ns, reading, limits, full, counters);
             let most_milli = capacity_milli.map(|milli| milli.saturating_mul(IMPLAUSIBLE_FACTOR));
-            let (fast, slow) = tracks.rates(taken_ns, limits, most_milli, counters);
+            let (fast, slow) = tracks.rates(taken_ns, limits, full_limits, most_milli, counters);
             view.insert(
                 id.clone(),
                 ContainerUse {
                     fast,
                     slow,
-                    mem_bytes: reading.mem_bytes,
+                    mem_bytes: tracks.full_within(taken_ns, full_limits).and_then(|at| at.1),
                     cpu_source: reading.cpu_source,
                 },
             );
@@ -186,6 +185,7 @@ impl Tracks {
     fn new(seen_ns: u64, cpu_source: MeasureSource) -> Self {
         Self {
             seen_ns,
+            full: None,
             cpu_source,
             cpu: Track::default(),
             wait: Track::default(),
@@ -198,6 +198,12 @@ impl Tracks {
         }
     }
 
+    /// The last full sample, if it is not too old.
+    fn full_within(&self, taken_ns: u64, limits: Limits) -> Option<(u64, Option<u64>)> {
+        self.full
+            .filter(|(at_ns, _)| taken_ns.saturating_sub(*at_ns) <= limits.max_gap_ns)
+    }
+
     fn clear(&mut self) {
         *self = Self::new(self.seen_ns, self.cpu_source);
     }
@@ -207,6 +213,7 @@ impl Tracks {
         taken_ns: u64,
         reading: &ContainerSample,
         limits: Limits,
+        full: Option<Limits>,
         counters: &mut Counters,
     ) {
         self.seen_ns = taken_ns;
@@ -221,10 +228,13 @@ impl Tracks {
             (&mut self.waits, reading.run_queue_count),
             (&mut self.by_revocable, reading.preempted_by_revocable),
             (&mut self.by_other, reading.preempted_by_other),
-            (&mut self.throttled, reading.throttled_ns),
-            (&mut self.disk, reading.disk_bytes),
         ] {
             resets += u64::from(track.push(taken_ns, value, limits));
+        }
+        if let Some(limits) = full {
+            self.full = Some((taken_ns, reading.mem_bytes));
+            resets += u64::from(self.throttled.push(taken_ns, reading.throttled_ns, limits));
+            resets += u64::from(self.disk.push(taken_ns, reading.disk_bytes, limits));
         }
         let histogram = reading.run_queue_histogram;
         resets += u64::from(self.histogram.push(taken_ns, histogram, limits));
@@ -235,6 +245,7 @@ impl Tracks {
         &mut self,
         taken_ns: u64,
         limits: Limits,
+        full_limits: Limits,
         most_milli: Option<u64>,
         counters: &mut Counters,
     ) -> (Rates, Rates) {
@@ -257,13 +268,15 @@ impl Tracks {
             )
         };
         let second = |track: &Track<u64>| track.slow(taken_ns, limits);
+        let full_ns = self.full_within(taken_ns, full_limits).map(|at| at.0);
+        let of_full = |track: &Track<u64>| track.slow(full_ns?, full_limits);
         let slow = Rates {
             cpu_milli: second(&self.cpu).map(|d| d.permille()),
             waiting_milli: second(&self.wait).map(|d| d.permille()),
             preempted_by_revocable_per_s: second(&self.by_revocable).map(|d| d.per_second()),
             preempted_by_other_per_s: second(&self.by_other).map(|d| d.per_second()),
-            throttled_permille: second(&self.throttled).map(|d| d.permille()),
-            disk_bytes_per_s: second(&self.disk).map(|d| d.per_second()),
+            throttled_permille: of_full(&self.throttled).map(|d| d.permille()),
+            disk_bytes_per_s: of_full(&self.disk).map(|d| d.per_second()),
             ..waits(
                 second(&self.wait),
                 second(&self.waits),
