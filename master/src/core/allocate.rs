@@ -341,3 +341,6 @@ impl<N: Ord + fmt::Debug> fmt::Debug for Queue<'_, N> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ use arc_swap::ArcSwap;
 use ebb_types::{AgentId, Incarnation};
 use imbl::OrdMap;
 
+#[cfg(feature = "loom")]
+pub use slot::model;
 pub use slot::{Conflict, Epoch, MAX_EXCHANGE_ATTEMPTS, Memory, Slot};
 pub use transition::{AgentLedger, Imbalance, RETIRED, Refused, Transition};
 
@@ -196,3 +198,6 @@ fn retire(slot: &AgentSlot) -> Option<AgentLedger> {
     let incarnation = slot.load().incarnation;
     slot.apply(incarnation, &Transition::Retire).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,11 @@ use super::transition::{AgentLedger, Refused, Transition};
 /// How often one transition tries its exchange before it is refused as contended.
 pub const MAX_EXCHANGE_ATTEMPTS: u32 = 1024;
 
+/// What reads a ledger sees all that was written into it before it was published …
+const READ: Ordering = Ordering::Acquire;
+/// … by the exchange, which in turn has seen what it replaces.
+const EXCHANGE: Ordering = Ordering::AcqRel;
+
 /// An exchange was lost to another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict;
@@ -53,7 +58,7 @@ impl Memory for Epoch {
 
     fn load(&self) -> AgentLedger {
         let guard = pin();
-        let shared = self.0.load(Ordering::Acquire, &guard);
+        let shared = self.0.load(READ, &guard);
         // SAFETY: the pointer is never null (`new` sets it, exchanges only replace it by another
         // allocation), what it points to is immutable, and it is freed no earlier than all guards
         // that were pinned when it was replaced are gone; ours is held until the copy is made.
@@ -65,7 +70,7 @@ impl Memory for Epoch {
         decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
     ) -> Result<Result<AgentLedger, Refused>, Conflict> {
         let guard = pin();
-        let current = self.0.load(Ordering::Acquire, &guard);
+        let current = self.0.load(READ, &guard);
         // SAFETY: as in `load`; the guard is held to the end of this function.
         let next = match decide(unsafe { current.deref() }) {
             Ok(next) => next,
@@ -75,8 +80,8 @@ impl Memory for Epoch {
             .compare_exchange(
                 current,
                 Owned::new(next),
-                Ordering::AcqRel,
-                Ordering::Acquire,
+                EXCHANGE,
+                READ,
                 &guard,
             )
             .map_err(|_| Conflict)?;
@@ -138,5 +143,146 @@ impl<M: Memory> Slot<M> {
         }
         let attempts = MAX_EXCHANGE_ATTEMPTS;
         (Err(Refused::Contended { attempts }), attempts)
+    }
+}
+
+/// The slot on loom's model of the memory, for the model checker alone.
+///
+/// It differs from [`Epoch`] in one thing: ledgers are kept to the end of the model instead of being
+/// freed when nobody reads them any more, because loom cannot run crossbeam-epoch. What is checked
+/// is that no update is lost and that no ledger is read before it is wholly written; that none is
+/// freed too early rests on crossbeam-epoch and the SAFETY comments above.
+#[cfg(feature = "loom")]
+pub mod model {
+    use std::marker::PhantomData;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::AtomicUsize;
+
+    use super::{AgentLedger, Conflict, EXCHANGE, Memory, Ordering, READ, Refused};
+
+    /// A ledger whose reads and writes loom watches.
+    struct Watched(UnsafeCell<AgentLedger>);
+
+    // SAFETY: the ledger is written once, in `Watched::new`, and only read afterwards; that the
+    // write comes before every read is what loom checks.
+    unsafe impl Sync for Watched {}
+    // SAFETY: it owns plain data.
+    unsafe impl Send for Watched {}
+
+    impl Watched {
+        fn new(ledger: AgentLedger) -> Self {
+            let cell = UnsafeCell::new(ledger);
+            // SAFETY: nobody else can reach the cell yet. The write repeats what is there, so that
+            // loom knows when it was written.
+            cell.with_mut(|place| unsafe { *place = ledger });
+            Self(cell)
+        }
+
+        fn read(&self) -> AgentLedger {
+            // SAFETY: nobody writes after `new`; see the `Sync` above.
+            self.0.with(|place| unsafe { *place })
+        }
+    }
+
+    /// How an index is exchanged.
+    pub trait Exchange {
+        /// Puts `next` in the place of `current`; false where another was there.
+        fn exchange(cell: &AtomicUsize, current: usize, next: usize) -> bool;
+    }
+
+    /// As the product does.
+    #[derive(Debug)]
+    pub struct Sound;
+
+    impl Exchange for Sound {
+        fn exchange(cell: &AtomicUsize, current: usize, next: usize) -> bool {
+            cell.compare_exchange(current, next, EXCHANGE, READ).is_ok()
+        }
+    }
+
+    /// A planted fault: a load and a store instead of an exchange.
+    #[derive(Debug)]
+    pub struct LoadThenStore;
+
+    impl Exchange for LoadThenStore {
+        fn exchange(cell: &AtomicUsize, current: usize, next: usize) -> bool {
+            let unchanged = cell.load(READ) == current;
+            if unchanged {
+                cell.store(next, Ordering::Release);
+            }
+            unchanged
+        }
+    }
+
+    /// A planted fault: an exchange that publishes nothing.
+    #[derive(Debug)]
+    pub struct Unordered;
+
+    impl Exchange for Unordered {
+        fn exchange(cell: &AtomicUsize, current: usize, next: usize) -> bool {
+            cell.compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        }
+    }
+
+    /// The memory of the model.
+    pub struct Modelled<E> {
+        /// Which of the ledgers is the current one.
+        current: AtomicUsize,
+        /// All ledgers that ever were. A mutex of the standard library, which loom does not see: it
+        /// orders nothing in the model.
+        ledgers: Mutex<Vec<Arc<Watched>>>,
+        exchange: PhantomData<E>,
+    }
+
+    impl<E> Modelled<E> {
+        fn get(&self, index: usize) -> AgentLedger {
+            let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+            let watched = Arc::clone(&ledgers[index]);
+            drop(ledgers);
+            watched.read()
+        }
+
+        fn put(&self, ledger: AgentLedger) -> usize {
+            let watched = Arc::new(Watched::new(ledger));
+            let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+            ledgers.push(watched);
+            ledgers.len() - 1
+        }
+    }
+
+    impl<E: Exchange> Memory for Modelled<E> {
+        fn new(first: AgentLedger) -> Self {
+            let memory = Self {
+                current: AtomicUsize::new(0),
+                ledgers: Mutex::default(),
+                exchange: PhantomData,
+            };
+            memory.put(first);
+            memory
+        }
+
+        fn load(&self) -> AgentLedger {
+            self.get(self.current.load(READ))
+        }
+
+        fn attempt(
+            &self,
+            decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
+        ) -> Result<Result<AgentLedger, Refused>, Conflict> {
+            let current = self.current.load(READ);
+            let next = match decide(&self.get(current)) {
+                Ok(next) => next,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            let index = self.put(next);
+            if E::exchange(&self.current, current, index) {
+                Ok(Ok(next))
+            } else {
+                Err(Conflict)
+            }
+        }
     }
 }

@@ -264,8 +264,8 @@ impl RoleSnapshot {
     }
 
     /// Remembers that a framework refused resources of an agent: until `expires` it is offered
-    /// nothing there that is wholly within them. Nothing is remembered of an agent or a framework
-    /// (in that role) that is not known.
+    /// nothing there that is wholly within them. Nothing is remembered of an agent that is not known
+    /// nor of a framework that is not active.
     pub fn refuse(
         &mut self,
         framework_id: &FrameworkId,
@@ -274,7 +274,9 @@ impl RoleSnapshot {
         refused: &Resources,
         expires: Timestamp,
     ) {
-        let Some(member) = self.claimants.member_index(framework_id, role) else {
+        let member = self.claimants.member_index(framework_id, role);
+        let is_active = self.framework(framework_id).is_some_and(|terms| terms.active);
+        let Some(member) = member.filter(|_| is_active) else {
             return;
         };
         let Some(agent) = self.agents.get_mut(agent_id) else {
