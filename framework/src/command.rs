@@ -1,13 +1,11 @@
-//! One command on the first offer that holds it, for `ebb run` and for everybody who wants no more.
+//! A command as a framework's author writes it, and the task that runs it.
 
-use ebb_types::{AgentId, CommandInfo, ExitStatus, FrameworkId, Role, TaskId, TaskInfo, TaskStatus};
-use tokio::sync::mpsc;
+use ebb_types::{AgentId, CommandInfo, TaskId, TaskInfo};
 
 use crate::offers::Demand;
-use crate::scheduler::DriverError;
 
-/// Most events that wait for a slow reader; a reader that is slower stops the framework's callbacks.
-pub const MAX_RUN_EVENTS: usize = 256;
+/// Longest start of a task id that is taken from a name, in bytes; the rest of an id is numbers.
+const MAX_STEM_BYTES: usize = 128;
 
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,101 +87,66 @@ impl CommandSpec {
     }
 }
 
-/// How to run one command.
-#[derive(Clone, Debug)]
-pub struct RunConfig {
-    /// Addresses of masters, `host:port`.
-    pub masters: Vec<String>,
-    /// Display name of the framework and its task.
-    pub name: String,
-    /// The role whose offers it uses.
-    pub role: Role,
-    /// The account to run as unless the command says otherwise; empty means the agent's.
-    pub user: String,
-    /// The command.
-    pub command: CommandSpec,
-    /// What it wants.
-    pub demand: Demand,
-    /// A hard ceiling on CPU, in thousandths of a core.
-    pub cpu_limit_milli: Option<u64>,
-    /// The task is killed after so long, in milliseconds.
-    pub max_completion_ms: Option<u64>,
-    /// Time between the polite and the forced kill, in milliseconds.
-    pub kill_grace_ms: Option<u64>,
-    /// Without a subscription after so long it is given up, in milliseconds; unset means never.
-    pub give_up_after_ms: Option<u64>,
+/// A name made fit to start a task id: what ids may not hold becomes `_`, and it is cut to 128 bytes.
+pub(crate) fn stem(name: &str) -> String {
+    let mut stem: String = name
+        .chars()
+        .map(|c| {
+            if c.is_control() || c.is_whitespace() || c == '/' || c == '\\' {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect();
+    stem.truncate(stem.floor_char_boundary(MAX_STEM_BYTES));
+    if stem.is_empty() {
+        stem.push_str("task");
+    }
+    stem
 }
 
-/// What happens to the command.
-#[derive(Clone, Debug)]
-pub enum RunEvent {
-    /// The framework is in.
-    Subscribed {
-        /// Its id.
-        framework_id: FrameworkId,
-    },
-    /// Offers came, but none holds the command; said once for each different lack.
-    Waiting {
-        /// What lacks in the best of them, as a sentence.
-        reason: String,
-    },
-    /// An offer was accepted.
-    Launched {
-        /// Names the task.
-        task_id: TaskId,
-        /// Where it runs.
-        agent_id: AgentId,
-        /// The agent's host name.
-        hostname: String,
-    },
-    /// A state of the task.
-    Status(TaskStatus),
-    /// The connection to the master broke; it is being made anew.
-    Disconnected {
-        /// Why.
-        cause: String,
-    },
-    /// The task has ended. The framework stays until [`RunHandle::close`], so that its sandbox can be read.
-    Ended {
-        /// Its last status.
-        status: TaskStatus,
-    },
-    /// The framework is over before the task was; the last event.
-    Failed(std::sync::Arc<DriverError>),
-}
-
-impl RunEvent {
-    /// The exit code that a shell would give for the end of a task: the code itself, 128 and the
-    /// signal's number, or 1 where it ended without either.
-    pub fn exit_code(status: &TaskStatus) -> u8 {
-        match status.exit {
-            Some(ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
-            Some(ExitStatus::Signal(signal)) => u8::try_from(128 + (signal & 0x7f)).unwrap_or(255),
-            None => u8::from(status.state != ebb_types::TaskState::Finished),
+/// A number in as few letters and digits as people can still tell apart.
+pub(crate) fn base36(mut number: u64) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut digits = Vec::new();
+    loop {
+        digits.push(char::from(DIGITS[usize::try_from(number % 36).unwrap_or(0)]));
+        number /= 36;
+        if number == 0 {
+            return digits.into_iter().rev().collect();
         }
     }
 }
 
-/// Ends the command or the framework.
-#[derive(Clone, Debug)]
-pub struct RunHandle {
-    _private: (),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl RunHandle {
-    /// Kills the task, or gives up waiting for an offer. The end is still reported.
-    pub async fn kill(&self, _grace_ms: Option<u64>) {
-        unimplemented!()
+    #[test]
+    fn every_name_becomes_the_start_of_a_valid_id() {
+        for name in ["", "..", "a/b", "a\\b\0", "\u{7f}", &"ü".repeat(400), "plain"] {
+            let id = format!("{}-{}", stem(name), base36(u64::MAX));
+            assert!(TaskId::new(&id).is_ok(), "{name:?} became {id:?}");
+        }
+        assert_eq!(stem("a b/c"), "a_b_c");
     }
 
-    /// Ends the framework, and with it the task if it still lives, and waits until the master was told.
-    pub async fn close(self) {
-        unimplemented!()
+    #[test]
+    fn numbers_become_short_and_stay_apart() {
+        assert_eq!(base36(0), "0");
+        assert_eq!(base36(35), "z");
+        assert_eq!(base36(36), "10");
+        let all: std::collections::BTreeSet<_> = (0..5000).map(base36).collect();
+        assert_eq!(all.len(), 5000);
     }
-}
 
-/// Starts one command. Must be called within a tokio runtime; the events end after
-/// [`RunEvent::Ended`] and [`RunHandle::close`], or after [`RunEvent::Failed`].
-pub fn run_command(_config: RunConfig) -> (RunHandle, mpsc::Receiver<RunEvent>) {
-    unimplemented!()
+    #[test]
+    fn a_program_carries_its_whole_argument_vector() {
+        let command = CommandSpec::exec(["ls", "-l"]).to_command();
+        assert_eq!((command.value.as_str(), command.shell), ("ls", false));
+        assert_eq!(command.arguments, ["ls", "-l"]);
+        let command = CommandSpec::shell("ls | wc").to_command();
+        assert!(command.shell && command.arguments.is_empty());
+    }
 }

@@ -17,12 +17,15 @@ pub mod backoff;
 pub mod batch;
 pub mod command;
 pub mod executor;
+pub mod fate;
 pub mod offers;
+mod run_one;
 pub mod scheduler;
 pub mod service;
 
-pub use command::{CommandSpec, RunConfig, RunEvent, RunHandle, run_command};
+pub use command::{CommandSpec, Program};
 pub use offers::{Claim, Demand, fit};
+pub use run_one::{RunConfig, RunEvent, RunHandle, run_command};
 pub use scheduler::{
     Calls, Driver, DriverError, Handle, Outcome, Scheduler, SchedulerConfig, Subscribed, run,
 };

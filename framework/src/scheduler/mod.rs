@@ -7,14 +7,16 @@
 
 mod calls;
 mod config;
-
+mod connection;
 mod driver;
-
-
+mod engine;
+mod session;
 
 pub use calls::{Calls, Ending};
 pub use config::{Acknowledgement, SchedulerConfig, Timing};
 pub use driver::{Driver, DriverError, Handle, run};
+pub use engine::{Engine, Finished, Input, Output};
+pub use session::{Counters, Session};
 
 use ebb_types::{
     AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus,
