@@ -38,7 +38,12 @@ pub struct Mounts {
 impl Mounts {
     /// Looks at what is mounted.
     pub fn detect() -> Result<Mounts, CgroupError> {
-        let mut mounts = Self::parse(&files::read(Path::new("/proc/self/mountinfo"))?)?;
+        Self::of(&files::read(Path::new("/proc/self/mountinfo"))?)
+    }
+
+    /// Takes the mounts from the text of a `mountinfo` file, and v2's controllers from where that says v2 is.
+    pub fn of(mountinfo: &str) -> Result<Mounts, CgroupError> {
+        let mut mounts = Self::parse(mountinfo)?;
         if let Some(v2) = &mounts.v2 {
             let names = files::read(&v2.join("cgroup.controllers"))?;
             mounts.v2_controllers = v2_controllers(&names, &mounts.v1);
@@ -46,7 +51,6 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// Reads the text of a `mountinfo` file; which v2 controllers there are stands elsewhere.
     fn parse(mountinfo: &str) -> Result<Mounts, CgroupError> {
         let mut v1 = BTreeMap::new();
         let mut v2 = None;

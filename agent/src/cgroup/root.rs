@@ -87,8 +87,18 @@ impl CgroupRoot {
         if names.is_empty() {
             return Ok(());
         }
-        dirs.iter()
-            .try_for_each(|dir| files::write(&dir.join("cgroup.subtree_control"), &names.join(" ")))
+        let text = names.join(" ");
+        dirs.iter().try_for_each(|dir| {
+            let path = dir.join("cgroup.subtree_control");
+            match files::write(&path, &text) {
+                Err(CgroupError::File { source, .. })
+                    if source.kind() == io::ErrorKind::ResourceBusy =>
+                {
+                    Err(CgroupError::NotDelegated { path })
+                }
+                done => done,
+            }
+        })
     }
 
     fn set_claim(&self, revocable: bool, cpu_milli: u64) -> Result<(), CgroupError> {

@@ -9,9 +9,12 @@
 //! ```
 //!
 //! **Order.** Signals are blocked, then the run is claimed (`executor.json`); who claims it first decides whether
-//! anything runs. The container's pid 1 joins every cgroup and says so; then the executor looks whether a forced kill was
-//! asked meanwhile; only then may the command run. So a kill is effective at every moment: before the claim it takes
-//! the run back, after it the cgroups hold every process or the mark is seen.
+//! anything runs. The container's pid 1 joins every cgroup, then looks whether a forced kill was asked meanwhile, only
+//! then forks the command. So a kill is effective at every moment: before the claim it takes the run back, after it the
+//! cgroups hold every process or the mark is seen.
+//!
+//! **Latency.** A launch passes through four processes, and on a busy machine each hand-over may wait for somebody's
+//! time slice. So nothing is handed back and forth, and the executor works at a raised priority until the program is executed.
 //!
 //! If the executor is killed, the kernel kills pid 1 and with it the container (`PR_SET_PDEATHSIG`): a task without
 //! anybody to record its end does not go on.
@@ -21,13 +24,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
+use rustix::process::{
+    Pid, WaitOptions, getpriority_process, kill_process, setpriority_process, waitpid,
+};
 
 use super::error::RuntimeError;
 use super::launch::{self, Fork};
@@ -40,6 +44,8 @@ use crate::cgroup;
 
 /// The executor's own `oom_score_adj`: when memory is short, tasks go before those who record their end.
 const OOM_SCORE_ADJ: &str = "-900";
+/// The executor's own priority: it needs milliseconds, but at once.
+const NICE: i32 = -15;
 /// The longest text about a failed launch.
 const LAUNCH_ERROR_MAX_BYTES: u64 = 4_096;
 /// The exit status of an executor whose run was taken back before it began.
@@ -92,10 +98,19 @@ fn run(spec_path: &Path) -> Result<ExitCode, RuntimeError> {
     if !run.claim(&Claim::Executor(own.clone()))? {
         return Ok(ExitCode::from(EXIT_TAKEN_BACK));
     }
+    let nice = hurry();
     detach(&spec);
-    let ended = supervise(&run, &spec, own);
+    let ended = supervise(&run, &spec, own, nice);
     run.write_exit(&ended)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Raises the own priority, if that is allowed; what it was before is what tasks get.
+fn hurry() -> i32 {
+    let before = getpriority_process(None).unwrap_or_default();
+    setpriority_process(None, before.min(NICE))
+        .unwrap_or_else(|e| complain("cannot raise the priority", &e));
+    before
 }
 
 /// Leaves the agent's session, folder and cgroup. Each is for robustness only: where one fails the task still runs.
@@ -115,16 +130,16 @@ fn detach(spec: &ExecutorSpec) {
 /// The container's pid 1 as the executor sees it.
 struct Container {
     init: Pid,
-    control: UnixStream,
+    words: PipeReader,
     launch_errors: PipeReader,
 }
 
 /// Launches the command and waits for its end.
-fn supervise(run: &RunDir, spec: &ExecutorSpec, own: ProcessIdentity) -> ExitRecord {
+fn supervise(run: &RunDir, spec: &ExecutorSpec, own: ProcessIdentity, nice: i32) -> ExitRecord {
     let mut started_at_ms = None;
-    let outcome = match start(run, spec) {
+    let outcome = match start(run, spec, nice) {
         Err(error) => Outcome::LaunchFailed { error },
-        Ok(mut container) => match let_go(run, &mut container) {
+        Ok(mut container) => match await_start(&mut container) {
             Ok(()) => {
                 let record = StartedRecord {
                     executor: own,
@@ -159,7 +174,7 @@ fn supervise(run: &RunDir, spec: &ExecutorSpec, own: ProcessIdentity) -> ExitRec
 }
 
 /// Opens the task's output and clones the container's pid 1.
-fn start(run: &RunDir, spec: &ExecutorSpec) -> Result<Container, String> {
+fn start(run: &RunDir, spec: &ExecutorSpec, nice: i32) -> Result<Container, String> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |e: io::Error| format!("{what}: {e}")
@@ -169,8 +184,7 @@ fn start(run: &RunDir, spec: &ExecutorSpec) -> Result<Container, String> {
         stderr: open_output(run, spec, "stderr")?,
     };
     let (launch_errors, error_writer) = io::pipe().map_err(failed("cannot make a pipe"))?;
-    let (control, init_control) =
-        UnixStream::pair().map_err(failed("cannot make a socket pair"))?;
+    let (words, word_writer) = io::pipe().map_err(failed("cannot make a pipe"))?;
     let cgroup = spec.join.v2_dir.as_ref().map(File::open).transpose();
     let cgroup = cgroup.map_err(failed("cannot open the container's cgroup"))?;
     match launch::clone_init(cgroup.as_ref().map(AsFd::as_fd)) {
@@ -178,12 +192,16 @@ fn start(run: &RunDir, spec: &ExecutorSpec) -> Result<Container, String> {
             "cannot clone the container's first process (are you root?): {e}"
         )),
         Ok(Fork::Child) => {
-            drop((control, launch_errors, cgroup));
-            init::main(spec, &run.sandbox(), output, init_control, error_writer)
+            drop((words, launch_errors, cgroup));
+            let voice = init::Voice {
+                words: word_writer,
+                errors: error_writer,
+            };
+            init::main(spec, run, nice, output, voice)
         }
         Ok(Fork::Parent(init)) => Ok(Container {
             init,
-            control,
+            words,
             launch_errors,
         }),
     }
@@ -207,30 +225,29 @@ fn open_output(run: &RunDir, spec: &ExecutorSpec, name: &str) -> Result<File, St
     Ok(file)
 }
 
-/// Lets the command run once the container stands and no kill was asked; returns when the program has been executed.
-fn let_go(run: &RunDir, container: &mut Container) -> Result<(), Outcome> {
-    let mut word = [0];
-    let ready = container.control.read_exact(&mut word).is_ok();
-    if run.is_marked_killed() {
-        return Err(Outcome::NeverStarted {
-            reason: "it was killed before the command was executed".to_owned(),
-        });
-    }
-    let gone = ready && container.control.write_all(&[init::GO]).is_ok();
+/// Returns when the program has been executed.
+///
+/// The error pipe ends in three ways: with a text; silently because the program's execution closed it; silently because
+/// everybody who held it died. The last is told from the second by pid 1's word, which comes before the fork.
+fn await_start(container: &mut Container) -> Result<(), Outcome> {
     let mut text = String::new();
     let errors = container
         .launch_errors
         .by_ref()
         .take(LAUNCH_ERROR_MAX_BYTES)
         .read_to_string(&mut text);
-    match (errors, text.is_empty()) {
-        (Ok(_), true) if gone => Ok(()),
-        (Ok(_), true) => Err(Outcome::NeverStarted {
-            reason: "its container was killed before the command was executed".to_owned(),
-        }),
-        (Ok(_), false) => Err(Outcome::LaunchFailed { error: text }),
-        (Err(e), _) => Err(Outcome::LaunchFailed {
-            error: format!("the launch is not known to have succeeded: {e}"),
+    if let Err(e) = errors {
+        let error = format!("the launch is not known to have succeeded: {e}");
+        return Err(Outcome::LaunchFailed { error });
+    }
+    if !text.is_empty() {
+        return Err(Outcome::LaunchFailed { error: text });
+    }
+    let mut word = [0];
+    match container.words.read_exact(&mut word) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Outcome::NeverStarted {
+            reason: "it was killed before the command was executed".to_owned(),
         }),
     }
 }
@@ -271,7 +288,7 @@ fn wait_end(mut container: Container) -> Outcome {
         }
     }
     let mut word = [0; init::ENDED_BYTES];
-    match container.control.read_exact(&mut word) {
+    match container.words.read_exact(&mut word) {
         Ok(()) => init::decode_end(word),
         // Pid 1 ended without a word: it was killed, and the kernel killed everything else with it.
         Err(_) => Outcome::Signaled {

@@ -1,13 +1,11 @@
 //! Inside the container: its pid 1, and the last steps of the command's process before its program is executed.
 //!
-//! Pid 1 joins the v1 cgroups, gives the container its own view of `/proc` and host name, waits to be let go, forks
-//! the command, then reaps whatever the container leaves to it and passes SIGTERM on to every process. When the
+//! Pid 1 joins the v1 cgroups, gives the container its own view of `/proc` and host name, forks the command, then reaps whatever the container leaves to it and passes SIGTERM on to every process. When the
 //! command ends, pid 1 tells how and ends too: the kernel then kills the rest of the container.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, PipeWriter, Read, Write};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio, exit};
@@ -16,7 +14,8 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{
-    Pid, WaitOptions, WaitStatus, set_parent_process_death_signal, setsid, umask, wait,
+    Pid, WaitOptions, WaitStatus, set_parent_process_death_signal, setpriority_process, setsid,
+    umask, wait,
 };
 use rustix::thread::{
     Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -24,12 +23,11 @@ use rustix::thread::{
 
 use super::OOM_SCORE_ADJ_REVOCABLE;
 use super::launch::{self, Fork};
+use super::rundir::RunDir;
 use super::spec::{ExecutorSpec, Outcome, PATH_DEFAULT, User};
 
-/// Pid 1 to executor: the container stands.
+/// Pid 1's first word: the container stands and nobody has killed it.
 const READY: u8 = b'R';
-/// Executor to pid 1: run the command.
-pub(super) const GO: u8 = b'G';
 /// The length of pid 1's word about the command's end.
 pub(super) const ENDED_BYTES: usize = 5;
 /// Its first byte if the command ended by itself, and if by a signal; a 32-bit number follows.
@@ -46,6 +44,14 @@ pub(super) struct Output {
     pub(super) stderr: File,
 }
 
+/// How the container speaks to its executor.
+pub(super) struct Voice {
+    /// Pid 1: that it stands, and how the command ended.
+    pub(super) words: PipeWriter,
+    /// Why the command was not executed; closed by its execution.
+    pub(super) errors: PipeWriter,
+}
+
 /// Enters a cgroup by its `cgroup.procs`.
 pub(super) fn join(procs: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(procs)?.write_all(b"0")
@@ -57,38 +63,37 @@ pub(super) fn null_stdout() -> io::Result<()> {
     rustix::stdio::dup2_stdout(null.as_fd()).map_err(io::Error::from)
 }
 
-/// Pid 1 of the container. Never returns.
+/// Pid 1 of the container. Never returns. `nice` is the priority of tasks.
 pub(super) fn main(
     spec: &ExecutorSpec,
-    sandbox: &Path,
+    run: &RunDir,
+    nice: i32,
     output: Output,
-    mut control: UnixStream,
-    mut errors: PipeWriter,
+    voice: Voice,
 ) -> ! {
+    let Voice {
+        mut words,
+        mut errors,
+    } = voice;
     if let Err(error) = enter(spec) {
         report(&mut errors, &error);
         exit(1);
     }
-    let mut word = [0];
-    // Without a partner at the other end there is nobody to run for.
-    if control
-        .write_all(&[READY])
-        .and_then(|()| control.read_exact(&mut word))
-        .is_err()
-        || word != [GO]
-    {
+    // Every cgroup is joined: a forced kill from now on finds this process, an earlier one has left its mark. And without
+    // an executor there is nobody to run for: it may have died before its death could be this process's.
+    if run.is_marked_killed() || words.write_all(&[READY]).is_err() {
         exit(1);
     }
     match launch::fork() {
         Ok(Fork::Child) => {
-            drop(control);
-            let error = become_task(spec, sandbox, output);
+            drop(words);
+            let error = become_task(spec, &run.sandbox(), nice, output);
             report(&mut errors, &error);
             exit(1)
         }
         Ok(Fork::Parent(task)) => {
             drop((errors, output));
-            tend(task, control)
+            tend(task, nice, words)
         }
         Err(e) => {
             report(
@@ -153,8 +158,8 @@ fn set_oom_score(value: i32) -> Result<(), String> {
 }
 
 /// Turns this process into the command. Returns only with what went wrong.
-fn become_task(spec: &ExecutorSpec, sandbox: &Path, output: Output) -> String {
-    match prepare_task(spec, sandbox) {
+fn become_task(spec: &ExecutorSpec, sandbox: &Path, nice: i32, output: Output) -> String {
+    match prepare_task(spec, sandbox, nice) {
         Err(error) => error,
         Ok(()) => {
             let mut command = command(spec);
@@ -180,9 +185,11 @@ fn become_task(spec: &ExecutorSpec, sandbox: &Path, output: Output) -> String {
     }
 }
 
-fn prepare_task(spec: &ExecutorSpec, sandbox: &Path) -> Result<(), String> {
+fn prepare_task(spec: &ExecutorSpec, sandbox: &Path, nice: i32) -> Result<(), String> {
     setsid().map_err(|e| format!("cannot start a session: {e}"))?;
     set_oom_score(spec.oom_score_adj)?;
+    setpriority_process(None, nice)
+        .map_err(|e| format!("cannot return to the usual priority: {e}"))?;
     umask(Mode::from_raw_mode(UMASK));
     // As root still: the folders above the sandbox may be closed to the user.
     std::env::set_current_dir(sandbox)
@@ -225,7 +232,9 @@ fn command(spec: &ExecutorSpec) -> Command {
 }
 
 /// Pid 1's life: reap, pass SIGTERM on, end when the command has ended.
-fn tend(task: Pid, mut control: UnixStream) -> ! {
+fn tend(task: Pid, nice: i32, mut words: PipeWriter) -> ! {
+    // Reaping is the task's own work. Lowering the priority is always allowed.
+    let _ = setpriority_process(None, nice);
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
     awaited.add(Signal::SIGTERM);
@@ -233,7 +242,7 @@ fn tend(task: Pid, mut control: UnixStream) -> ! {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == task {
                 // If nobody listens any more, nobody is deceived either.
-                let _ = control.write_all(&encode_end(status));
+                let _ = words.write_all(&encode_end(status));
                 exit(0);
             }
         }

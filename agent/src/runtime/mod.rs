@@ -23,6 +23,7 @@ mod identity;
 mod init;
 mod launch;
 mod reap;
+mod record;
 mod recover;
 mod rundir;
 mod sandbox;

@@ -4,17 +4,21 @@
 //! executed or never will be, [`Executor`] when the run has ended. Then the record is read without blocking.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::error::RuntimeError;
 use super::rundir::RunDir;
-use super::spec::{ExitRecord, Outcome, RECORD_MAX_BYTES, StartedRecord};
+use super::spec::{ExitRecord, RECORD_MAX_BYTES, StartedRecord};
 use crate::cgroup::Container;
+
+/// Room for the events that are read and thrown away at once.
+const INOTIFY_BYTES: usize = 4_096;
 
 /// A running executor.
 #[derive(Debug)]
@@ -61,7 +65,7 @@ impl Executor {
         }
     }
 
-    /// Asks the task to end: SIGTERM to every process of the container. A run whose executor has not begun yet is taken
+    /// Asks the task to end: SIGTERM to every process of the container; a frozen one hears it when it is thawed. A run whose executor has not begun yet is taken
     /// back instead.
     pub fn terminate(&self) -> Result<(), RuntimeError> {
         if self
@@ -84,7 +88,7 @@ impl Executor {
     }
 
     /// The end of the run, if it has ended; does not block. A run whose executor ended without a record gets one:
-    /// [`Outcome::Lost`]. The container's cgroups are the caller's to destroy then.
+    /// [`super::Outcome::Lost`]. The container's cgroups are the caller's to destroy then.
     pub fn try_exit(&self) -> Result<Option<ExitRecord>, RuntimeError> {
         if !self.wait_readable(Duration::ZERO)? {
             return Ok(None);
@@ -113,7 +117,7 @@ impl Executor {
             "the executor (pid {}) ended {how} and left no record of the command's end",
             self.pid
         );
-        self.run.record_end(Outcome::Lost { reason }).map(Some)
+        Ok(Some(self.run.record_lost(reason)))
     }
 
     /// Waits for the end of the run; `None` when `timeout` has passed. Blocks the thread.
@@ -125,19 +129,49 @@ impl Executor {
         }
     }
 
-    fn wait_readable(&self, timeout: Duration) -> Result<bool, RuntimeError> {
+    /// Waits for the start record of an adopted run that had none yet; `None` when the run has ended or `timeout` has
+    /// passed. Blocks the thread.
+    pub fn wait_started(&self, timeout: Duration) -> Result<Option<StartedRecord>, RuntimeError> {
         let deadline = Instant::now() + timeout;
+        let path = self.run.path();
+        let failed = |e: rustix::io::Errno| RuntimeError::file("watch", path)(e.into());
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .map_err(failed)?;
+        inotify::add_watch(&watch, path, inotify::WatchFlags::MOVED_TO).map_err(failed)?;
+        loop {
+            // Looked at after the watch is set, so that none is missed.
+            if let Some(started) = self.run.started()? {
+                return Ok(Some(started));
+            }
+            if self.wait_readable(Duration::ZERO)? || Instant::now() >= deadline {
+                return self.run.started();
+            }
+            self.wait_any(Some(watch.as_fd()), deadline)?;
+            let mut events = [0; INOTIFY_BYTES];
+            while rustix::io::read(&watch, &mut events).is_ok_and(|n| n > 0) {}
+        }
+    }
+
+    fn wait_readable(&self, timeout: Duration) -> Result<bool, RuntimeError> {
+        self.wait_any(None, Instant::now() + timeout)
+    }
+
+    /// Waits for the executor's end (true) or for the other descriptor.
+    fn wait_any(
+        &self,
+        other: Option<BorrowedFd<'_>>,
+        deadline: Instant,
+    ) -> Result<bool, RuntimeError> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
+        fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
             };
-            match poll(
-                &mut [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)],
-                Some(&left),
-            ) {
-                Ok(n) => return Ok(n > 0),
+            match poll(&mut fds, Some(&left)) {
+                Ok(_) => return Ok(!fds[0].revents().is_empty()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(self.error("wait for")(e)),
             }
@@ -165,18 +199,12 @@ impl StartSignal {
         }
     }
 
-    /// The start record, or `None` if the command was never executed: the exit record tells why. Blocks until the answer
-    /// is there, at most until the executor has ended.
-    pub fn read(mut self) -> Option<StartedRecord> {
+    /// The start record, or `None` if the command was never executed: the exit record tells why. Blocks until the
+    /// answer is there, at most until the executor has ended.
+    pub fn read(self) -> Option<StartedRecord> {
         let mut line = Vec::new();
-        // The record is smaller than what a pipe takes as a whole, so a line is never seen in parts for long.
-        let mut byte = [0];
-        while line.len() < RECORD_MAX_BYTES as usize
-            && matches!(self.pipe.read(&mut byte), Ok(1))
-            && byte != [b'\n']
-        {
-            line.push(byte[0]);
-        }
+        let mut pipe = BufReader::new(self.pipe.take(RECORD_MAX_BYTES));
+        pipe.read_until(b'\n', &mut line).ok()?;
         serde_json::from_slice(&line).ok()
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::RuntimeError;
 use super::identity;
 use super::reap::Executor;
-use super::rundir::{RunDir, RunKey, frameworks_dir};
+use super::rundir::{RunDir, RunKey, check_id, frameworks_dir};
 use super::spec::{Claim, ExecutorSpec, ExitRecord, Outcome, ProcessIdentity, StartedRecord};
 use crate::cgroup::{CgroupRoot, Container, Listed};
 
@@ -186,7 +186,10 @@ fn folders(path: &Path) -> Result<Vec<(String, PathBuf)>, RuntimeError> {
     let dirs = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(dirs
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+    let named =
+        dirs.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
+    // What this agent did not name is not its own.
+    Ok(named
+        .filter(|(name, _)| check_id("folder", name).is_ok())
         .collect())
 }

@@ -7,16 +7,14 @@
 //! **Invariants.** Records appear whole or not at all (written aside, then renamed or linked). `executor.json` is
 //! written at most once: it decides between launching and not launching. `exit.json` is on the disk when it is seen.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::error::RuntimeError;
+use super::record::{Durable, encode, read_record, touch, write_file, write_record};
 use super::spec::{
     Claim, ExecutorSpec, ExitRecord, Outcome, RECORD_MAX_BYTES, SPEC_MAX_BYTES, StartedRecord,
 };
@@ -76,6 +74,32 @@ pub(super) fn check_id(what: &'static str, id: &str) -> Result<(), RuntimeError>
     })
 }
 
+/// Lets tasks' users pass through a folder, whatever the agent's umask is: their sandboxes are below.
+fn open_to_users(path: &Path) -> Result<(), RuntimeError> {
+    fs::set_permissions(path, Permissions::from_mode(0o711))
+        .map_err(RuntimeError::file("open", path))
+}
+
+/// Makes a folder and those above that are missing.
+fn make_open(path: &Path) -> Result<(), RuntimeError> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|above| !above.exists())
+        .collect();
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Ok(()) => open_to_users(folder)?,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                ) => {}
+            Err(e) => return Err(RuntimeError::file("make", folder)(e)),
+        }
+    }
+    Ok(())
+}
+
 /// The folder of all frameworks of an agent.
 pub(super) fn frameworks_dir(work_dir: &Path, agent_id: &str) -> PathBuf {
     work_dir.join("agents").join(agent_id).join("frameworks")
@@ -117,18 +141,12 @@ impl RunDir {
 
     /// Makes it, and those above; it must be new.
     pub(super) fn make(&self) -> Result<(), RuntimeError> {
-        let mut builder = DirBuilder::new();
-        builder.mode(0o711);
         let above = self.path.parent().unwrap_or(&self.path);
         let mut attempt = 1;
         loop {
-            DirBuilder::new()
-                .mode(0o711)
-                .recursive(true)
-                .create(above)
-                .map_err(RuntimeError::file("make", above))?;
-            match builder.create(&self.path) {
-                Ok(()) => return Ok(()),
+            make_open(above)?;
+            match fs::create_dir(&self.path) {
+                Ok(()) => return open_to_users(&self.path),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(RuntimeError::RunExists {
                         container_id: self.container_id.clone(),
@@ -242,6 +260,24 @@ impl RunDir {
         Ok(record)
     }
 
+    /// The exit record of a run whose executor left none. If it cannot be written (a full disk may be why there was none)
+    /// it says so and counts all the same.
+    pub(super) fn record_lost(&self, reason: String) -> ExitRecord {
+        self.record_end(Outcome::Lost {
+            reason: reason.clone(),
+        })
+        .unwrap_or_else(|e| ExitRecord {
+            container_id: self.container_id.clone(),
+            outcome: Outcome::Lost {
+                reason: format!("{reason}; this could not be recorded either: {e}"),
+            },
+            started_at_ms: None,
+            finished_at_ms: now_ms(),
+            oom_kills: None,
+            usage: None,
+        })
+    }
+
     pub(super) fn write_started(&self, record: &StartedRecord) -> Result<(), RuntimeError> {
         write_record(&self.path.join("started.json"), record, Durable::No)
     }
@@ -274,83 +310,6 @@ impl RunDir {
     pub fn retire(&self) -> Result<(), RuntimeError> {
         touch(&self.retired_path())
     }
-}
-
-/// Whether a record must survive a loss of power. Those about live processes need not: no process survives it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durable {
-    Yes,
-    No,
-}
-
-fn touch(path: &Path) -> Result<(), RuntimeError> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
-    opened.map(drop).map_err(RuntimeError::file("make", path))
-}
-
-fn encode<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>, RuntimeError> {
-    serde_json::to_vec(record).map_err(|source| RuntimeError::Record {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn write_file(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), RuntimeError> {
-    let options = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
-    let mut file = options.map_err(RuntimeError::file("make", path))?;
-    file.write_all(bytes)
-        .map_err(RuntimeError::file("write", path))?;
-    if durable == Durable::Yes {
-        file.sync_all().map_err(RuntimeError::file("sync", path))?;
-    }
-    Ok(())
-}
-
-/// Writes aside, then renames: readers see the whole record or none.
-fn write_record<T: Serialize>(
-    path: &Path,
-    record: &T,
-    durable: Durable,
-) -> Result<(), RuntimeError> {
-    let aside = path.with_extension("json.new");
-    write_file(&aside, &encode(path, record)?, durable)?;
-    fs::rename(&aside, path).map_err(RuntimeError::file("rename to", path))?;
-    match (durable, path.parent()) {
-        (Durable::Yes, Some(parent)) => File::open(parent)
-            .and_then(|dir| dir.sync_all())
-            .map_err(RuntimeError::file("sync", parent)),
-        _ => Ok(()),
-    }
-}
-
-fn read_record<T: DeserializeOwned>(
-    path: &Path,
-    max_bytes: u64,
-) -> Result<Option<T>, RuntimeError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(RuntimeError::file("open", path)(e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(max_bytes)
-        .read_to_end(&mut bytes)
-        .map_err(RuntimeError::file("read", path))?;
-    let record = serde_json::from_slice(&bytes);
-    record.map(Some).map_err(|source| RuntimeError::Record {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -90,6 +90,11 @@ pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
 
 impl Host {
     pub(crate) fn new() -> Host {
+        Host::with(Mounts::detect().expect("a cgroup file system"))
+    }
+
+    /// A host of which only some mounts are used.
+    pub(crate) fn with(mounts: Mounts) -> Host {
         assert!(
             rustix::process::geteuid().is_root(),
             "containers need root: run these tests as root"
@@ -99,7 +104,6 @@ impl Host {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let mounts = Mounts::detect().expect("a cgroup file system");
         let mounts_before = mountinfo();
         let cgroups = CgroupRoot::prepare(mounts, &base, "one").expect("roots in every hierarchy");
         let work = tempfile::tempdir().expect("a folder");

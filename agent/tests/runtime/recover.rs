@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use ebb_agent::cgroup::Limits;
 use ebb_agent::runtime::{Launched, Outcome, ProcessIdentity, RunState};
@@ -246,4 +247,49 @@ fn a_hand_that_starts_an_executor_without_a_run_is_told_so() {
         .output()
         .expect("run");
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// A container may be frozen before its first process is there; its agent may be another one when it is thawed.
+#[test]
+fn the_start_of_an_adopted_run_is_awaited() {
+    let host = Host::new();
+    let request = shell("exit 8");
+    let launched = host.runtime.launch(&request).expect("a launch");
+    launched.container.freeze().expect("asked");
+    until("the executor's claim", || {
+        launched
+            .executor
+            .run()
+            .claimed()
+            .expect("an answer")
+            .is_some()
+    });
+    drop(launched);
+    let recovered = host.runtime.recover().expect("a look").runs.remove(0);
+    let RunState::Running {
+        executor,
+        started: None,
+    } = recovered.state
+    else {
+        panic!("{:?}", recovered.state)
+    };
+    assert_eq!(
+        executor
+            .wait_started(Duration::from_millis(50))
+            .expect("an answer"),
+        None
+    );
+    let thaw = std::thread::scope(|scope| {
+        let awaited = scope.spawn(|| executor.wait_started(LONG).expect("an answer"));
+        recovered.container.thaw().expect("asked");
+        awaited.join().expect("joined")
+    });
+    assert!(thaw.is_some_and(|started| started.executor.pid == executor.pid()));
+    let record = executor
+        .wait_exit(LONG)
+        .expect("an answer")
+        .expect("an end");
+    assert_eq!(record.outcome, Outcome::Exited { code: 8 });
+    recovered.container.destroy().expect("destroyed");
+    host.finish();
 }
