@@ -297,10 +297,7 @@ impl Estimator {
     fn peak(&mut self, now: Timestamp, index: usize, task: &TaskView, used: Option<u64>) -> u64 {
         let kind = LENT_KINDS[index];
         let config = self.config.kind(kind);
-        let history = &mut self
-            .tasks
-            .entry(task.container_id.clone())
-            .or_default()[index];
+        let history = &mut self.tasks.entry(task.container_id.clone()).or_default()[index];
         let allocated = task.allocated.regular.get(kind);
         let Some(used) = used else { return allocated };
         history.push(now, used, config);
@@ -325,23 +322,21 @@ impl Estimator {
         let total = facts.total.get(kind);
         let reserve = permille_of(total, config.reserve_permille);
         let machine = &usage.machine;
-        let (busy, physical) = match kind {
-            ResourceKind::Cpus => (machine.slow_busy_milli?, machine.capacity_milli?),
+        let (unmanaged, physical, complete) = match kind {
+            ResourceKind::Cpus => (machine.slow_unmanaged_milli?, machine.capacity_milli?, true),
             ResourceKind::Mem => {
                 let all = machine.mem_total_bytes?;
-                (all.saturating_sub(machine.mem_available_bytes?), all)
+                let busy = all.saturating_sub(machine.mem_available_bytes?);
+                let (managed, complete) = managed_memory(usage, facts);
+                (busy.saturating_sub(managed), all, complete)
             }
             ResourceKind::Disk | ResourceKind::DiskBandwidth => return Some(reserve),
         };
-        let managed = facts
-            .tasks
-            .iter()
-            .filter_map(|task| usage.containers.get(&task.container_id))
-            .filter_map(|used| measured(kind, used))
-            .fold(0, u64::saturating_add);
-        let unmanaged = busy.saturating_sub(managed);
         let history = &mut self.unmanaged[index];
-        history.push(now, unmanaged, config);
+        if complete {
+            // Else memory of a container would be remembered as the system's.
+            history.push(now, unmanaged, config);
+        }
         let expected = history.quantile(config).unwrap_or(0).max(unmanaged);
         Some(
             expected
@@ -359,6 +354,19 @@ fn measured(kind: ResourceKind, used: &ContainerUse) -> Option<u64> {
         ResourceKind::DiskBandwidth => used.slow.disk_bytes_per_s,
         ResourceKind::Disk => None,
     }
+}
+
+/// Memory of all tasks that could be measured, and whether that is all of them.
+fn managed_memory(usage: &UsageView, facts: &Facts<'_>) -> (u64, bool) {
+    let mut sum = (0u64, true);
+    for task in facts.tasks {
+        let used = usage.containers.get(&task.container_id);
+        match used.and_then(|used| used.mem_bytes) {
+            Some(mem_bytes) => sum.0 = sum.0.saturating_add(mem_bytes),
+            None => sum.1 = false,
+        }
+    }
+    sum
 }
 
 /// A bound that does not rest on allocations: memory that revocable tasks hold or could have now.

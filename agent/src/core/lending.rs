@@ -190,12 +190,7 @@ impl Lending {
         }
     }
 
-    fn decide(
-        &mut self,
-        now: Timestamp,
-        view: &UsageView,
-        tasks: &[TaskView],
-    ) -> Vec<Correction> {
+    fn decide(&mut self, now: Timestamp, view: &UsageView, tasks: &[TaskView]) -> Vec<Correction> {
         let corrections = self.qos.step(now, view, tasks, &self.total);
         for correction in &corrections {
             match correction.action {
@@ -253,7 +248,10 @@ impl Lending {
                 .map(|(all, available)| all.saturating_sub(available)),
             lent,
             taken_back_cpu_milli: self.qos.taken_back_milli(tasks),
-            tasks: tasks.iter().map(|task| self.task_usage(view, task)).collect(),
+            tasks: tasks
+                .iter()
+                .map(|task| self.task_usage(view, task))
+                .collect(),
             corrections,
         };
         LendingOutcome {
@@ -304,3 +302,5 @@ fn in_use(tasks: &[TaskView]) -> Quantities {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

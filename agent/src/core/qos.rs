@@ -41,9 +41,7 @@ mod pressure;
 
 use std::collections::BTreeMap;
 
-use ebb_types::{
-    ContainerId, Correction, CorrectionAction, Quantities, Signal, TaskId, Timestamp,
-};
+use ebb_types::{ContainerId, Correction, CorrectionAction, Quantities, Signal, TaskId, Timestamp};
 
 use self::baseline::Baseline;
 use self::facts::Facts;
@@ -270,10 +268,9 @@ impl Controller {
         self.drop_ended(tasks);
         let mut corrections = Corrections::new();
         self.relieve_memory(now, usage, tasks, total, &mut corrections);
-        let facts = Facts::gather(usage, tasks, total, |id| self.holds.get(id).map(|h| h.grip));
-        let reserve_milli =
-            super::estimator::permille_of(facts.capacity_milli, self.cpu_reserve_permille);
-        let findings = pressure::find(&self.config, &facts, reserve_milli, &self.baselines);
+        let grip_of = |id: &ContainerId| self.holds.get(id).map(|hold| hold.grip);
+        let facts = Facts::gather(usage, tasks, total, self.cpu_reserve_permille, grip_of);
+        let findings = pressure::find(&self.config, &facts, &self.baselines);
         self.learn(&facts);
         let confirmed = self.streaks.confirm(now, findings, &self.config);
         if !confirmed.is_empty() {
@@ -282,7 +279,7 @@ impl Controller {
         let owners_peak_milli = self.owners_peak.push(now, facts.owners_milli());
         let tightened = self.tighten(now, &facts, &confirmed, tasks, &mut corrections);
         if !tightened {
-            let room = ease::Room::of(&facts, reserve_milli, owners_peak_milli, &self.config);
+            let room = ease::Room::of(&facts, owners_peak_milli, &self.config);
             if facts.unmanaged_milli.is_some() {
                 self.evict_starved(now, room, tasks, &mut corrections);
                 self.ease(now, room, tasks, &mut corrections);
@@ -416,8 +413,12 @@ impl Controller {
                     return None;
                 };
                 let frozen_ms = now.ms_since(since);
-                (frozen_ms >= self.config.evict_after_ms)
-                    .then_some((hold.want_milli, task.started_at, frozen_ms, task))
+                (frozen_ms >= self.config.evict_after_ms).then_some((
+                    hold.want_milli,
+                    task.started_at,
+                    frozen_ms,
+                    task,
+                ))
             })
             .max_by_key(|(want_milli, started_at, _, _)| (*want_milli, *started_at));
         let Some((_, _, frozen_ms, task)) = starved else {
@@ -454,6 +455,3 @@ fn correction(
         duration_ms: cause.duration_ms,
     }
 }
-
-#[cfg(test)]
-mod tests;

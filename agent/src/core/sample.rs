@@ -129,6 +129,7 @@ impl Core {
             framework_id: key.0.clone(),
             task_id: key.1.clone(),
             allocated: task.info.resources,
+            cpu_limit_milli: task.info.cpu_limit_milli,
             started_at: task.started_at.unwrap_or_default(),
         })
     }
@@ -145,6 +146,7 @@ impl Core {
             framework_id: key.0.clone(),
             task_id: first.or_else(|| TaskId::new(key.1.as_str()).ok())?,
             allocated: self.executor_resources(key),
+            cpu_limit_milli: None,
             started_at: executor.ordered_at,
         })
     }

@@ -60,6 +60,9 @@ pub struct Sample {
 pub struct HostCounters {
     /// Time that all CPUs together were not idle, in nanoseconds.
     pub cpu_busy_ns: Option<u64>,
+    /// Time on CPUs of everything that belongs to no container, in nanoseconds; where the probes
+    /// tell it. Else it is what is busy less what the containers used.
+    pub unmanaged_cpu_ns: Option<u64>,
     /// CPUs that are online (a gauge).
     pub cpus: Option<u32>,
     /// Memory that could be had without swapping, in bytes (a gauge).
@@ -197,6 +200,9 @@ pub struct MachineUse {
     pub fast_busy_milli: Option<u64>,
     /// CPU in use over the last second, in thousandths of a core.
     pub slow_busy_milli: Option<u64>,
+    /// CPU of everything that belongs to no container over the last second, in thousandths of a
+    /// core.
+    pub slow_unmanaged_milli: Option<u64>,
     /// CPUs that are online, in thousandths of a core.
     pub capacity_milli: Option<u64>,
     /// Memory that could be had without swapping, in bytes.

@@ -1,1 +1,267 @@
-//! Tests.
+//! Properties of the estimate itself, without the damping that is tested beside the damper.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{
+    ContainerId, FrameworkId, MeasureSource, Quantities, ResourceKind, Resources, TaskId, Timestamp,
+};
+use proptest::prelude::*;
+
+use super::super::usage::{ContainerUse, MachineUse, Rates, SampleVerdict};
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+/// No damping, no cold start to speak of, no rounding: what is lendable now.
+fn bare() -> Config {
+    let kind = |base: KindConfig| KindConfig {
+        block_ms: 1_000,
+        blocks: 20,
+        warm_blocks: 2,
+        quantum: 1,
+        ..base
+    };
+    let base = Config::default();
+    Config {
+        cpus: kind(base.cpus),
+        mem: kind(base.mem),
+        disk_bandwidth: kind(base.disk_bandwidth),
+        growth_permille_per_s: 1_000_000,
+        hold_ms: 0,
+        cool_down_ms: 0,
+        report_permille: 0,
+        report_interval_ms: 0,
+    }
+}
+
+fn total() -> Quantities {
+    Quantities::cpus_mem(4_000, 16 * GIB).with(ResourceKind::DiskBandwidth, 100 << 20)
+}
+
+fn task(name: &str, allocated: Resources) -> TaskView {
+    TaskView {
+        container_id: ContainerId::new(name).unwrap(),
+        framework_id: FrameworkId::new("f").unwrap(),
+        task_id: TaskId::new(name).unwrap(),
+        allocated,
+        cpu_limit_milli: None,
+        started_at: Timestamp::default(),
+    }
+}
+
+/// Use of CPU, memory and disk bandwidth; `None` where not measured.
+type Use = Option<(u64, u64, u64)>;
+
+fn view(tasks: &[TaskView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
+    let managed: u64 = uses.iter().flatten().map(|used| used.0).sum();
+    let containers: BTreeMap<_, _> = tasks
+        .iter()
+        .zip(uses)
+        .map(|(task, used)| {
+            let rates = Rates {
+                cpu_milli: used.map(|used| used.0),
+                disk_bytes_per_s: used.map(|used| used.2),
+                ..Rates::default()
+            };
+            let used = ContainerUse {
+                fast: rates,
+                slow: rates,
+                mem_bytes: used.map(|used| used.1),
+                cpu_source: MeasureSource::Ebpf,
+            };
+            (task.container_id.clone(), used)
+        })
+        .collect();
+    UsageView {
+        verdict: SampleVerdict::Valid,
+        machine: MachineUse {
+            fast_busy_milli: None,
+            slow_busy_milli: Some(managed + unmanaged_milli),
+            slow_unmanaged_milli: Some(unmanaged_milli),
+            capacity_milli: Some(4_000),
+            mem_available_bytes: Some(
+                (16 * GIB).saturating_sub(uses.iter().flatten().map(|used| used.1).sum()),
+            ),
+            mem_total_bytes: Some(16 * GIB),
+        },
+        containers,
+    }
+}
+
+fn owners() -> Vec<TaskView> {
+    let share = |cpu, gib, mib: u64| {
+        Quantities::cpus_mem(cpu, gib * GIB).with(ResourceKind::DiskBandwidth, mib << 20)
+    };
+    vec![
+        task("a", Resources::regular(share(1_500, 4, 40))),
+        task("b", Resources::regular(share(1_000, 6, 40))),
+        task("c", Resources::regular(share(1_500, 6, 20))),
+    ]
+}
+
+fn step(
+    estimator: &mut Estimator,
+    at: u64,
+    view: Option<&UsageView>,
+    tasks: &[TaskView],
+) -> Quantities {
+    let facts = Facts {
+        usage: view,
+        tasks,
+        total: &total(),
+        holding_back: false,
+    };
+    estimator
+        .step(Timestamp::from_ms(at * 1_000), facts)
+        .lendable
+}
+
+fn any_use() -> impl Strategy<Value = Use> {
+    prop_oneof![
+        9 => (0u64..2_000, 0u64..7 * GIB, 0u64..60 << 20).prop_map(Some),
+        1 => Just(None)
+    ]
+}
+
+fn any_series() -> impl Strategy<Value = Vec<(Vec<Use>, u64)>> {
+    prop::collection::vec((prop::collection::vec(any_use(), 3), 0u64..2_000), 1..60)
+}
+
+proptest! {
+    #[test]
+    fn never_more_is_lent_than_owners_leave_unused_nor_than_the_machine_has(series in any_series()) {
+        let tasks = owners();
+        let mut estimator = Estimator::new(bare());
+        for (at, (uses, unmanaged)) in series.iter().enumerate() {
+            let view = view(&tasks, uses, *unmanaged);
+            let lendable = step(&mut estimator, at as u64, Some(&view), &tasks);
+            let used_of = |used: &Use, kind| match kind {
+                ResourceKind::Cpus => used.map(|used| used.0),
+                ResourceKind::Mem => used.map(|used| used.1),
+                _ => used.map(|used| used.2),
+            };
+            for kind in LENT_KINDS {
+                let slack: u64 = tasks
+                    .iter()
+                    .zip(uses)
+                    .filter_map(|(task, used)| {
+                        Some(task.allocated.regular.get(kind).saturating_sub(used_of(used, kind)?))
+                    })
+                    .sum();
+                prop_assert!(lendable.get(kind) <= slack);
+                let used: u64 = uses.iter().filter_map(|used| used_of(used, kind)).sum();
+                let outside = if kind == ResourceKind::Cpus { *unmanaged } else { 0 };
+                prop_assert!(lendable.get(kind) <= total().get(kind).saturating_sub(used + outside));
+            }
+        }
+    }
+
+    #[test]
+    fn more_use_at_any_time_never_means_that_more_is_lent(
+        series in any_series(), extra in prop::collection::vec((0usize..60, 0usize..3, 0u64..1_000), 1..10)
+    ) {
+        let tasks = owners();
+        let mut greater = series.clone();
+        for (at, who, more) in extra {
+            let at = at % greater.len();
+            if let Some(used) = &mut greater[at].0[who] {
+                *used = (used.0 + more, used.1 + (more << 20), used.2 + (more << 10));
+            }
+        }
+        let (mut less_used, mut more_used) = (Estimator::new(bare()), Estimator::new(bare()));
+        for (at, (one, other)) in series.iter().zip(&greater).enumerate() {
+            let more = step(&mut less_used, at as u64, Some(&view(&tasks, &one.0, one.1)), &tasks);
+            let less = step(&mut more_used, at as u64, Some(&view(&tasks, &other.0, other.1)), &tasks);
+            prop_assert!(more.contains(&less), "{more} with less use, {less} with more");
+        }
+    }
+
+    #[test]
+    fn data_that_goes_missing_never_raises_what_is_lent(
+        used in prop::collection::vec((0u64..900, 0u64..3 * GIB, 0u64..10 << 20), 3),
+        missing in prop::collection::vec(prop::collection::vec(any::<bool>(), 3), 1..20),
+        lost in 0usize..20
+    ) {
+        let tasks = owners();
+        let mut estimator = Estimator::new(bare());
+        let mut at = 0;
+        let mut lent = Quantities::ZERO;
+        let all: Vec<Use> = used.iter().copied().map(Some).collect();
+        while at < 10 {
+            lent = step(&mut estimator, at, Some(&view(&tasks, &all, 0)), &tasks);
+            at += 1;
+        }
+        for (index, gone) in missing.iter().enumerate() {
+            let uses: Vec<Use> =
+                used.iter().zip(gone).map(|(used, gone)| (!gone).then_some(*used)).collect();
+            // The host still counts what the unreadable containers use.
+            let (mut hidden_milli, mut hidden_bytes) = (0, 0);
+            for (used, _) in used.iter().zip(gone).filter(|(_, gone)| **gone) {
+                hidden_milli += used.0;
+                hidden_bytes += used.1;
+            }
+            let mut view = view(&tasks, &uses, hidden_milli);
+            let available = view.machine.mem_available_bytes.unwrap();
+            view.machine.mem_available_bytes = Some(available - hidden_bytes);
+            let data = (index != lost).then_some(&view);
+            let now = step(&mut estimator, at, data, &tasks);
+            prop_assert!(lent.contains(&now), "{lent} before, {now} now");
+            if data.is_none() {
+                prop_assert!(now.is_zero());
+            }
+            at += 1;
+        }
+    }
+}
+
+#[test]
+fn a_spike_is_remembered_for_the_window_and_then_forgotten() {
+    let tasks = vec![owners().remove(0)];
+    let mut estimator = Estimator::new(bare());
+    let mut lent = Vec::new();
+    for at in 0..60 {
+        let used = if at == 10 { 1_200 } else { 100 };
+        let view = view(&tasks, &[Some((used, 0, 0))], 0);
+        lent.push(step(&mut estimator, at, Some(&view), &tasks).cpu_milli());
+    }
+    // 1,500 - 100 x 1.25 - 200 of reserve; then 1,500 - 1,200 x 1.1 leaves less than the reserve.
+    assert_eq!(lent[9], 1_175);
+    assert!(lent[10..31].iter().all(|lent| *lent == 0), "{lent:?}");
+    assert_eq!(lent[32], 1_175);
+}
+
+#[test]
+fn what_revocable_tasks_own_is_not_lent_on() {
+    let mut tasks = owners();
+    tasks.truncate(1);
+    let mixed = Resources {
+        regular: Quantities::cpus_mem(0, 8 * GIB),
+        revocable: Quantities::cpus_mem(500, 0),
+    };
+    tasks.push(task("batch", mixed));
+    let mut estimator = Estimator::new(bare());
+    let mut lent = Quantities::ZERO;
+    for at in 0..10 {
+        let uses = [Some((100, GIB, 0)), Some((400, 0, 0))];
+        lent = step(&mut estimator, at, Some(&view(&tasks, &uses, 0)), &tasks);
+    }
+    assert!(
+        lent.mem_bytes() > 0 && lent.mem_bytes() <= 3 * GIB,
+        "{lent}"
+    );
+}
+
+#[test]
+fn a_kind_that_is_not_to_be_lent_is_not() {
+    let mut config = bare();
+    config.mem.lend = false;
+    let tasks = owners();
+    let mut estimator = Estimator::new(config);
+    let mut lent = Quantities::ZERO;
+    for at in 0..10 {
+        let uses = [Some((100, GIB, 0)); 3];
+        lent = step(&mut estimator, at, Some(&view(&tasks, &uses, 0)), &tasks);
+    }
+    assert_eq!(lent.mem_bytes(), 0);
+    assert!(lent.cpu_milli() > 0 && lent.get(ResourceKind::DiskBandwidth) > 0);
+}

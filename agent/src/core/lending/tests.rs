@@ -1,1 +1,578 @@
-//! Tests.
+//! Scenarios on a small machine, and a fuzz of what no sampler should ever give.
+
+use ebb_types::{CorrectionAction, Quantities, Signal, Timestamp};
+use proptest::prelude::*;
+
+use super::super::usage::{ContainerSample, HostCounters, Sample, SampleVerdict};
+use super::world::{GIB, World, container};
+use super::{Config, Lending};
+
+/// A service that owns the machine and uses a fifth of it, for long enough to be known.
+fn settled() -> World {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    world.seconds(60);
+    world
+}
+
+/// The same with a batch task on half of a CPU lent.
+fn busy() -> World {
+    let mut world = settled();
+    world.lend("batch", 1_000, 1_000);
+    world.seconds(10);
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+    world
+}
+
+#[test]
+fn slack_is_lent_once_a_task_has_shown_itself_and_not_before() {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    for _ in 0..290 {
+        assert!(world.step().usage.lent.is_zero());
+    }
+    let lent = world.seconds(31).usage.lent.cpu_milli();
+    // 2,000 less 400 with a quarter more, less a reserve of 100.
+    assert_eq!(lent, 1_400);
+}
+
+#[test]
+fn what_nobody_is_allocated_is_not_lent() {
+    let mut world = World::new();
+    assert!(world.seconds(60).usage.lent.is_zero());
+    world.own("service", 500, 0);
+    assert_eq!(world.seconds(60).usage.lent.cpu_milli(), 400);
+}
+
+#[test]
+fn growth_is_told_in_few_steps_and_never_faster_than_a_tenth_of_the_machine_a_second() {
+    let world = settled();
+    assert!(world.told.len() <= 8, "{:?}", world.told);
+    for pair in world.told.windows(2) {
+        let (grown, passed_ms) = (
+            pair[1].1.cpu_milli() - pair[0].1.cpu_milli(),
+            pair[1].0 - pair[0].0,
+        );
+        assert!(grown <= passed_ms * 200 / 1000 + 200, "{pair:?}");
+    }
+}
+
+#[test]
+fn a_rise_is_pushed_back_within_two_samples_and_shrinks_what_is_offered() {
+    let mut world = busy();
+    world.sim("service").wants_milli = 1_900;
+    let first = world.step();
+    let second = world.step();
+    let corrections = [first.usage.corrections, second.usage.corrections].concat();
+    assert!(!corrections.is_empty(), "nothing after 200 ms");
+    let correction = &corrections[0];
+    assert_eq!(correction.container_id, container("batch"));
+    assert_eq!(correction.signal, Signal::MachineCpu);
+    assert_eq!(
+        correction.on_behalf_of.as_ref().map(|id| id.as_str()),
+        Some("service")
+    );
+    assert!(correction.value > correction.threshold);
+    assert!(second.offerable.is_zero());
+    world.seconds(1);
+    assert!(
+        world.sim("batch").used_milli() <= 50,
+        "{:?}",
+        world.actions()
+    );
+    assert_eq!(world.sim("service").used_milli(), 1_900);
+}
+
+#[test]
+fn a_small_rise_is_answered_by_a_cap_that_leaves_the_rest() {
+    let mut world = busy();
+    world.sim("service").wants_milli = 1_100;
+    world.seconds(2);
+    let used = world.sim("batch").used_milli();
+    assert!((600..=800).contains(&used), "{used}: {:?}", world.actions());
+    assert!(
+        world
+            .corrections
+            .iter()
+            .all(|c| matches!(c.action, CorrectionAction::Throttle { .. }))
+    );
+}
+
+#[test]
+fn when_it_is_calm_everything_is_given_back_in_steps_and_lent_again_after_the_cool_down() {
+    let mut world = busy();
+    world.sim("service").wants_milli = 1_900;
+    world.seconds(3);
+    world.sim("service").wants_milli = 400;
+    let tightened_at = world.corrections.last().map(|c| c.at.as_ms()).unwrap();
+    let fell_ms = world.now_ms;
+    world.seconds(20);
+    assert_eq!(
+        world.sim("batch").used_milli(),
+        1_000,
+        "{:?}",
+        world.actions()
+    );
+    let eased: Vec<_> = world
+        .corrections
+        .iter()
+        .filter(|c| c.at.as_ms() > tightened_at)
+        .collect();
+    assert!(eased.len() >= 3, "in steps: {eased:?}");
+    assert!(eased[0].at.as_ms() >= fell_ms + 4_500, "{eased:?}");
+    let last = eased.last().unwrap();
+    assert_eq!(last.action, CorrectionAction::Release);
+    for (at, lent) in world.told.iter().filter(|(at, _)| *at > fell_ms) {
+        assert!(
+            lent.cpu_milli() <= 1_000 || *at >= last.at.as_ms() + 10_000,
+            "{at}: {lent}"
+        );
+    }
+    world.seconds(320);
+    assert!(
+        world.told.last().unwrap().1.cpu_milli() >= 1_400,
+        "{:?}",
+        world.told
+    );
+}
+
+#[test]
+fn an_oscillating_load_makes_no_more_than_one_pair_of_answers_a_window() {
+    for period_s in [1, 2, 5, 8, 12] {
+        let mut world = busy();
+        for half in 0..240 / period_s {
+            world.sim("service").wants_milli = if half % 2 == 0 { 1_800 } else { 400 };
+            world.seconds(period_s);
+        }
+        let mut tightenings = Vec::new();
+        let mut eased = true;
+        let mut cap = u64::MAX;
+        for correction in &world.corrections {
+            let next = match correction.action {
+                CorrectionAction::Throttle { cpu_milli } => cpu_milli,
+                CorrectionAction::Freeze | CorrectionAction::Evict => 0,
+                CorrectionAction::Release => u64::MAX,
+            };
+            if next < cap && eased {
+                tightenings.push(correction.at.as_ms());
+                eased = false;
+            } else if next > cap {
+                eased = true;
+            }
+            cap = next;
+        }
+        for pair in tightenings.windows(2) {
+            assert!(
+                pair[1] - pair[0] >= 5_000,
+                "period {period_s}: {tightenings:?}"
+            );
+        }
+        assert!(
+            tightenings.len() <= 12,
+            "period {period_s}: {tightenings:?}"
+        );
+    }
+}
+
+#[test]
+fn what_stays_frozen_is_ended_so_that_it_can_run_elsewhere() {
+    let mut world = busy();
+    world.sim("service").wants_milli = 2_000;
+    let rose_ms = world.now_ms;
+    world.seconds(29);
+    assert!(world.sims.contains_key("batch"), "{:?}", world.actions());
+    world.seconds(4);
+    let (at, action, task) = world.actions().pop().unwrap();
+    assert_eq!((action, task.as_str()), ("evict", "batch"));
+    assert!(at - rose_ms >= 30_000);
+    let evicted = world.corrections.last().unwrap();
+    assert!(evicted.duration_ms >= 30_000);
+}
+
+#[test]
+fn a_gap_lends_no_more_than_is_in_use_and_starts_slowly_again() {
+    let mut world = busy();
+    assert!(world.step().offerable.cpu_milli() > 0);
+    world.run_for(1_500);
+    let outcome = world.step();
+    assert_eq!(outcome.verdict, SampleVerdict::Gap);
+    assert!(outcome.offerable.is_zero());
+    assert_eq!(outcome.usage.lent.cpu_milli(), 1_000);
+    for _ in 0..50 {
+        assert!(world.step().offerable.is_zero());
+    }
+    assert!(world.seconds(30).offerable.cpu_milli() > 0);
+    assert!(world.corrections.is_empty());
+    assert_eq!(world.lending.counters().usage.gaps, 1);
+}
+
+#[test]
+fn without_samples_the_driver_s_tick_takes_the_offer_back() {
+    let mut world = settled();
+    world.run_for(900);
+    assert!(world.tick().offerable.cpu_milli() > 0);
+    world.run_for(200);
+    let outcome = world.tick();
+    assert_eq!(outcome.oversubscribed, Some(Quantities::ZERO));
+    assert_eq!(world.lending.counters().blind, 2); // the baseline and this
+}
+
+#[test]
+fn a_clock_that_stands_still_is_forgiven_twice_and_then_nothing_is_lent() {
+    let mut world = settled();
+    world.clock_runs = false;
+    for _ in 0..2 {
+        let outcome = world.step();
+        assert_eq!(outcome.verdict, SampleVerdict::Duplicate);
+        assert!(outcome.offerable.cpu_milli() > 0);
+    }
+    assert_eq!(world.step().oversubscribed, Some(Quantities::ZERO));
+}
+
+#[test]
+fn counters_that_start_again_are_a_new_baseline_and_no_use_of_ten_to_the_nineteen() {
+    let mut world = settled();
+    world.sim("service").counters.cpu_ns = Some(0);
+    let outcome = world.step();
+    assert_eq!(outcome.usage.tasks[0].used.cpu_milli, None);
+    assert!(outcome.offerable.is_zero());
+    assert_eq!(world.step().usage.tasks[0].used.cpu_milli, Some(400));
+    assert_eq!(world.lending.counters().usage.resets, 1);
+}
+
+#[test]
+fn cpu_time_that_cannot_be_is_not_believed() {
+    let mut world = settled();
+    world.sim("service").counters.cpu_ns = Some(u64::MAX / 2);
+    let outcome = world.step();
+    assert_eq!(outcome.usage.tasks[0].used.cpu_milli, None);
+    assert_eq!(world.lending.counters().usage.implausible, 1);
+}
+
+#[test]
+fn the_slack_of_a_task_that_cannot_be_read_is_not_lent_and_that_of_others_is() {
+    let mut world = World::new();
+    world.own("read", 1_000, 100);
+    world.own("unread", 1_000, 100);
+    world.seconds(60);
+    let both = world.step().usage.lent.cpu_milli();
+    world.sim("unread").readable = false;
+    let one = world.step();
+    assert_eq!(one.usage.tasks[1].used.cpu_milli, None);
+    let one = one.usage.lent.cpu_milli();
+    assert!(one > 0 && one <= both - 800, "{one} of {both}");
+}
+
+#[test]
+fn a_newcomer_counts_what_it_is_allocated() {
+    let mut world = World::new();
+    world.own("known", 1_000, 100);
+    world.seconds(60);
+    let before = world.step().usage.lent.cpu_milli();
+    world.own("new", 1_000, 0);
+    let after = world.seconds(5).usage.lent.cpu_milli();
+    assert_eq!(
+        after, before,
+        "its slack is not lent, and the machine still has room"
+    );
+    assert!(world.seconds(60).usage.lent.cpu_milli() > before + 800);
+}
+
+#[test]
+fn work_outside_of_ebb_lowers_what_is_lent() {
+    let mut world = settled();
+    let before = world.step().usage.lent.cpu_milli();
+    world.unmanaged_milli = 800;
+    let after = world.seconds(2).usage.lent.cpu_milli();
+    assert!(after <= before - 800, "{after} of {before}");
+}
+
+#[test]
+fn tasks_that_start_and_end_are_not_taken_for_work_outside_of_ebb() {
+    for probes in [true, false] {
+        let mut world = settled();
+        world.probes = probes;
+        let before = world.step().usage.lent.cpu_milli();
+        for i in 0..20 {
+            let name = format!("batch-{i}");
+            world.lend(&name, 500, 500);
+            world.seconds(5);
+            world.end(&name);
+        }
+        let after = world.seconds(10).usage.lent.cpu_milli();
+        let tolerated = if probes { 0 } else { 100 };
+        assert!(
+            after + tolerated >= before,
+            "{after} of {before}, probes: {probes}"
+        );
+    }
+}
+
+#[test]
+fn an_agent_with_a_part_of_the_machine_keeps_to_it_and_ignores_work_in_the_rest() {
+    let mut world = World::with(Config::default(), Quantities::cpus_mem(1_000, 4 * GIB));
+    world.unmanaged_milli = 700; // another agent's tasks
+    world.own("service", 1_000, 200);
+    assert_eq!(world.seconds(60).usage.lent.cpu_milli(), 700);
+    world.unmanaged_milli = 0;
+    world.lend("batch", 700, 700);
+    world.seconds(5);
+    assert!(world.corrections.is_empty());
+    world.sim("service").wants_milli = 900;
+    world.seconds(1);
+    assert!(
+        world.sim("batch").used_milli() <= 140,
+        "{:?}",
+        world.actions()
+    );
+}
+
+#[test]
+fn latency_against_the_task_s_own_baseline_is_blamed_on_revocable_work_that_preempts_it() {
+    let mut world = busy();
+    let service = world.sim("service");
+    (service.wait_ns, service.preempted_by_revocable_per_s) = (2_000_000, 30);
+    world.step();
+    world.step();
+    let correction = world
+        .corrections
+        .first()
+        .expect("a correction after 200 ms");
+    assert_eq!(correction.signal, Signal::RunQueueLatency);
+    assert_eq!(
+        correction.on_behalf_of.as_ref().map(|id| id.as_str()),
+        Some("service")
+    );
+    // Its normal mean is 20 us, so the floor is the bound.
+    assert_eq!(
+        (correction.value, correction.threshold),
+        (2_000_000, 300_000)
+    );
+    let service = world.sim("service");
+    (service.wait_ns, service.preempted_by_revocable_per_s) = (20_000, 0);
+    world.seconds(30);
+    assert_eq!(
+        world.sim("batch").used_milli(),
+        1_000,
+        "{:?}",
+        world.actions()
+    );
+}
+
+#[test]
+fn latency_that_stays_when_revocable_work_is_held_back_is_learnt_as_the_task_s_own() {
+    let mut world = busy();
+    let service = world.sim("service");
+    (service.wait_ns, service.preempted_by_revocable_per_s) = (1_500_000, 20);
+    world.seconds(120);
+    assert_eq!(
+        world.sim("batch").used_milli(),
+        1_000,
+        "{:?}",
+        world.actions()
+    );
+    let at = world.corrections.last().unwrap().at.as_ms();
+    assert!(
+        at + 60_000 < world.now_ms,
+        "still correcting: {:?}",
+        world.actions()
+    );
+}
+
+#[test]
+fn a_task_that_its_own_quota_holds_back_blames_nobody() {
+    let mut world = busy();
+    let service = world.sim("service");
+    service.view.cpu_limit_milli = Some(500);
+    service.throttled_permille = 300;
+    (service.wait_ns, service.preempted_by_revocable_per_s) = (20_000_000, 400);
+    world.seconds(60);
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+}
+
+#[test]
+fn latency_without_preemption_on_a_machine_with_room_blames_nobody() {
+    let mut world = busy();
+    world.sim("service").wait_ns = 5_000_000;
+    world.seconds(30);
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+}
+
+#[test]
+fn a_task_below_a_quarter_of_a_cpu_has_no_say_on_latency() {
+    let mut world = World::new();
+    world.own("small", 2_000, 100);
+    world.lend("batch", 1_000, 1_000);
+    world.seconds(10);
+    let small = world.sim("small");
+    (small.wait_ns, small.preempted_by_revocable_per_s) = (120_000, 100);
+    world.seconds(10);
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+}
+
+#[test]
+fn memory_that_runs_out_is_made_free_by_ending_the_largest_and_no_more_than_needed() {
+    let mut world = settled();
+    for (name, mib) in [("a", 100), ("b", 900), ("c", 300), ("d", 200)] {
+        world.lend(name, 100, 50);
+        world.sim(name).mem_bytes = mib << 20;
+    }
+    world.seconds(3);
+    world.mem_available_bytes = 100 << 20;
+    world.seconds(10);
+    let actions: Vec<_> = world
+        .actions()
+        .into_iter()
+        .map(|(_, what, who)| (what, who))
+        .collect();
+    assert_eq!(actions, [("evict", "b".to_owned())]);
+    let correction = &world.corrections[0];
+    assert_eq!(correction.signal, Signal::MachineMemory);
+    assert!(correction.value < correction.threshold);
+}
+
+#[test]
+fn the_largest_users_are_held_back_and_the_others_left_alone() {
+    let mut world = World::new();
+    world.own("service", 2_000, 200);
+    world.seconds(60);
+    for (name, milli) in [("large", 700), ("middle", 300), ("small", 100)] {
+        world.lend(name, milli, milli);
+    }
+    world.seconds(5);
+    world.sim("service").wants_milli = 1_300;
+    world.seconds(2);
+    let corrected: std::collections::BTreeSet<_> =
+        world.actions().into_iter().map(|(_, _, who)| who).collect();
+    assert_eq!(corrected.into_iter().collect::<Vec<_>>(), ["large"]);
+}
+
+#[test]
+fn orders_about_unknown_containers_are_harmless() {
+    let mut world = busy();
+    for name in ["never", "batch-of-yesterday"] {
+        world.lending.on_container_ended(&container(name));
+    }
+    world.seconds(1);
+    world.end("batch");
+    world.lend("batch", 1_000, 1_000);
+    world.sim("service").wants_milli = 1_900;
+    world.seconds(2);
+    assert!(world.sim("batch").used_milli() <= 50);
+}
+
+#[test]
+fn an_hour_of_coming_and_going_keeps_the_promises() {
+    // The promises are asserted after every sample by the world itself.
+    let mut world = World::new();
+    world.own("base", 800, 200);
+    for i in 0..3_600u64 {
+        let roll = i.wrapping_mul(6_364_136_223_846_793_005).rotate_left(31) >> 33;
+        match i % 37 {
+            0 => world.own(&format!("own-{}", i / 37 % 3), 300, roll % 300),
+            7 => world.end(&format!("own-{}", i / 37 % 3)),
+            11 => world.lend(&format!("lent-{}", i / 37 % 4), 200, 200),
+            23 => world.end(&format!("lent-{}", i / 37 % 4)),
+            31 => world.sim("base").wants_milli = roll % 800,
+            _ => {}
+        }
+        world.seconds(1);
+    }
+    assert!(world.told.iter().any(|(_, lent)| lent.cpu_milli() > 0));
+    assert!(world.lending.counters().usage.samples == 36_000);
+}
+
+/// Any reading at all.
+fn any_counter() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![
+        Just(None),
+        (0u64..2_000_000_000).prop_map(Some),
+        any::<u64>().prop_map(Some)
+    ]
+}
+
+prop_compose! {
+    fn any_container()(
+        cpu_ns in any_counter(), wait in any_counter(), count in any_counter(),
+        by_revocable in any_counter(), by_other in any_counter(), throttled in any_counter(),
+        mem in any_counter(), disk in any_counter(), ebpf in any::<bool>(),
+        histogram in prop::option::of(prop::array::uniform(any::<u64>())),
+    ) -> ContainerSample {
+        ContainerSample {
+            cpu_ns,
+            cpu_source: if ebpf { ebb_types::MeasureSource::Ebpf } else { ebb_types::MeasureSource::Files },
+            run_queue_wait_ns: wait,
+            run_queue_count: count,
+            run_queue_histogram: histogram,
+            preempted_by_revocable: by_revocable,
+            preempted_by_other: by_other,
+            throttled_ns: throttled,
+            mem_bytes: mem,
+            disk_bytes: disk,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_sample()(
+        step_ms in prop_oneof![8 => 50u64..200, 1 => Just(0u64), 1 => 900u64..5_000],
+        backwards in prop::bool::weighted(0.05), full in any::<bool>(),
+        busy in any_counter(), unmanaged in any_counter(), cpus in prop::option::of(0u32..5_000),
+        available in any_counter(), total in any_counter(),
+        containers in prop::collection::vec(any_container(), 4),
+    ) -> (u64, bool, Sample) {
+        let host = HostCounters {
+            cpu_busy_ns: busy,
+            unmanaged_cpu_ns: unmanaged,
+            cpus,
+            mem_available_bytes: available,
+            mem_total_bytes: total,
+        };
+        let containers = ["a", "b", "c", "d"].into_iter().map(container).zip(containers).collect();
+        (step_ms, backwards, Sample { taken_ns: 0, full, host, containers })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn whatever_a_sampler_says_no_promise_is_broken(
+        samples in prop::collection::vec(any_sample(), 1..120)
+    ) {
+        let mut world = World::new();
+        world.own("a", 500, 0);
+        world.own("b", 1_500, 0);
+        world.lend("c", 300, 0);
+        world.lend("d", 400, 0);
+        let views = world.views();
+        let mut config = Config::default();
+        config.estimator.cpus.warm_blocks = 2;
+        config.estimator.hold_ms = 200;
+        let total = world.total;
+        let mut lending = Lending::new(config, total);
+        let (mut now_ms, mut taken_ns) = (1_000_000u64, 1_000_000_000u64);
+        let mut lent_before = Quantities::ZERO;
+        for (step_ms, backwards, mut sample) in samples {
+            now_ms += step_ms;
+            taken_ns = if backwards { taken_ns - 1 } else { taken_ns + step_ms * 1_000_000 };
+            sample.taken_ns = taken_ns;
+            let outcome = lending.on_sample(Timestamp::from_ms(now_ms), &sample, &views);
+            let lent = outcome.usage.lent;
+            prop_assert!(lent.cpu_milli() >= 700);
+            prop_assert!(outcome.offerable.is_zero() || total.contains(&lent), "{}", lent);
+            prop_assert!(outcome.offerable.cpu_milli() + 700 <= 2_000);
+            prop_assert_eq!(outcome.oversubscribed.unwrap_or(lent_before), lent);
+            if outcome.verdict != SampleVerdict::Valid {
+                prop_assert!(outcome.usage.corrections.is_empty());
+                prop_assert!(lent_before.contains(&lent) || lent_before.is_zero());
+            }
+            let mut named = std::collections::BTreeSet::new();
+            for correction in &outcome.usage.corrections {
+                prop_assert!(["c", "d"].contains(&correction.container_id.as_str()));
+                prop_assert!(named.insert(correction.container_id.clone()));
+            }
+            lent_before = lent;
+        }
+    }
+}

@@ -6,9 +6,7 @@ use super::super::estimator::permille_of;
 use super::super::lending::TaskView;
 use super::super::usage::UsageView;
 use super::facts::{Facts, latest};
-use super::{
-    CAP_STEP_MILLI, Cause, Config, Controller, Corrections, Grip, Hold, correction, plan,
-};
+use super::{CAP_STEP_MILLI, Cause, Config, Controller, Corrections, Grip, Hold, correction, plan};
 
 /// A step gives back this part of what is free.
 const EASE_DIVISOR: u64 = 2;
@@ -26,12 +24,7 @@ pub(super) struct Room {
 
 impl Room {
     /// What is free beside the most that owners asked for of late; nothing where it is not known.
-    pub(super) fn of(
-        facts: &Facts<'_>,
-        reserve_milli: u64,
-        owners_peak_milli: u64,
-        config: &Config,
-    ) -> Self {
+    pub(super) fn of(facts: &Facts<'_>, owners_peak_milli: u64, config: &Config) -> Self {
         let margin = permille_of(facts.capacity_milli, config.ease_margin_permille);
         let managed_milli = owners_peak_milli
             .saturating_add(facts.unknown_milli)
@@ -40,7 +33,7 @@ impl Room {
             busy_milli: managed_milli.saturating_add(facts.unmanaged_milli.unwrap_or(u64::MAX)),
             level_milli: facts
                 .capacity_milli
-                .saturating_sub(reserve_milli)
+                .saturating_sub(facts.reserve_milli)
                 .saturating_sub(margin),
         };
         let agent = Self {

@@ -2,6 +2,7 @@
 
 use ebb_types::{Quantities, ResourceKind, Timestamp};
 
+use super::super::estimator::permille_of;
 use super::super::lending::TaskView;
 use super::super::usage::{ContainerUse, UsageView};
 use super::Grip;
@@ -19,7 +20,7 @@ const RISING_MIN_MILLI: u64 = 100;
 pub(super) struct Owner<'a> {
     pub(super) task: &'a TaskView,
     pub(super) used: &'a ContainerUse,
-    /// CPU that it uses or is kept waiting for, in thousandths of a core.
+    /// CPU that it uses, and on a full machine is kept waiting for, in thousandths of a core.
     pub(super) demand_milli: u64,
     /// By how much its use rose within the last second, in thousandths of a core.
     pub(super) risen_milli: u64,
@@ -47,6 +48,10 @@ pub(super) struct Victim {
 pub(super) struct Facts<'a> {
     /// CPUs of the machine.
     pub(super) capacity_milli: u64,
+    /// CPU that is kept for the system.
+    pub(super) reserve_milli: u64,
+    /// Whether nothing but the reserve is free.
+    pub(super) full: bool,
     /// CPUs that the agent has.
     pub(super) total_milli: u64,
     /// CPU of work outside of Ebb; `None` where it was not measured.
@@ -67,27 +72,28 @@ impl<'a> Facts<'a> {
         usage: &'a UsageView,
         tasks: &'a [TaskView],
         total: &Quantities,
+        cpu_reserve_permille: u64,
         grip: impl Fn(&ebb_types::ContainerId) -> Option<Grip> + 'b,
     ) -> Self {
+        let capacity_milli = usage.machine.capacity_milli.unwrap_or(total.cpu_milli());
         let mut facts = Self {
-            capacity_milli: usage.machine.capacity_milli.unwrap_or(total.cpu_milli()),
+            capacity_milli,
             total_milli: total.cpu_milli(),
-            unmanaged_milli: None,
+            reserve_milli: permille_of(capacity_milli, cpu_reserve_permille),
+            full: false,
+            unmanaged_milli: usage.machine.slow_unmanaged_milli,
             revocable_fast_milli: 0,
             owners: Vec::new(),
             victims: Vec::new(),
             unknown_milli: 0,
         };
-        let mut managed_milli = 0u64;
         for (index, task) in tasks.iter().enumerate() {
             let used = usage.containers.get(&task.container_id);
             let fast = used.and_then(|used| used.fast.cpu_milli);
             let slow = used.and_then(|used| used.slow.cpu_milli);
-            managed_milli = managed_milli.saturating_add(slow.or(fast).unwrap_or(0));
             if task.allocated.is_revocable() {
-                facts.revocable_fast_milli = facts
-                    .revocable_fast_milli
-                    .saturating_add(fast.unwrap_or(0));
+                facts.revocable_fast_milli =
+                    facts.revocable_fast_milli.saturating_add(fast.unwrap_or(0));
                 let held = grip(&task.container_id);
                 facts.victims.extend(victim(index, task, fast, slow, held));
             } else if let (Some(used), Some(fast)) = (used, fast) {
@@ -97,10 +103,14 @@ impl<'a> Facts<'a> {
                 facts.unknown_milli = facts.unknown_milli.saturating_add(allocated);
             }
         }
-        facts.unmanaged_milli = usage
-            .machine
-            .slow_busy_milli
-            .map(|busy| busy.saturating_sub(managed_milli));
+        let using = facts.owners.iter().map(|owner| owner.demand_milli);
+        let busy_milli = using
+            .fold(facts.revocable_fast_milli, u64::saturating_add)
+            .saturating_add(facts.unmanaged_milli.unwrap_or(0));
+        facts.full = busy_milli.saturating_add(facts.reserve_milli) >= facts.capacity_milli;
+        if facts.full {
+            facts.owners.iter_mut().for_each(count_waiting);
+        }
         facts
     }
 
@@ -129,7 +139,6 @@ fn owner<'a>(
     fast_milli: u64,
     slow_milli: Option<u64>,
 ) -> Owner<'a> {
-    let allocated = task.allocated.regular.get(ResourceKind::Cpus);
     let recent = slow_milli.unwrap_or(fast_milli);
     let throttled = used.fast.throttled_permille;
     let maybe_bound = task.cpu_limit_milli.is_some_and(|limit| {
@@ -137,17 +146,25 @@ fn owner<'a>(
         throttled.is_none() && most * 1000 >= u128::from(limit) * SELF_BOUND_PERMILLE
     });
     let self_bound = maybe_bound || throttled.max(used.slow.throttled_permille) > Some(0);
-    // Threads that wait although the task is below what it is allocated would run if they could.
-    let missing = allocated.saturating_sub(fast_milli);
-    let waiting = used.fast.waiting_milli.unwrap_or(0).min(missing);
     Owner {
         task,
         used,
-        demand_milli: fast_milli.saturating_add(if self_bound { 0 } else { waiting }),
+        demand_milli: fast_milli,
         risen_milli: fast_milli.saturating_sub(recent),
         self_bound,
         rising: fast_milli >= RISING_MIN_MILLI
             && u128::from(fast_milli) * 1000 >= u128::from(recent) * u128::from(RISING_PERMILLE),
+    }
+}
+
+/// On a full machine, threads that wait although their task is below what it is allocated would run
+/// if they could. With room on the machine they wait for something else.
+fn count_waiting(owner: &mut Owner<'_>) {
+    let allocated = owner.task.allocated.regular.get(ResourceKind::Cpus);
+    let missing = allocated.saturating_sub(owner.demand_milli);
+    if !owner.self_bound {
+        let waiting = owner.used.fast.waiting_milli.unwrap_or(0).min(missing);
+        owner.demand_milli = owner.demand_milli.saturating_add(waiting);
     }
 }
 
@@ -164,9 +181,10 @@ fn victim(
     let use_milli = slow_milli.or(fast_milli).unwrap_or(allocated);
     let (claim_milli, committed_milli) = match held {
         None => (use_milli, use_milli),
-        Some(Grip::Capped(cap_milli)) => {
-            (use_milli.max(fast_milli.unwrap_or(0)).min(cap_milli), cap_milli)
-        }
+        Some(Grip::Capped(cap_milli)) => (
+            use_milli.max(fast_milli.unwrap_or(0)).min(cap_milli),
+            cap_milli,
+        ),
         Some(Grip::Frozen(_)) => (0, 0),
         Some(Grip::Evicting(_)) => return None,
     };

@@ -124,7 +124,10 @@ mod tests {
     }
 
     fn count(plan: &[(usize, Level)]) -> (u32, u32) {
-        let frozen = plan.iter().filter(|(_, level)| *level == Level::Freeze).count();
+        let frozen = plan
+            .iter()
+            .filter(|(_, level)| *level == Level::Freeze)
+            .count();
         (frozen as u32, (plan.len() - frozen) as u32)
     }
 

@@ -46,23 +46,15 @@ impl Finding {
 pub(super) fn find(
     config: &Config,
     facts: &Facts<'_>,
-    reserve_milli: u64,
     baselines: &BTreeMap<ContainerId, Baseline>,
 ) -> Vec<Finding> {
     if facts.victims.is_empty() {
         return Vec::new();
     }
-    let mut findings: Vec<_> = machine_cpu(config, facts, reserve_milli)
-        .into_iter()
-        .collect();
+    let mut findings: Vec<_> = machine_cpu(config, facts).into_iter().collect();
     if facts.revocable_fast_milli < config.quiet_cpu_milli {
         return findings;
     }
-    let busy = facts
-        .owners_milli()
-        .saturating_add(facts.unmanaged_milli.unwrap_or(0))
-        .saturating_add(facts.revocable_fast_milli);
-    let full = busy.saturating_add(reserve_milli) >= facts.capacity_milli;
     for owner in &facts.owners {
         if owner.demand_milli < config.vote_cpu_milli && !owner.rising {
             continue;
@@ -72,7 +64,7 @@ pub(super) fn find(
             .copied()
             .unwrap_or_default();
         let half = facts.claims_milli().div_ceil(2);
-        findings.extend(latency(config, owner, &baseline, full, half));
+        findings.extend(latency(config, owner, &baseline, facts.full, half));
         findings.extend(preempted(config, owner, half));
     }
     findings
@@ -80,11 +72,11 @@ pub(super) fn find(
 
 /// What owners ask for does not fit beside what revocable containers use: not on the machine with
 /// its reserve, or not into what the agent has of it.
-fn machine_cpu(config: &Config, facts: &Facts<'_>, reserve_milli: u64) -> Option<Finding> {
+fn machine_cpu(config: &Config, facts: &Facts<'_>) -> Option<Finding> {
     let managed = facts.owners_milli().saturating_add(facts.claims_milli());
     let machine = (
         managed.saturating_add(facts.unmanaged_milli?),
-        facts.capacity_milli.saturating_sub(reserve_milli),
+        facts.capacity_milli.saturating_sub(facts.reserve_milli),
     );
     let agent = (managed, facts.total_milli);
     let missing_of = |(busy, level): (u64, u64)| busy.saturating_sub(level);
@@ -128,8 +120,7 @@ fn latency(
     }
     let by_revocable = fast.preempted_by_revocable_per_s.unwrap_or(0);
     let by_any = by_revocable.saturating_add(fast.preempted_by_other_per_s.unwrap_or(0));
-    let preempting =
-        by_revocable > 0 && by_revocable >= permille_of(by_any, BLAMED_PERMILLE);
+    let preempting = by_revocable > 0 && by_revocable >= permille_of(by_any, BLAMED_PERMILLE);
     if !preempting && !full {
         return None;
     }
@@ -143,7 +134,9 @@ fn latency(
         bound(baseline.mean_ns(), config.wait_mean_floor_ns),
     );
     let p99 = (
-        fast.wait_p99_ns.filter(|_| enough_for_p99(fast)).unwrap_or(0),
+        fast.wait_p99_ns
+            .filter(|_| enough_for_p99(fast))
+            .unwrap_or(0),
         bound(baseline.p99_ns(), config.wait_p99_floor_ns),
     );
     let ratio = |(value, bound): (u64, u64)| u128::from(value) * 1000 / u128::from(bound);

@@ -23,6 +23,10 @@ pub struct Meter {
     full_limits: Limits,
     last_taken_ns: Option<u64>,
     busy: Track<u64>,
+    unmanaged: Track<u64>,
+    /// All CPU time that containers were ever seen to use, those that have ended included.
+    managed_ns: u64,
+    managed: Track<u64>,
     containers: BTreeMap<ContainerId, Tracks>,
     counters: Counters,
 }
@@ -56,6 +60,9 @@ impl Meter {
             full_limits: limits(config.full_max_gap_ms.max(config.max_gap_ms)),
             last_taken_ns: None,
             busy: Track::default(),
+            unmanaged: Track::default(),
+            managed_ns: 0,
+            managed: Track::default(),
             containers: BTreeMap::new(),
             counters: Counters::default(),
         }
@@ -85,8 +92,10 @@ impl Meter {
             self.clear();
         }
         self.last_taken_ns = Some(sample.taken_ns);
-        let machine = self.push_host(sample.taken_ns, &sample.host);
-        let containers = self.push_containers(sample, machine.capacity_milli);
+        let capacity_milli = sample.host.cpus.map(|cpus| u64::from(cpus) * 1000);
+        let capacity_milli = capacity_milli.filter(|milli| *milli > 0);
+        let containers = self.push_containers(sample, capacity_milli);
+        let machine = self.push_host(sample.taken_ns, &sample.host, capacity_milli);
         if verdict == SampleVerdict::Valid {
             UsageView {
                 verdict,
@@ -121,22 +130,37 @@ impl Meter {
 
     fn clear(&mut self) {
         self.busy.clear();
+        self.unmanaged.clear();
+        self.managed.clear();
         for tracks in self.containers.values_mut() {
             tracks.clear();
         }
     }
 
-    fn push_host(&mut self, taken_ns: u64, host: &HostCounters) -> MachineUse {
+    fn push_host(
+        &mut self,
+        taken_ns: u64,
+        host: &HostCounters,
+        capacity_milli: Option<u64>,
+    ) -> MachineUse {
         let limits = self.limits;
-        let reset = self.busy.push(taken_ns, host.cpu_busy_ns, limits);
-        self.counters.resets += u64::from(reset);
+        let managed_ns = self.managed_ns;
+        for (track, reading) in [
+            (&mut self.busy, host.cpu_busy_ns),
+            (&mut self.unmanaged, host.unmanaged_cpu_ns),
+            (&mut self.managed, Some(managed_ns)),
+        ] {
+            self.counters.resets += u64::from(track.push(taken_ns, reading, limits));
+        }
+        let second = |track: &Track<u64>| track.slow(taken_ns, limits).map(|d| d.permille());
+        let rest = second(&self.busy)
+            .zip(second(&self.managed))
+            .map(|(busy, managed)| busy.saturating_sub(managed));
         MachineUse {
             fast_busy_milli: self.busy.fast(taken_ns).map(|d| d.permille()),
-            slow_busy_milli: self.busy.slow(taken_ns, limits).map(|d| d.permille()),
-            capacity_milli: host
-                .cpus
-                .filter(|cpus| *cpus > 0)
-                .map(|cpus| u64::from(cpus) * 1000),
+            slow_busy_milli: second(&self.busy),
+            slow_unmanaged_milli: second(&self.unmanaged).or(rest),
+            capacity_milli,
             mem_available_bytes: host.mem_available_bytes,
             mem_total_bytes: host.mem_total_bytes,
         }
@@ -154,6 +178,7 @@ impl Meter {
         // A container that is no longer sampled would be a gap by now anyway.
         self.containers
             .retain(|_, tracks| taken_ns.saturating_sub(tracks.seen_ns) <= limits.max_gap_ns);
+        let mut managed_ns = self.managed_ns;
         let mut view = BTreeMap::new();
         for (id, reading) in &sample.containers {
             if !self.containers.contains_key(id) && self.containers.len() >= MAX_CONTAINERS {
@@ -167,16 +192,21 @@ impl Meter {
             tracks.push(taken_ns, reading, limits, full, counters);
             let most_milli = capacity_milli.map(|milli| milli.saturating_mul(IMPLAUSIBLE_FACTOR));
             let (fast, slow) = tracks.rates(taken_ns, limits, full_limits, most_milli, counters);
+            let used_ns = tracks.cpu.fast(taken_ns).map_or(0, |delta| delta.amount);
+            managed_ns = managed_ns.saturating_add(used_ns);
             view.insert(
                 id.clone(),
                 ContainerUse {
                     fast,
                     slow,
-                    mem_bytes: tracks.full_within(taken_ns, full_limits).and_then(|at| at.1),
+                    mem_bytes: tracks
+                        .full_within(taken_ns, full_limits)
+                        .and_then(|at| at.1),
                     cpu_source: reading.cpu_source,
                 },
             );
         }
+        self.managed_ns = managed_ns;
         view
     }
 }

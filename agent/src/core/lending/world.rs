@@ -1,0 +1,344 @@
+//! A small machine for the tests: owners get what they ask for, revocable containers what is left
+//! and what their caps allow, and every correction is obeyed at once.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{
+    ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities, Resources,
+    TaskId, Timestamp,
+};
+
+use super::super::usage::{
+    ContainerSample, HostCounters, RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
+};
+use super::{Config, Lending, LendingOutcome, TaskView};
+
+pub(super) const GIB: u64 = 1 << 30;
+
+/// One container of the small machine.
+#[derive(Clone, Debug)]
+pub(super) struct Sim {
+    pub(super) view: TaskView,
+    /// CPU that it asks for, in thousandths of a core.
+    pub(super) wants_milli: u64,
+    pub(super) mem_bytes: u64,
+    /// Mean wait of each of 1,000 wake-ups a second, in nanoseconds.
+    pub(super) wait_ns: u64,
+    pub(super) preempted_by_revocable_per_s: u64,
+    pub(super) throttled_permille: u64,
+    pub(super) counters: ContainerSample,
+    pub(super) readable: bool,
+    cap_milli: Option<u64>,
+    frozen: bool,
+    used_milli: u64,
+}
+
+impl Sim {
+    pub(super) fn used_milli(&self) -> u64 {
+        self.used_milli
+    }
+}
+
+/// The machine with its agent's lending.
+pub(super) struct World {
+    pub(super) lending: Lending,
+    pub(super) now_ms: u64,
+    pub(super) cpus: u32,
+    pub(super) total: Quantities,
+    pub(super) unmanaged_milli: u64,
+    pub(super) mem_available_bytes: u64,
+    pub(super) clock_runs: bool,
+    /// Whether work outside of Ebb is measured by itself.
+    pub(super) probes: bool,
+    pub(super) sims: BTreeMap<String, Sim>,
+    pub(super) corrections: Vec<Correction>,
+    /// Every value told to the master, with when.
+    pub(super) told: Vec<(u64, Quantities)>,
+    taken_ns: u64,
+    busy_ns: u64,
+    unmanaged_ns: u64,
+    samples: u64,
+}
+
+pub(super) fn container(name: &str) -> ContainerId {
+    ContainerId::new(name).unwrap()
+}
+
+impl World {
+    /// Two CPUs and 8 GiB, all of it the agent's.
+    pub(super) fn new() -> Self {
+        Self::with(Config::default(), Quantities::cpus_mem(2_000, 8 * GIB))
+    }
+
+    pub(super) fn with(config: Config, total: Quantities) -> Self {
+        Self {
+            lending: Lending::new(config, total),
+            now_ms: 1_000_000,
+            cpus: 2,
+            total,
+            unmanaged_milli: 0,
+            mem_available_bytes: 7 * GIB,
+            clock_runs: true,
+            sims: BTreeMap::new(),
+            corrections: Vec::new(),
+            told: Vec::new(),
+            taken_ns: 5_000_000_000,
+            busy_ns: 0,
+            unmanaged_ns: 0,
+            probes: true,
+            samples: 0,
+        }
+    }
+
+    fn add(&mut self, name: &str, allocated: Resources, wants_milli: u64) {
+        let view = TaskView {
+            container_id: container(name),
+            framework_id: FrameworkId::new("framework").unwrap(),
+            task_id: TaskId::new(name).unwrap(),
+            allocated,
+            cpu_limit_milli: None,
+            started_at: Timestamp::from_ms(self.now_ms),
+        };
+        let counters = ContainerSample {
+            cpu_ns: Some(0),
+            run_queue_wait_ns: Some(0),
+            run_queue_count: Some(0),
+            run_queue_histogram: Some([0; RUN_QUEUE_BUCKETS]),
+            preempted_by_revocable: Some(0),
+            preempted_by_other: Some(0),
+            throttled_ns: Some(0),
+            mem_bytes: Some(0),
+            disk_bytes: Some(0),
+            ..ContainerSample::absent(MeasureSource::Ebpf)
+        };
+        let sim = Sim {
+            view,
+            wants_milli,
+            mem_bytes: 100 << 20,
+            wait_ns: 20_000,
+            preempted_by_revocable_per_s: 0,
+            throttled_permille: 0,
+            counters,
+            readable: true,
+            cap_milli: None,
+            frozen: false,
+            used_milli: 0,
+        };
+        self.sims.insert(name.to_owned(), sim);
+    }
+
+    /// A task that owns `cpu_milli` and 1 GiB.
+    pub(super) fn own(&mut self, name: &str, cpu_milli: u64, wants_milli: u64) {
+        let allocated = Resources::regular(Quantities::cpus_mem(cpu_milli, GIB));
+        self.add(name, allocated, wants_milli);
+    }
+
+    /// A task that has `cpu_milli` on loan.
+    pub(super) fn lend(&mut self, name: &str, cpu_milli: u64, wants_milli: u64) {
+        let allocated = Resources::revocable(Quantities::cpus_mem(cpu_milli, 0));
+        self.add(name, allocated, wants_milli);
+    }
+
+    pub(super) fn sim(&mut self, name: &str) -> &mut Sim {
+        self.sims.get_mut(name).unwrap()
+    }
+
+    pub(super) fn end(&mut self, name: &str) {
+        self.sims.remove(name);
+        self.lending.on_container_ended(&container(name));
+    }
+
+    pub(super) fn views(&self) -> Vec<TaskView> {
+        self.sims.values().map(|sim| sim.view.clone()).collect()
+    }
+
+    pub(super) fn in_use_milli(&self) -> u64 {
+        self.sims
+            .values()
+            .map(|sim| sim.view.allocated.revocable.cpu_milli())
+            .sum()
+    }
+
+    /// Lets 100 ms pass and takes a sample.
+    pub(super) fn step(&mut self) -> LendingOutcome {
+        self.run_for(100);
+        let sample = self.sample();
+        self.feed(&sample)
+    }
+
+    /// The same for so many seconds; gives the last outcome.
+    pub(super) fn seconds(&mut self, seconds: u64) -> LendingOutcome {
+        let mut last = LendingOutcome::default();
+        for _ in 0..seconds * 10 {
+            last = self.step();
+        }
+        last
+    }
+
+    /// Lets time pass without a sample.
+    pub(super) fn run_for(&mut self, ms: u64) {
+        self.now_ms += ms;
+        if self.clock_runs {
+            self.taken_ns += ms * 1_000_000;
+        }
+        let mut free =
+            u64::from(self.cpus) * 1000 - self.unmanaged_milli.min(u64::from(self.cpus) * 1000);
+        let mut sims: Vec<_> = self.sims.values_mut().collect();
+        sims.sort_by_key(|sim| sim.view.allocated.is_revocable());
+        let mut busy = self.unmanaged_milli;
+        for sim in sims {
+            let cap = if sim.frozen {
+                0
+            } else {
+                sim.cap_milli.unwrap_or(u64::MAX)
+            };
+            sim.used_milli = sim.wants_milli.min(cap).min(free);
+            free -= sim.used_milli;
+            busy += sim.used_milli;
+            let ran = sim.used_milli * ms * 1_000;
+            let wakes = ms;
+            let counters = &mut sim.counters;
+            add(&mut counters.cpu_ns, ran);
+            add(&mut counters.run_queue_wait_ns, wakes * sim.wait_ns);
+            add(&mut counters.run_queue_count, wakes);
+            if let Some(histogram) = &mut counters.run_queue_histogram {
+                histogram[sim.wait_ns.max(1).ilog2() as usize] += wakes;
+            }
+            add(
+                &mut counters.preempted_by_revocable,
+                sim.preempted_by_revocable_per_s * ms / 1_000,
+            );
+            add(
+                &mut counters.throttled_ns,
+                sim.throttled_permille * ms * 1_000,
+            );
+            counters.mem_bytes = Some(sim.mem_bytes);
+        }
+        self.busy_ns += busy * ms * 1_000;
+        self.unmanaged_ns += self.unmanaged_milli * ms * 1_000;
+    }
+
+    pub(super) fn sample(&mut self) -> Sample {
+        self.samples += 1;
+        Sample {
+            taken_ns: self.taken_ns,
+            full: self.samples.is_multiple_of(10),
+            host: HostCounters {
+                cpu_busy_ns: Some(self.busy_ns),
+                unmanaged_cpu_ns: self.probes.then_some(self.unmanaged_ns),
+                cpus: Some(self.cpus),
+                mem_available_bytes: Some(self.mem_available_bytes),
+                mem_total_bytes: Some(8 * GIB),
+            },
+            containers: self
+                .sims
+                .values()
+                .map(|sim| {
+                    let counters = if sim.readable {
+                        sim.counters
+                    } else {
+                        ContainerSample::absent(MeasureSource::Ebpf)
+                    };
+                    (sim.view.container_id.clone(), counters)
+                })
+                .collect(),
+        }
+    }
+
+    /// Hands a sample in, checks what must always hold, and obeys.
+    pub(super) fn feed(&mut self, sample: &Sample) -> LendingOutcome {
+        let views = self.views();
+        let outcome = self
+            .lending
+            .on_sample(Timestamp::from_ms(self.now_ms), sample, &views);
+        self.follow(&outcome);
+        outcome
+    }
+
+    /// What a driver does without a sample.
+    pub(super) fn tick(&mut self) -> LendingOutcome {
+        let views = self.views();
+        let outcome = self
+            .lending
+            .on_tick(Timestamp::from_ms(self.now_ms), &views);
+        self.follow(&outcome);
+        outcome
+    }
+
+    fn follow(&mut self, outcome: &LendingOutcome) {
+        let lent = outcome.usage.lent;
+        assert!(
+            lent.cpu_milli() >= self.in_use_milli(),
+            "less lent than in use"
+        );
+        assert_eq!(
+            outcome.offerable.cpu_milli(),
+            lent.cpu_milli() - self.in_use_milli()
+        );
+        if outcome.verdict == SampleVerdict::Valid && outcome.offerable.cpu_milli() > 0 {
+            let slack = measured_slack_milli(outcome);
+            assert!(
+                lent.cpu_milli() <= slack,
+                "{lent} of {slack} at {}",
+                self.now_ms
+            );
+        }
+        if let Some(changed) = outcome.oversubscribed {
+            assert_eq!(changed, lent);
+            self.told.push((self.now_ms, changed));
+        }
+        let mut named = std::collections::BTreeSet::new();
+        for correction in &outcome.usage.corrections {
+            assert!(
+                named.insert(correction.container_id.clone()),
+                "corrected twice"
+            );
+            let sim = self
+                .sims
+                .get_mut(correction.task_id.as_str())
+                .expect("a task that runs");
+            assert!(sim.view.allocated.is_revocable(), "an owner was corrected");
+            match correction.action {
+                CorrectionAction::Throttle { cpu_milli } => {
+                    (sim.cap_milli, sim.frozen) = (Some(cpu_milli), false);
+                }
+                CorrectionAction::Freeze => sim.frozen = true,
+                CorrectionAction::Release => (sim.cap_milli, sim.frozen) = (None, false),
+                CorrectionAction::Evict => {
+                    self.mem_available_bytes += sim.mem_bytes;
+                    self.end(correction.task_id.as_str());
+                }
+            }
+        }
+        self.corrections
+            .extend(outcome.usage.corrections.iter().cloned());
+    }
+
+    pub(super) fn actions(&self) -> Vec<(u64, &'static str, String)> {
+        self.corrections
+            .iter()
+            .map(|c| (c.at.as_ms(), c.action.name(), c.task_id.to_string()))
+            .collect()
+    }
+}
+
+/// What owners are allocated and did not use over the last second, in thousandths of a core.
+fn measured_slack_milli(outcome: &LendingOutcome) -> u64 {
+    let owned = outcome
+        .usage
+        .tasks
+        .iter()
+        .filter(|task| !task.allocated.is_revocable());
+    owned
+        .filter_map(|task| {
+            let allocated = task.allocated.regular.cpu_milli();
+            Some(allocated.saturating_sub(task.used.cpu_milli?))
+        })
+        .sum()
+}
+
+fn add(counter: &mut Option<u64>, amount: u64) {
+    if let Some(value) = counter {
+        *value += amount;
+    }
+}
