@@ -61,7 +61,9 @@ fn start() -> AgentLedger {
     ];
     steps
         .iter()
-        .try_fold(AgentLedger::new(LIFE, ten, ten), |ledger, step| ledger.apply(step))
+        .try_fold(AgentLedger::new(LIFE, ten, ten), |ledger, step| {
+            ledger.apply(step)
+        })
         .expect("the start is possible")
 }
 
@@ -98,7 +100,10 @@ fn run<E: Exchange + 'static>(slot: &Slot<Modelled<E>>, steps: &[Step]) -> Vec<O
         .collect()
 }
 
-fn explore<E: Exchange + Send + Sync + 'static>(programs: Vec<Vec<Step>>, preemptions: Option<usize>) {
+fn explore<E: Exchange + Send + Sync + 'static>(
+    programs: Vec<Vec<Step>>,
+    preemptions: Option<usize>,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
     builder.check(move || {
@@ -126,7 +131,10 @@ fn check(last: &AgentLedger, outcomes: &[Vec<Outcome>]) {
     for outcome in outcomes.iter().flatten() {
         if let Outcome::Applied(transition, after) = outcome {
             let twice = applied.insert(after.version, (*transition, *after));
-            assert!(twice.is_none(), "an update was lost: {outcome:?} and {twice:?}");
+            assert!(
+                twice.is_none(),
+                "an update was lost: {outcome:?} and {twice:?}"
+            );
         }
     }
     let mut history = vec![start()];
@@ -169,7 +177,10 @@ fn every_pair_of_transitions_is_linearizable_beside_a_reader() {
     let kinds = one_of_each();
     let mut pairs = 0;
     for (index, first) in kinds.iter().enumerate() {
-        assert!(start().apply(first).is_ok(), "{first:?} is not possible at the start");
+        assert!(
+            start().apply(first).is_ok(),
+            "{first:?} is not possible at the start"
+        );
         for second in &kinds[index..] {
             let programs = vec![
                 vec![Step::Load, Step::Load],
@@ -184,7 +195,9 @@ fn every_pair_of_transitions_is_linearizable_beside_a_reader() {
 }
 
 fn dice(seed: &mut u64, sides: u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) % sides
 }
 
@@ -213,7 +226,11 @@ fn three_threads_of_random_transitions_are_linearizable() {
     for program in 0..PROGRAMS {
         let mut seed = program;
         let programs = (0..3)
-            .map(|_| (0..STEPS_PER_THREAD).map(|_| random_step(&mut seed)).collect())
+            .map(|_| {
+                (0..STEPS_PER_THREAD)
+                    .map(|_| random_step(&mut seed))
+                    .collect()
+            })
             .collect();
         explore::<Sound>(programs, PREEMPTIONS_OF_THREE);
     }

@@ -76,7 +76,10 @@ fn plan_and_commit(round: &mut Round<'_>, slot: &AgentSlot, proposals: &mut Vec<
             Ok(_) => {
                 round.charge(&choice);
                 let proposal = round.proposal(&choice, slot.agent_id(), ledger.incarnation);
-                debug_assert!(proposal.is_some(), "a claimant was chosen that does not exist");
+                debug_assert!(
+                    proposal.is_some(),
+                    "a claimant was chosen that does not exist"
+                );
                 proposals.extend(proposal);
             }
             Err(Refused::NotFree { .. } | Refused::Contended { .. }) => return true,
@@ -86,3 +89,6 @@ fn plan_and_commit(round: &mut Round<'_>, slot: &AgentSlot, proposals: &mut Vec<
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

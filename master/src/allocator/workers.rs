@@ -197,7 +197,10 @@ impl Allocator {
 
     /// As [`Allocator::wake`], by id; agents that the ledger does not have are passed over.
     pub fn wake_ids<'a>(&self, agents: impl IntoIterator<Item = &'a AgentId>) {
-        for slot in agents.into_iter().filter_map(|id| self.shared.ledger.get(id)) {
+        for slot in agents
+            .into_iter()
+            .filter_map(|id| self.shared.ledger.get(id))
+        {
             self.shared.enqueue(&slot);
         }
         self.unpark();

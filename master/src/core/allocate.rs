@@ -69,7 +69,11 @@ pub fn plan(snapshot: &RoleSnapshot, agents: &[AgentView], now: Timestamp) -> Ve
     let mut round = Round::new(&snapshot, now);
     let mut proposals = Vec::new();
     for agent in agents {
-        for choice in round.choose(&agent.agent_id, &agent.free).into_iter().flatten() {
+        for choice in round
+            .choose(&agent.agent_id, &agent.free)
+            .into_iter()
+            .flatten()
+        {
             round.charge(&choice);
             proposals.extend(round.proposal(&choice, &agent.agent_id, agent.incarnation));
         }
@@ -123,9 +127,8 @@ impl<'a> Round<'a> {
         let refusals = self.snapshot.refusals_of(agent_id);
         let now = self.now;
         let suits = |index: u32, member: &Member, whole: &Resources| {
-            refusals.is_none_or(|refusals| {
-                !refusals.withhold(index, member.refusals_from, whole, now)
-            })
+            refusals
+                .is_none_or(|refusals| !refusals.withhold(index, member.refusals_from, whole, now))
         };
         let [regular, revocable] = &mut self.classes;
         let borrower = lends
@@ -134,8 +137,9 @@ impl<'a> Round<'a> {
                     regular: if owns { Quantities::ZERO } else { free.regular },
                     revocable: free.revocable,
                 };
-                let chosen = revocable
-                    .neediest(|index, member| suits(index, member, &resources).then_some(resources));
+                let chosen = revocable.neediest(|index, member| {
+                    suits(index, member, &resources).then_some(resources)
+                });
                 chosen.map(|(member, resources)| Choice { member, resources })
             })
             .flatten();
@@ -146,7 +150,11 @@ impl<'a> Round<'a> {
                         Some(borrower) => borrower.member == index,
                         None => member.wants(Class::Revocable),
                     };
-                    let revocable = if takes_both { free.revocable } else { Quantities::ZERO };
+                    let revocable = if takes_both {
+                        free.revocable
+                    } else {
+                        Quantities::ZERO
+                    };
                     let whole = Resources {
                         regular: free.regular,
                         revocable,
@@ -215,11 +223,20 @@ impl<'a> ClassRound<'a> {
     fn neediest<T>(&mut self, test: impl Fn(u32, &Member) -> Option<T>) -> Option<(u32, T)> {
         let mut role = self.roles.after(None);
         while let Some(role_place) = role {
-            let members = members_of(&mut self.members, self.claimants, self.class, role_place.index())?;
+            let members = members_of(
+                &mut self.members,
+                self.claimants,
+                self.class,
+                role_place.index(),
+            )?;
             let mut member = members.after(None);
             while let Some(place) = member {
                 let index = place.index();
-                if let Some(found) = self.claimants.member(index).and_then(|member| test(index, member)) {
+                if let Some(found) = self
+                    .claimants
+                    .member(index)
+                    .and_then(|member| test(index, member))
+                {
                     return Some((index, found));
                 }
                 member = members.after(Some(&place));
@@ -240,7 +257,8 @@ impl<'a> ClassRound<'a> {
         };
         if let Some(place) = role.place(class) {
             let held = role.standing.held(class);
-            self.roles.charge(place, held, part, cluster, role.weight_milli);
+            self.roles
+                .charge(place, held, part, cluster, role.weight_milli);
         }
         let members = members_of(&mut self.members, claimants, class, member.role);
         if let (Some(members), Some(place)) = (members, member.place(class)) {
@@ -327,7 +345,14 @@ impl<'a, N: Ord> Queue<'a, N> {
         self.active.remove(&old);
         held.add(part);
         let allocations = old.allocations().saturating_add(1);
-        let new = Place::new(&held, allocations, cluster, weight_milli, *old.name(), index);
+        let new = Place::new(
+            &held,
+            allocations,
+            cluster,
+            weight_milli,
+            *old.name(),
+            index,
+        );
         self.active.insert(new);
         self.moved.insert(index, (new, held));
     }

@@ -54,7 +54,8 @@ impl LedgerStats {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if conflicts > 0 {
-            self.conflicts.fetch_add(u64::from(conflicts), Ordering::Relaxed);
+            self.conflicts
+                .fetch_add(u64::from(conflicts), Ordering::Relaxed);
         }
     }
 
@@ -188,7 +189,9 @@ impl Ledger {
     /// # Errors
     /// [`Imbalance`] holds the first ledger that does not add up.
     pub fn check(&self) -> Result<(), Imbalance> {
-        self.slots().values().try_for_each(|slot| slot.load().check())
+        self.slots()
+            .values()
+            .try_for_each(|slot| slot.load().check())
     }
 }
 

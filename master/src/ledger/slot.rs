@@ -77,13 +77,7 @@ impl Memory for Epoch {
             Err(refused) => return Ok(Err(refused)),
         };
         self.0
-            .compare_exchange(
-                current,
-                Owned::new(next),
-                EXCHANGE,
-                READ,
-                &guard,
-            )
+            .compare_exchange(current, Owned::new(next), EXCHANGE, READ, &guard)
             .map_err(|_| Conflict)?;
         // SAFETY: our exchange took `current` out of the only place from which it can be reached,
         // and exchanges that take out the same pointer cannot both succeed while a guard keeps it

@@ -68,44 +68,40 @@ pub const RETIRED: Incarnation = Incarnation(u64::MAX);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Less is free than is to be offered or restored.
-    #[error("{wanted} is to be taken, but only {free} is free; plan again with a fresh view")]
+    #[error("{missing} more is to be taken than is free; plan again with a fresh view")]
     NotFree {
-        /// What was to be taken.
-        wanted: Resources,
-        /// What is free.
-        free: Resources,
+        /// How much is missing.
+        missing: Resources,
     },
     /// Less is out in offers than is to come back.
-    #[error("{wanted} is to come back from offers, but only {offered} is offered; drop the message, it is a repetition")]
+    #[error(
+        "{missing} more is to come back from offers than is offered; drop the message, it is a repetition"
+    )]
     NotOffered {
-        /// What was to come back.
-        wanted: Resources,
-        /// What is offered.
-        offered: Resources,
+        /// How much is missing.
+        missing: Resources,
     },
     /// Less is allocated than is to be recovered.
-    #[error("{wanted} is to be recovered, but only {allocated} is allocated; drop the message, it is a repetition")]
+    #[error(
+        "{missing} more is to be recovered than is allocated; drop the message, it is a repetition"
+    )]
     NotAllocated {
-        /// What was to be recovered.
-        wanted: Resources,
-        /// What is allocated.
-        allocated: Resources,
+        /// How much is missing.
+        missing: Resources,
     },
     /// An accept uses more than its offers held.
-    #[error("{used} is to be used out of an offer of {offered}; use no more than was offered")]
+    #[error("{excess} more is to be used than was offered; use no more than the offers hold")]
     BeyondOffer {
-        /// What the offers held.
-        offered: Resources,
-        /// What is to be used.
-        used: Resources,
+        /// How much more.
+        excess: Resources,
     },
     /// The new total is smaller than what is offered and allocated.
-    #[error("the agent's total is to become {total}, but {in_use} is offered and in use; rescind its offers and end its tasks first")]
+    #[error(
+        "{excess} of what the agent loses is offered or in use; rescind its offers and end its tasks first"
+    )]
     InUse {
-        /// The new total.
-        total: Quantities,
-        /// What is offered and allocated.
-        in_use: Quantities,
+        /// What is offered and allocated beyond the new total.
+        excess: Quantities,
     },
     /// The ledger speaks of another life of the agent.
     #[error("the message speaks of incarnation {} of the agent, which is in incarnation {}; drop it", theirs.0, ours.0)]
@@ -130,16 +126,20 @@ pub enum Refused {
 }
 
 /// A ledger that does not add up: always a fault in Ebb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger does not add up: {ledger:?}")]
 pub struct Imbalance {
     /// The ledger.
-    pub ledger: AgentLedger,
+    pub ledger: Box<AgentLedger>,
 }
 
 impl AgentLedger {
     /// An agent with nothing offered and nothing in use.
-    pub const fn new(incarnation: Incarnation, total: Quantities, oversubscribed: Quantities) -> Self {
+    pub const fn new(
+        incarnation: Incarnation,
+        total: Quantities,
+        oversubscribed: Quantities,
+    ) -> Self {
         Self {
             incarnation,
             version: 0,
@@ -182,13 +182,15 @@ impl AgentLedger {
             Transition::Offer(wanted) => {
                 let free = self.free();
                 if !free.contains(&wanted) {
-                    return Err(Refused::NotFree { wanted, free });
+                    let missing = wanted.saturating_sub(&free);
+                    return Err(Refused::NotFree { missing });
                 }
                 next.offered = add(&self.offered, &wanted)?;
             }
             Transition::Accept { offered, used } => {
                 if !offered.contains(&used) {
-                    return Err(Refused::BeyondOffer { offered, used });
+                    let excess = used.saturating_sub(&offered);
+                    return Err(Refused::BeyondOffer { excess });
                 }
                 next.offered = self.without_offered(&offered)?;
                 next.allocated = add(&self.allocated, &used)?;
@@ -200,9 +202,8 @@ impl AgentLedger {
                 next.allocated =
                     self.allocated
                         .checked_sub(&back)
-                        .ok_or(Refused::NotAllocated {
-                            wanted: back,
-                            allocated: self.allocated,
+                        .ok_or_else(|| Refused::NotAllocated {
+                            missing: back.saturating_sub(&self.allocated),
                         })?;
             }
             Transition::Resize {
@@ -211,7 +212,8 @@ impl AgentLedger {
             } => {
                 let in_use = self.in_use().regular;
                 if !total.contains(&in_use) {
-                    return Err(Refused::InUse { total, in_use });
+                    let excess = in_use.saturating_sub(&total);
+                    return Err(Refused::InUse { excess });
                 }
                 next.total = total;
                 next.oversubscribed = oversubscribed;
@@ -221,7 +223,8 @@ impl AgentLedger {
                 // bounded.
                 let free = self.free();
                 if !free.regular.contains(&wanted.regular) {
-                    return Err(Refused::NotFree { wanted, free });
+                    let missing = wanted.saturating_sub(&free);
+                    return Err(Refused::NotFree { missing });
                 }
                 next.allocated = add(&self.allocated, &wanted)?;
             }
@@ -241,10 +244,11 @@ impl AgentLedger {
     }
 
     fn without_offered(&self, back: &Resources) -> Result<Resources, Refused> {
-        self.offered.checked_sub(back).ok_or(Refused::NotOffered {
-            wanted: *back,
-            offered: self.offered,
-        })
+        self.offered
+            .checked_sub(back)
+            .ok_or_else(|| Refused::NotOffered {
+                missing: back.saturating_sub(&self.offered),
+            })
     }
 
     /// Whether the ledger adds up.
@@ -262,7 +266,9 @@ impl AgentLedger {
         if holds {
             Ok(())
         } else {
-            Err(Imbalance { ledger: *self })
+            Err(Imbalance {
+                ledger: Box::new(*self),
+            })
         }
     }
 }

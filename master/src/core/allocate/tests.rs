@@ -53,7 +53,8 @@ impl Held {
         for class in Class::ALL {
             for kind in ResourceKind::ALL {
                 let sum = &mut next.sums[class as usize][kind as usize];
-                let Some(rest) = sum.checked_sub(u128::from(class.part(resources).get(kind))) else {
+                let Some(rest) = sum.checked_sub(u128::from(class.part(resources).get(kind)))
+                else {
                     return false;
                 };
                 *sum = rest;
@@ -122,8 +123,11 @@ impl Reference {
             held.keys().any(|(of, _)| of == role) || weights.get(role).is_some_and(|w| *w != 1000)
         });
         let frameworks = &self.frameworks;
-        self.refusals
-            .retain(|refused| frameworks.get(&refused.framework).is_some_and(|terms| terms.active));
+        self.refusals.retain(|refused| {
+            frameworks
+                .get(&refused.framework)
+                .is_some_and(|terms| terms.active)
+        });
         self.refusals.retain(|refused| {
             held.contains_key(&(refused.role.clone(), refused.framework.clone()))
         });
@@ -173,7 +177,13 @@ impl Reference {
         all
     }
 
-    fn withheld(&self, who: &(Role, FrameworkId), agent: &AgentId, what: &Resources, now: Timestamp) -> bool {
+    fn withheld(
+        &self,
+        who: &(Role, FrameworkId),
+        agent: &AgentId,
+        what: &Resources,
+        now: Timestamp,
+    ) -> bool {
         self.refusals.iter().any(|refused| {
             (&refused.role, &refused.framework) == (&who.0, &who.1)
                 && refused.agent == *agent
@@ -184,14 +194,20 @@ impl Reference {
 
     fn charge(&mut self, who: &(Role, FrameworkId), resources: &Resources) {
         self.held.entry(who.clone()).or_default().add(resources);
-        self.of_roles.entry(who.0.clone()).or_default().add(resources);
+        self.of_roles
+            .entry(who.0.clone())
+            .or_default()
+            .add(resources);
     }
 
     fn plan(&mut self, agents: &[AgentView], now: Timestamp) -> Vec<Proposal> {
         let mut proposals = Vec::new();
         for view in agents {
             let free = view.free;
-            let (owns, lends) = (is_allocatable(&free.regular), is_allocatable(&free.revocable));
+            let (owns, lends) = (
+                is_allocatable(&free.regular),
+                is_allocatable(&free.revocable),
+            );
             let mut shares: Vec<((Role, FrameworkId), Resources)> = Vec::new();
             let mut borrower = None;
             if lends {
@@ -259,21 +275,30 @@ fn apply(change: &Change, snapshot: &mut RoleSnapshot, reference: &mut Reference
             snapshot.set_agent(&agent(*number), *total, *lent);
             let old = reference.agents.insert(agent(*number), (*total, *lent));
             if old.is_some_and(|old| old.0 != *total) {
-                reference.refusals.retain(|refused| refused.agent != agent(*number));
+                reference
+                    .refusals
+                    .retain(|refused| refused.agent != agent(*number));
             }
         }
         Change::AgentGone(number) => {
             snapshot.remove_agent(&agent(*number));
             reference.agents.remove(&agent(*number));
-            reference.refusals.retain(|refused| refused.agent != agent(*number));
+            reference
+                .refusals
+                .retain(|refused| refused.agent != agent(*number));
         }
         Change::Framework(number, terms) => {
             snapshot.set_framework(&framework(*number), terms.clone());
             for role in &terms.roles {
-                reference.held.entry((role.clone(), framework(*number))).or_default();
+                reference
+                    .held
+                    .entry((role.clone(), framework(*number)))
+                    .or_default();
                 reference.of_roles.entry(role.clone()).or_default();
             }
-            reference.frameworks.insert(framework(*number), terms.clone());
+            reference
+                .frameworks
+                .insert(framework(*number), terms.clone());
         }
         Change::FrameworkGone(number) => {
             snapshot.remove_framework(&framework(*number));
@@ -293,7 +318,10 @@ fn apply(change: &Change, snapshot: &mut RoleSnapshot, reference: &mut Reference
         Change::Credit(who, of, resources) => {
             let key = (role(*of), framework(*who));
             let credited = snapshot.credit(&key.1, &key.0, resources).is_ok();
-            let held = reference.held.get_mut(&key).is_some_and(|held| held.take(resources));
+            let held = reference
+                .held
+                .get_mut(&key)
+                .is_some_and(|held| held.take(resources));
             assert_eq!(credited, held || resources.is_zero(), "{change:?}");
             if held {
                 assert!(reference.of_roles.get_mut(&key.0).unwrap().take(resources));
@@ -301,7 +329,13 @@ fn apply(change: &Change, snapshot: &mut RoleSnapshot, reference: &mut Reference
         }
         Change::Refuse(who, of, on, resources, expires) => {
             let expires = Timestamp::from_ms(*expires);
-            snapshot.refuse(&framework(*who), &role(*of), &agent(*on), resources, expires);
+            snapshot.refuse(
+                &framework(*who),
+                &role(*of),
+                &agent(*on),
+                resources,
+                expires,
+            );
             let known = reference.held.contains_key(&(role(*of), framework(*who)));
             if known && reference.agents.contains_key(&agent(*on)) {
                 reference.refusals.push(Refused {
@@ -315,9 +349,9 @@ fn apply(change: &Change, snapshot: &mut RoleSnapshot, reference: &mut Reference
         }
         Change::Revive(who, of) => {
             snapshot.void_refusals(&framework(*who), &role(*of));
-            reference
-                .refusals
-                .retain(|refused| refused.framework != framework(*who) || refused.role != role(*of));
+            reference.refusals.retain(|refused| {
+                refused.framework != framework(*who) || refused.role != role(*of)
+            });
         }
         Change::Expire(now) => {
             let now = Timestamp::from_ms(*now);
@@ -346,7 +380,11 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
     let roles = || prop::collection::btree_set((0..ROLES).prop_map(role), 0..=ROLES);
     (roles(), roles(), prop::bool::weighted(0.9), any::<bool>()).prop_map(
         |(roles, suppressed, active, revocable)| FrameworkTerms {
-            suppressed: if roles.len() > 1 { suppressed } else { BTreeSet::new() },
+            suppressed: if roles.len() > 1 {
+                suppressed
+            } else {
+                BTreeSet::new()
+            },
             roles,
             active,
             revocable,
@@ -356,10 +394,12 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
 
 fn change() -> impl Strategy<Value = Change> {
     let (who, of, on) = (0..FRAMEWORKS, 0..ROLES, 0..AGENTS);
-    let small = || (0..3u64, 0..3u64).prop_map(|(cpu, mem)| Resources {
-        regular: Quantities::cpus_mem(cpu * 1000, mem * 64 * MIB),
-        revocable: Quantities::cpus_mem(mem * 500, 0),
-    });
+    let small = || {
+        (0..3u64, 0..3u64).prop_map(|(cpu, mem)| Resources {
+            regular: Quantities::cpus_mem(cpu * 1000, mem * 64 * MIB),
+            revocable: Quantities::cpus_mem(mem * 500, 0),
+        })
+    };
     let all = Quantities::from_pairs(ResourceKind::ALL.map(|kind| (kind, 1 << 50)));
     let refused = prop_oneof![
         1 => resources(),
@@ -456,7 +496,10 @@ fn cluster(agents: usize, frameworks: &[(usize, bool)]) -> (RoleSnapshot, Vec<Ag
             AgentView {
                 agent_id: agent(number),
                 incarnation: Incarnation(1),
-                free: Resources { regular: total, revocable: lent },
+                free: Resources {
+                    regular: total,
+                    revocable: lent,
+                },
             }
         })
         .collect();
@@ -467,7 +510,10 @@ fn takers(proposals: &[Proposal]) -> Vec<(String, bool, bool)> {
     proposals
         .iter()
         .map(|p| {
-            let (owned, lent) = (p.resources.regular.is_zero(), p.resources.revocable.is_zero());
+            let (owned, lent) = (
+                p.resources.regular.is_zero(),
+                p.resources.revocable.is_zero(),
+            );
             (p.framework_id.to_string(), !owned, !lent)
         })
         .collect()
@@ -484,7 +530,10 @@ fn both_parts_of_an_agent_that_fall_to_one_framework_make_one_offer() {
 fn the_lent_part_goes_to_the_next_framework_that_may_have_it() {
     let (snapshot, views) = cluster(1, &[(0, false), (1, true)]);
     let proposals = plan(&snapshot, &views, Timestamp::from_ms(0));
-    let expected = [("framework-0".to_owned(), true, false), ("framework-1".to_owned(), false, true)];
+    let expected = [
+        ("framework-0".to_owned(), true, false),
+        ("framework-1".to_owned(), false, true),
+    ];
     assert_eq!(takers(&proposals), expected);
 }
 
@@ -524,8 +573,18 @@ fn reviving_voids_refusals_without_touching_them_and_they_leave_with_the_next() 
     let (mut snapshot, views) = cluster(1, &[(0, false)]);
     let at = Timestamp::from_ms;
     for round in 0..100 {
-        snapshot.refuse(&framework(0), &role(0), &agent(0), &views[0].free, at(1000 + round));
-        assert_eq!(takers(&plan(&snapshot, &views, at(0))).len(), 0, "round {round}");
+        snapshot.refuse(
+            &framework(0),
+            &role(0),
+            &agent(0),
+            &views[0].free,
+            at(1000 + round),
+        );
+        assert_eq!(
+            takers(&plan(&snapshot, &views, at(0))).len(),
+            0,
+            "round {round}"
+        );
         snapshot.void_refusals(&framework(0), &role(0));
         assert_eq!(plan(&snapshot, &views, at(0)).len(), 1, "round {round}");
         assert_eq!(snapshot.refusals(), 1, "void refusals pile up");
@@ -542,7 +601,10 @@ fn refusals_of_one_framework_on_one_agent_are_bounded() {
         let expires = Timestamp::from_ms(1000 + number);
         snapshot.refuse(&framework(0), &role(0), &agent(0), &refused, expires);
     }
-    assert_eq!(snapshot.refusals(), crate::core::snapshot::MAX_REFUSALS_PER_MEMBER);
+    assert_eq!(
+        snapshot.refusals(),
+        crate::core::snapshot::MAX_REFUSALS_PER_MEMBER
+    );
     assert_eq!(snapshot.crowded_out(), 92);
     assert_eq!(snapshot.next_expiry(), Some(Timestamp::from_ms(1092)));
     assert_eq!(snapshot.fault(), None);

@@ -101,7 +101,9 @@ impl Claimants {
     }
 
     pub(crate) fn roles(&self) -> impl Iterator<Item = &RoleEntry> {
-        self.role_index.values().filter_map(|index| self.role(*index))
+        self.role_index
+            .values()
+            .filter_map(|index| self.role(*index))
     }
 
     pub(crate) fn member(&self, index: u32) -> Option<&Member> {
@@ -334,17 +336,27 @@ impl Claimants {
                 };
                 for class in Class::ALL {
                     held[class as usize].add_sums(member.standing.held(class));
-                    let placed = member.place(class).is_some_and(|place| role.order(class).contains(place));
+                    let placed = member
+                        .place(class)
+                        .is_some_and(|place| role.order(class).contains(place));
                     if placed != member.wants(class) {
-                        return Some(format!("{} is misplaced in role {}", member.framework_id, role.role));
+                        return Some(format!(
+                            "{} is misplaced in role {}",
+                            member.framework_id, role.role
+                        ));
                     }
                 }
             }
             for class in Class::ALL {
                 if held[class as usize] != *role.standing.held(class) {
-                    return Some(format!("role {} does not hold the sum of its members", role.role));
+                    return Some(format!(
+                        "role {} does not hold the sum of its members",
+                        role.role
+                    ));
                 }
-                let placed = role.place(class).is_some_and(|place| self.order(class).contains(place));
+                let placed = role
+                    .place(class)
+                    .is_some_and(|place| self.order(class).contains(place));
                 if placed == role.order(class).is_empty() {
                     return Some(format!("role {} is misplaced among the roles", role.role));
                 }

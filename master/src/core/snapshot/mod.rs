@@ -19,11 +19,11 @@ use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 use imbl::OrdMap;
 
 use super::drf::{Class, Share, Standing, Sums};
-pub(crate) use claimants::{Claimants, Member};
 pub use claimants::DEFAULT_WEIGHT_MILLI;
+pub(crate) use claimants::{Claimants, Member};
 pub use refusals::MAX_REFUSALS_PER_MEMBER;
-pub(crate) use refusals::Refusals;
 use refusals::Refusal;
+pub(crate) use refusals::Refusals;
 
 /// What a framework wants of the allocator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,7 +119,11 @@ impl RoleSnapshot {
     /// resources: an offer that grows by more lent resources passes them anyway.
     pub fn set_agent(&mut self, agent_id: &AgentId, total: Quantities, oversubscribed: Quantities) {
         self.sequence += 1;
-        if self.agents.get(agent_id).is_some_and(|old| old.total != total) {
+        if self
+            .agents
+            .get(agent_id)
+            .is_some_and(|old| old.total != total)
+        {
             self.void_agent_refusals(agent_id);
         }
         let old = self.agents.get(agent_id).cloned().unwrap_or_default();
@@ -160,7 +164,11 @@ impl RoleSnapshot {
     /// Adds a framework or changes its terms. A framework that is not active has no refusals.
     pub fn set_framework(&mut self, framework_id: &FrameworkId, terms: FrameworkTerms) {
         self.sequence += 1;
-        let old = self.frameworks.get(framework_id).cloned().unwrap_or_default();
+        let old = self
+            .frameworks
+            .get(framework_id)
+            .cloned()
+            .unwrap_or_default();
         for role in terms.roles.union(&old.roles) {
             let index = self.claimants.intern(framework_id, role, self.stamp);
             if !terms.active {
@@ -275,7 +283,9 @@ impl RoleSnapshot {
         expires: Timestamp,
     ) {
         let member = self.claimants.member_index(framework_id, role);
-        let is_active = self.framework(framework_id).is_some_and(|terms| terms.active);
+        let is_active = self
+            .framework(framework_id)
+            .is_some_and(|terms| terms.active);
         let Some(member) = member.filter(|_| is_active) else {
             return;
         };

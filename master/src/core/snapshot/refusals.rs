@@ -71,7 +71,11 @@ impl Refusals {
         let says_all_of = |a: &Refusal, b: &Refusal| {
             a.member == b.member && a.expires >= b.expires && a.refused.contains(&b.refused)
         };
-        if self.0.iter().any(|old| says_all_of(old, &new) && !is_void(old)) {
+        if self
+            .0
+            .iter()
+            .any(|old| says_all_of(old, &new) && !is_void(old))
+        {
             return Addition::default();
         }
         let mut addition = Addition {

@@ -1,0 +1,373 @@
+//! The allocator beside a driver that is played by the test, on one thread and on many.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
+
+use super::{Allocator, Batch, MAX_QUEUED_AGENTS, StartError, pass, pass_all};
+use crate::core::allocate::Proposal;
+use crate::core::drf::{Class, Sums};
+use crate::core::snapshot::{FrameworkTerms, RoleSnapshot};
+use crate::ledger::{AgentLedger, Ledger, Transition};
+
+const LIFE: Incarnation = Incarnation(1);
+const NOW: Timestamp = Timestamp::from_ms(1000);
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for what must not come.
+const QUIET: Duration = Duration::from_millis(50);
+
+fn agent(number: usize) -> AgentId {
+    AgentId::new(format!("agent-{number:06}")).unwrap()
+}
+
+fn framework(number: usize) -> FrameworkId {
+    FrameworkId::new(format!("framework-{number}")).unwrap()
+}
+
+fn role() -> Role {
+    Role::new("role").unwrap()
+}
+
+fn total() -> Quantities {
+    Quantities::cpus_mem(4000, 8 << 30)
+}
+
+/// What a driver owns.
+struct Driver {
+    ledger: Arc<Ledger>,
+    snapshot: RoleSnapshot,
+}
+
+impl Driver {
+    fn new(agents: usize, frameworks: usize) -> Self {
+        let mut driver = Self {
+            ledger: Arc::new(Ledger::new()),
+            snapshot: RoleSnapshot::new(),
+        };
+        for number in 0..agents {
+            let first = AgentLedger::new(LIFE, total(), Quantities::ZERO);
+            driver.ledger.insert(agent(number), first);
+            driver
+                .snapshot
+                .set_agent(&agent(number), total(), Quantities::ZERO);
+        }
+        for number in 0..frameworks {
+            let terms = FrameworkTerms {
+                roles: BTreeSet::from([role()]),
+                active: true,
+                ..FrameworkTerms::default()
+            };
+            driver.snapshot.set_framework(&framework(number), terms);
+        }
+        driver
+    }
+
+    fn charge(&mut self, proposals: &[Proposal]) {
+        for proposal in proposals {
+            self.snapshot
+                .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
+        }
+    }
+
+    fn take_in(&mut self, batch: &Batch) {
+        self.charge(&batch.proposals);
+        self.snapshot.note_batch(batch.id);
+    }
+
+    fn decline(&mut self, proposal: &Proposal) {
+        let back = Transition::Decline(proposal.resources);
+        self.ledger
+            .apply(&proposal.agent_id, proposal.incarnation, &back)
+            .unwrap();
+        self.snapshot
+            .credit(&proposal.framework_id, &proposal.role, &proposal.resources)
+            .unwrap();
+    }
+
+    /// Starts workers whose batches come out of the channel.
+    fn start(&self, workers: u32) -> (Allocator, Receiver<Batch>) {
+        let (sender, receiver) = channel();
+        let sink = move |batch| sender.send(batch).map_err(|error| error.0);
+        let allocator = Allocator::start(workers, Arc::clone(&self.ledger), || NOW, sink).unwrap();
+        (allocator, receiver)
+    }
+}
+
+#[test]
+fn a_pass_offers_in_the_ledger_what_it_proposes_and_nothing_twice() {
+    let mut driver = Driver::new(10, 3);
+    let proposals = pass_all(&driver.ledger, &driver.snapshot, NOW);
+    assert_eq!(proposals.len(), 10);
+    for proposal in &proposals {
+        let slot = driver.ledger.get(&proposal.agent_id).unwrap();
+        assert_eq!(slot.load().offered, proposal.resources);
+    }
+    let mut counts = BTreeMap::new();
+    for proposal in &proposals {
+        *counts.entry(proposal.framework_id.clone()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [4, 3, 3]);
+    driver.charge(&proposals);
+    assert_eq!(pass_all(&driver.ledger, &driver.snapshot, NOW), []);
+    driver.decline(&proposals[7]);
+    let named = [
+        proposals[7].agent_id.clone(),
+        AgentId::new("unknown").unwrap(),
+    ];
+    let again = pass(&driver.ledger, &driver.snapshot, &named, NOW);
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].resources, proposals[7].resources);
+}
+
+#[test]
+fn the_same_cluster_gives_the_same_proposals() {
+    let (one, two) = (Driver::new(50, 7), Driver::new(50, 7));
+    let proposals = pass_all(&one.ledger, &one.snapshot, NOW);
+    assert_eq!(proposals, pass_all(&two.ledger, &two.snapshot, NOW));
+    assert_eq!(proposals.len(), 50);
+}
+
+#[test]
+fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
+    let mut driver = Driver::new(2, 2);
+    let (allocator, batches) = driver.start(1);
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_ids([&agent(0)]);
+    let first = batches.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(first.proposals[0].framework_id, framework(0));
+    allocator.wake_ids([&agent(1)]);
+    assert_eq!(
+        batches.recv_timeout(QUIET).unwrap_err(),
+        RecvTimeoutError::Timeout
+    );
+    driver.take_in(&first);
+    allocator.publish(driver.snapshot.publish());
+    let second = batches.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(second.proposals[0].framework_id, framework(1));
+}
+
+#[test]
+fn a_burst_of_wakes_gives_one_pass() {
+    let mut driver = Driver::new(2, 1);
+    let (allocator, batches) = driver.start(1);
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_ids([&agent(0)]);
+    let first = batches.recv_timeout(PATIENCE).unwrap();
+    let slot = driver.ledger.get(&agent(1)).unwrap();
+    for _ in 0..1000 {
+        allocator.wake([&slot]);
+    }
+    driver.take_in(&first);
+    allocator.publish(driver.snapshot.publish());
+    let second = batches.recv_timeout(PATIENCE).unwrap();
+    driver.take_in(&second);
+    let figures = allocator.figures();
+    assert_eq!(
+        (figures.passes, figures.agents, figures.coalesced),
+        (2, 2, 999)
+    );
+}
+
+#[test]
+fn when_too_many_agents_wait_all_are_looked_at() {
+    let agents = MAX_QUEUED_AGENTS + 1000;
+    let mut driver = Driver::new(agents, 3);
+    let (allocator, batches) = driver.start(1);
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_ids([&agent(0)]);
+    let mut batch = batches.recv_timeout(PATIENCE).unwrap();
+    // The worker waits for the publication: nobody takes from the queue.
+    allocator.wake(driver.ledger.slots().values());
+    assert_eq!(allocator.figures().overflows, 1000);
+    let mut offered = 0;
+    loop {
+        offered += batch.proposals.len();
+        driver.take_in(&batch);
+        allocator.publish(driver.snapshot.publish());
+        if offered == agents {
+            break;
+        }
+        batch = batches.recv_timeout(PATIENCE).unwrap();
+    }
+    assert!(
+        driver
+            .ledger
+            .slots()
+            .values()
+            .all(|slot| slot.load().free().is_zero())
+    );
+}
+
+#[test]
+fn what_the_driver_does_not_take_is_rescinded_and_offered_after_the_next_publication() {
+    let mut driver = Driver::new(3, 1);
+    let (sender, batches) = channel();
+    let (refused, told) = channel();
+    let is_full = Arc::new(AtomicBool::new(true));
+    let full = Arc::clone(&is_full);
+    let sink = move |batch: Batch| {
+        if full.load(Ordering::Acquire) {
+            refused.send(batch.proposals.len()).unwrap();
+            return Err(batch);
+        }
+        sender.send(batch).map_err(|error| error.0)
+    };
+    let allocator = Allocator::start(1, Arc::clone(&driver.ledger), || NOW, sink).unwrap();
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_ids([&agent(0), &agent(1), &agent(2)]);
+    let rejected = told.recv_timeout(PATIENCE).unwrap();
+    is_full.store(false, Ordering::Release);
+    assert_eq!(
+        batches.recv_timeout(QUIET).unwrap_err(),
+        RecvTimeoutError::Timeout
+    );
+    assert_eq!(allocator.figures().rejected, rejected as u64);
+    let mut offered = 0;
+    driver.snapshot.set_weight(&role(), 2000);
+    while offered < 3 {
+        allocator.publish(driver.snapshot.publish());
+        let batch = batches.recv_timeout(PATIENCE).unwrap();
+        offered += batch.proposals.len();
+        driver.take_in(&batch);
+    }
+    assert_eq!(driver.ledger.check(), Ok(()));
+    assert_eq!(offered, 3);
+}
+
+/// What frameworks do with their offers.
+#[derive(Default)]
+struct Frameworks {
+    dice: u64,
+    kept: VecDeque<Proposal>,
+    used: BTreeMap<(FrameworkId, AgentId), Resources>,
+}
+
+/// Most offers that are kept for later, and most holdings, so that there is always something free.
+const MOST_KEPT: usize = 50;
+
+impl Frameworks {
+    /// Takes a batch in: a third is declined and refused for a while, a third is used to the half,
+    /// a third is kept for later. The agents to wake.
+    fn play(&mut self, driver: &mut Driver, batch: Batch) -> Vec<AgentId> {
+        let mut woken = Vec::new();
+        driver.take_in(&batch);
+        for proposal in batch.proposals {
+            self.dice = self
+                .dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            woken.push(proposal.agent_id.clone());
+            match (self.dice >> 33) % 3 {
+                0 => {
+                    driver.decline(&proposal);
+                    let until = NOW.plus_ms(1);
+                    let (who, on) = (&proposal.framework_id, &proposal.agent_id);
+                    driver
+                        .snapshot
+                        .refuse(who, &proposal.role, on, &proposal.resources, until);
+                }
+                1 => self.use_half(driver, &proposal),
+                _ => self.kept.push_back(proposal),
+            }
+        }
+        while self.kept.len() > MOST_KEPT
+            && let Some(proposal) = self.kept.pop_front()
+        {
+            driver.decline(&proposal);
+            woken.push(proposal.agent_id);
+        }
+        while self.used.len() > MOST_KEPT
+            && let Some(((framework_id, id), held)) = self.used.pop_first()
+        {
+            driver
+                .ledger
+                .apply(&id, LIFE, &Transition::Recover(held))
+                .unwrap();
+            driver
+                .snapshot
+                .credit(&framework_id, &role(), &held)
+                .unwrap();
+            woken.push(id);
+        }
+        woken
+    }
+
+    fn use_half(&mut self, driver: &mut Driver, proposal: &Proposal) {
+        let all = proposal.resources;
+        let (cpu_milli, mem_bytes) = (all.regular.cpu_milli() / 2, all.regular.mem_bytes() / 2);
+        let used = Resources::regular(Quantities::cpus_mem(cpu_milli, mem_bytes));
+        let accept = Transition::Accept { offered: all, used };
+        driver
+            .ledger
+            .apply(&proposal.agent_id, LIFE, &accept)
+            .unwrap();
+        let rest = all.checked_sub(&used).unwrap();
+        driver
+            .snapshot
+            .credit(&proposal.framework_id, &proposal.role, &rest)
+            .unwrap();
+        let key = (proposal.framework_id.clone(), proposal.agent_id.clone());
+        let holding = self.used.entry(key).or_default();
+        *holding = holding.checked_add(&used).unwrap();
+    }
+}
+
+#[test]
+fn four_workers_and_a_busy_driver_end_with_books_that_agree() {
+    const AGENTS: usize = 300;
+    const PROPOSALS: usize = 20_000;
+    let mut driver = Driver::new(AGENTS, 10);
+    let (allocator, batches) = driver.start(4);
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_all();
+    let (mut seen, mut frameworks) = (0, Frameworks::default());
+    while seen < PROPOSALS {
+        let batch = batches.recv_timeout(PATIENCE).unwrap();
+        assert!(!batch.proposals.is_empty());
+        seen += batch.proposals.len();
+        let mut woken = frameworks.play(&mut driver, batch);
+        if driver.snapshot.refusals() > AGENTS {
+            woken.extend(driver.snapshot.expire(NOW.plus_ms(1)));
+        }
+        allocator.publish(driver.snapshot.publish());
+        allocator.wake_ids(&woken);
+    }
+    allocator.stop();
+    while let Ok(batch) = batches.try_recv() {
+        driver.take_in(&batch);
+    }
+    assert_eq!(driver.ledger.check(), Ok(()));
+    assert_eq!(driver.snapshot.publish().fault(), None);
+    let mut in_use = Sums::default();
+    for slot in driver.ledger.slots().values() {
+        in_use.add(&slot.load().in_use().regular);
+    }
+    let standing = driver.snapshot.role_standing(&role());
+    assert_eq!(standing.held(Class::Regular), &in_use);
+}
+
+#[test]
+fn a_number_of_threads_out_of_range_is_refused_with_the_range() {
+    for asked in [0, 65] {
+        let started = Allocator::start(asked, Arc::default(), || NOW, Err);
+        let Err(StartError::Number { .. }) = started else {
+            panic!("{asked} threads were started");
+        };
+    }
+}
+
+#[test]
+fn workers_that_wait_for_a_publication_end_when_they_are_stopped() {
+    let mut driver = Driver::new(1, 1);
+    let (allocator, batches) = driver.start(2);
+    allocator.publish(driver.snapshot.publish());
+    allocator.wake_all();
+    assert_eq!(batches.recv_timeout(PATIENCE).unwrap().proposals.len(), 1);
+    allocator.stop();
+    assert!(batches.recv().is_err(), "a worker still holds its sink");
+}
