@@ -59,7 +59,7 @@ impl Core {
                 self.adopt_task(agent_id, task, returns);
             }
         }
-        self.drop_missing(agent_id, &brought);
+        self.drop_missing(agent_id, &brought, returns);
     }
 
     /// Whether a framework is live; one that was never heard of (the registry was lost) is taken in
@@ -244,13 +244,38 @@ impl Core {
 
     /// Tasks in the books that the agent does not have: never started if the agent never spoke of
     /// them, gone otherwise.
-    fn drop_missing(&mut self, agent_id: &AgentId, brought: &BTreeSet<TaskKey>) {
+    fn drop_missing(&mut self, agent_id: &AgentId, brought: &BTreeSet<TaskKey>, returns: bool) {
+        if returns {
+            self.recall_stranded(agent_id);
+        }
         let Some(agent) = self.agents.get(agent_id) else {
             return;
         };
         let missing: Vec<TaskKey> = agent.tasks.difference(brought).cloned().collect();
         for (framework_id, task_id) in missing {
             self.drop_task(agent_id, &framework_id, &task_id);
+        }
+    }
+
+    /// Puts the tasks that are still taken to be on an unreachable agent back on it, now that it is
+    /// back without them. They hold nothing: they end in the same step.
+    fn recall_stranded(&mut self, agent_id: &AgentId) {
+        let Some(agent) = self.agents.get_mut(agent_id) else {
+            return;
+        };
+        for (framework_id, framework) in &mut self.frameworks {
+            let stranded: Vec<TaskId> = framework
+                .unreachable
+                .iter()
+                .filter(|(_, task)| task.agent_id == *agent_id)
+                .map(|(task_id, _)| task_id.clone())
+                .collect();
+            for task_id in stranded {
+                if let Some(task) = framework.unreachable.take(&task_id) {
+                    agent.tasks.insert((framework_id.clone(), task_id.clone()));
+                    framework.tasks.insert(task_id, task);
+                }
+            }
         }
     }
 

@@ -71,3 +71,38 @@ pub struct Restored {
     /// Weights of roles, in thousandths.
     pub weights: Vec<(Role, u64)>,
 }
+
+impl Restored {
+    /// What the registry holds after one more write.
+    pub fn apply(&mut self, write: RegistryWrite) {
+        match write {
+            RegistryWrite::PutFramework(record) => {
+                self.frameworks
+                    .retain(|other| other.info.id != record.info.id);
+                self.frameworks.push(record);
+            }
+            RegistryWrite::CompleteFramework { id, .. } => {
+                self.frameworks
+                    .retain(|other| other.info.id.as_ref() != Some(&id));
+                self.completed.push(id);
+            }
+            RegistryWrite::ForgetFramework(id) => {
+                self.frameworks
+                    .retain(|other| other.info.id.as_ref() != Some(&id));
+                self.completed.retain(|other| *other != id);
+            }
+            RegistryWrite::PutAgent(record) => {
+                self.agents.retain(|other| other.info.id != record.info.id);
+                self.agents.push(record);
+            }
+            RegistryWrite::RemoveAgent(id) => {
+                self.agents
+                    .retain(|other| other.info.id.as_ref() != Some(&id));
+            }
+            RegistryWrite::PutWeight { role, weight_milli } => {
+                self.weights.retain(|(other, _)| *other != role);
+                self.weights.push((role, weight_milli));
+            }
+        }
+    }
+}
