@@ -1,0 +1,43 @@
+//! The commands, one file each. Each gives the code to exit with.
+
+pub(crate) mod agents;
+pub(crate) mod completions;
+pub(crate) mod details;
+pub(crate) mod frameworks;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod offers;
+pub(crate) mod roles;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod tasks;
+pub(crate) mod teardown;
+pub(crate) mod text;
+pub(crate) mod top;
+pub(crate) mod weight;
+
+use crate::args::{Cli, Command};
+use crate::error::CliError;
+use crate::output::Out;
+
+/// Does what the command line asks for; gives the code to exit with.
+///
+/// # Errors
+/// [`CliError`] says what went wrong and what to do.
+pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
+    match cli.command {
+        Command::Run(args) => Box::pin(run::perform(*args, out)).await,
+        Command::Status(args) => status::perform(&args, out).await,
+        Command::Agents(args) => agents::perform(&args, out).await,
+        Command::Frameworks(args) => frameworks::perform(&args, out).await,
+        Command::Tasks(args) => tasks::perform(&args, out).await,
+        Command::Offers(args) => offers::perform(&args, out).await,
+        Command::Roles(args) => roles::perform(&args, out).await,
+        Command::Top(args) => top::perform(&args, out).await,
+        Command::Logs(args) => logs::perform(&args, out).await,
+        Command::Kill(args) => kill::perform(&args, out).await,
+        Command::Weight(args) => weight::perform(&args, out).await,
+        Command::Teardown(args) => teardown::perform(&args, out).await,
+        Command::Completions(args) => completions::perform(&args, out),
+    }
+}

@@ -1,0 +1,54 @@
+//! How tables write the things that several of them show.
+
+use ebb_types::{AgentStatus, ResourceKind, Resources, TaskState, Timestamp};
+
+use crate::output::quantity::{bytes, duration_ms, milli};
+use crate::output::table::{Cell, Style};
+
+/// An agent's status with its colour.
+pub(crate) fn agent_status(status: AgentStatus) -> Cell {
+    Cell::new(status.name()).styled(match status {
+        AgentStatus::Registered => Style::Good,
+        AgentStatus::Disconnected | AgentStatus::Recovered => Style::Warn,
+        AgentStatus::Unreachable => Style::Bad,
+    })
+}
+
+/// The colour of a task's state.
+pub(crate) const fn state_style(state: TaskState) -> Style {
+    match state {
+        TaskState::Running => Style::Good,
+        TaskState::Staging | TaskState::Starting | TaskState::Killing => Style::Warn,
+        TaskState::Finished => Style::Dim,
+        TaskState::Killed => Style::Plain,
+        _ => Style::Bad,
+    }
+}
+
+/// A task's state without the prefix that all of them share.
+pub(crate) fn state(state: TaskState) -> Cell {
+    let name = state.name();
+    let short = name.strip_prefix("TASK_").unwrap_or(name);
+    Cell::new(short.to_lowercase()).styled(state_style(state))
+}
+
+/// CPU of both parts.
+pub(crate) fn cpus(resources: &Resources) -> Cell {
+    Cell::right(milli(resources.total(ResourceKind::Cpus)))
+}
+
+/// Memory of both parts.
+pub(crate) fn mem(resources: &Resources) -> Cell {
+    Cell::right(bytes(resources.total(ResourceKind::Mem)))
+}
+
+/// How long ago something was.
+pub(crate) fn age(now: Timestamp, then: Timestamp) -> Cell {
+    Cell::right(duration_ms(now.ms_since(then)))
+}
+
+/// A list of names.
+pub(crate) fn list<T: ToString>(names: &[T]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.join(",")
+}

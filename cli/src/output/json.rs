@@ -1,0 +1,428 @@
+//! What `--json` prints: a shape of its own that stays, whatever the wire becomes.
+//!
+//! **Rules.** Lists are arrays of objects; one thing is one object; what goes on (`top`, `run`) is
+//! one object a line. Names end in their unit (`cpu_milli`: thousandths of a core, `mem_bytes`,
+//! `_ms` since 1970 for points in time). Every field is always there; what is not known or was not
+//! measured is `null`, never 0. Fields may be added, none is renamed or removed. Errors stand on
+//! stderr as `{"error": sentence, "exit_code": number}`.
+
+use ebb_types::{
+    AgentState, AgentUsage, AttributeValue, ClusterState, Correction, CorrectionAction, ExitStatus,
+    FrameworkState, Offer, Quantities, ResourceKind, Resources, RoleState, TaskRecord, TaskStatus,
+    TaskUsage,
+};
+use serde::Serialize;
+
+/// An amount of every kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct QuantitiesJson {
+    cpu_milli: u64,
+    mem_bytes: u64,
+    disk_bytes: u64,
+    disk_bandwidth_bytes_per_s: u64,
+}
+
+impl From<&Quantities> for QuantitiesJson {
+    fn from(quantities: &Quantities) -> Self {
+        Self {
+            cpu_milli: quantities.cpu_milli(),
+            mem_bytes: quantities.mem_bytes(),
+            disk_bytes: quantities.get(ResourceKind::Disk),
+            disk_bandwidth_bytes_per_s: quantities.get(ResourceKind::DiskBandwidth),
+        }
+    }
+}
+
+/// Resources, what is revocable apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ResourcesJson {
+    regular: QuantitiesJson,
+    revocable: QuantitiesJson,
+}
+
+impl From<&Resources> for ResourcesJson {
+    fn from(resources: &Resources) -> Self {
+        Self {
+            regular: (&resources.regular).into(),
+            revocable: (&resources.revocable).into(),
+        }
+    }
+}
+
+/// A name with a value: a number in thousandths is written as a decimal text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AttributeJson {
+    name: String,
+    value: String,
+}
+
+/// Writes the value of an attribute.
+pub(crate) fn attribute_value(value: &AttributeValue) -> String {
+    match value {
+        AttributeValue::Text(text) => text.clone(),
+        AttributeValue::ScalarMilli(amount) => {
+            let sign = if *amount < 0 { "-" } else { "" };
+            format!("{sign}{}", super::quantity::milli(amount.unsigned_abs()))
+        }
+    }
+}
+
+fn attributes(list: &[ebb_types::Attribute]) -> Vec<AttributeJson> {
+    list.iter()
+        .map(|attribute| AttributeJson {
+            name: attribute.name.clone(),
+            value: attribute_value(&attribute.value),
+        })
+        .collect()
+}
+
+/// What a task uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TaskUsageJson {
+    framework_id: String,
+    task_id: String,
+    container_id: String,
+    allocated: ResourcesJson,
+    cpu_milli: Option<u64>,
+    mem_bytes: Option<u64>,
+    disk_bytes_per_s: Option<u64>,
+    run_queue_wait_ns: Option<u64>,
+    run_queue_p99_ns: Option<u64>,
+    preempted_by_revocable_per_s: Option<u64>,
+    cpu_source: &'static str,
+    throttled_to_milli: Option<u64>,
+    frozen: bool,
+}
+
+impl From<&TaskUsage> for TaskUsageJson {
+    fn from(usage: &TaskUsage) -> Self {
+        Self {
+            framework_id: usage.framework_id.to_string(),
+            task_id: usage.task_id.to_string(),
+            container_id: usage.container_id.to_string(),
+            allocated: (&usage.allocated).into(),
+            cpu_milli: usage.used.cpu_milli,
+            mem_bytes: usage.used.mem_bytes,
+            disk_bytes_per_s: usage.used.disk_bytes_per_s,
+            run_queue_wait_ns: usage.used.run_queue_wait_ns,
+            run_queue_p99_ns: usage.used.run_queue_p99_ns,
+            preempted_by_revocable_per_s: usage.used.preempted_by_revocable_per_s,
+            cpu_source: usage.cpu_source.name(),
+            throttled_to_milli: usage.throttled_to_milli,
+            frozen: usage.frozen,
+        }
+    }
+}
+
+/// A decision of the QoS controller with its cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct CorrectionJson {
+    at_ms: u64,
+    framework_id: String,
+    task_id: String,
+    container_id: String,
+    action: &'static str,
+    throttle_to_milli: Option<u64>,
+    signal: &'static str,
+    on_behalf_of: Option<String>,
+    value: u64,
+    threshold: u64,
+    duration_ms: u64,
+}
+
+impl From<&Correction> for CorrectionJson {
+    fn from(correction: &Correction) -> Self {
+        Self {
+            at_ms: correction.at.as_ms(),
+            framework_id: correction.framework_id.to_string(),
+            task_id: correction.task_id.to_string(),
+            container_id: correction.container_id.to_string(),
+            action: correction.action.name(),
+            throttle_to_milli: match correction.action {
+                CorrectionAction::Throttle { cpu_milli } => Some(cpu_milli),
+                _ => None,
+            },
+            signal: correction.signal.name(),
+            on_behalf_of: correction.on_behalf_of.as_ref().map(ToString::to_string),
+            value: correction.value,
+            threshold: correction.threshold,
+            duration_ms: correction.duration_ms,
+        }
+    }
+}
+
+/// An agent's last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AgentUsageJson {
+    at_ms: u64,
+    machine_cpu_milli: Option<u64>,
+    machine_mem_bytes: Option<u64>,
+    lent: QuantitiesJson,
+    taken_back_cpu_milli: u64,
+    tasks: Vec<TaskUsageJson>,
+    corrections: Vec<CorrectionJson>,
+}
+
+impl From<&AgentUsage> for AgentUsageJson {
+    fn from(usage: &AgentUsage) -> Self {
+        Self {
+            at_ms: usage.at.as_ms(),
+            machine_cpu_milli: usage.machine_cpu_milli,
+            machine_mem_bytes: usage.machine_mem_bytes,
+            lent: (&usage.lent).into(),
+            taken_back_cpu_milli: usage.taken_back_cpu_milli,
+            tasks: usage.tasks.iter().map(Into::into).collect(),
+            corrections: usage.corrections.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AgentJson {
+    id: String,
+    hostname: String,
+    port: u16,
+    version: String,
+    status: &'static str,
+    registered_at_ms: u64,
+    attributes: Vec<AttributeJson>,
+    total: QuantitiesJson,
+    offered: ResourcesJson,
+    allocated: ResourcesJson,
+    oversubscribed: QuantitiesJson,
+    usage: Option<AgentUsageJson>,
+}
+
+impl From<&AgentState> for AgentJson {
+    fn from(agent: &AgentState) -> Self {
+        Self {
+            id: agent.id.to_string(),
+            hostname: agent.info.hostname.clone(),
+            port: agent.info.port,
+            version: agent.info.version.clone(),
+            status: agent.status.name(),
+            registered_at_ms: agent.registered_at.as_ms(),
+            attributes: attributes(&agent.info.attributes),
+            total: (&agent.info.total).into(),
+            offered: (&agent.offered).into(),
+            allocated: (&agent.allocated).into(),
+            oversubscribed: (&agent.oversubscribed).into(),
+            usage: agent.usage.as_ref().map(Into::into),
+        }
+    }
+}
+
+/// A framework.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FrameworkJson {
+    id: String,
+    name: String,
+    user: String,
+    roles: Vec<String>,
+    suppressed_roles: Vec<String>,
+    capabilities: Vec<&'static str>,
+    hostname: String,
+    principal: String,
+    webui_url: String,
+    connected: bool,
+    registered_at_ms: u64,
+    failover_timeout_ms: u64,
+    failover_deadline_ms: Option<u64>,
+    live_tasks: u64,
+    offered: ResourcesJson,
+    allocated: ResourcesJson,
+}
+
+impl From<&FrameworkState> for FrameworkJson {
+    fn from(framework: &FrameworkState) -> Self {
+        let info = &framework.info;
+        Self {
+            id: framework.id.to_string(),
+            name: info.name.clone(),
+            user: info.user.clone(),
+            roles: texts(&info.roles),
+            suppressed_roles: texts(&framework.suppressed_roles),
+            capabilities: info.capabilities.iter().map(|c| c.name()).collect(),
+            hostname: info.hostname.clone(),
+            principal: info.principal.clone(),
+            webui_url: info.webui_url.clone(),
+            connected: framework.connected,
+            registered_at_ms: framework.registered_at.as_ms(),
+            failover_timeout_ms: info.failover_timeout_ms,
+            failover_deadline_ms: framework.failover_deadline.map(|at| at.as_ms()),
+            live_tasks: framework.live_tasks,
+            offered: (&framework.offered).into(),
+            allocated: (&framework.allocated).into(),
+        }
+    }
+}
+
+fn texts<T: ToString>(list: &[T]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+/// One status of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TaskStatusJson {
+    at_ms: u64,
+    state: &'static str,
+    reason: Option<&'static str>,
+    message: String,
+    exit_code: Option<i32>,
+    exit_signal: Option<i32>,
+    limitation: Option<ResourcesJson>,
+}
+
+impl From<&TaskStatus> for TaskStatusJson {
+    fn from(status: &TaskStatus) -> Self {
+        let (exit_code, exit_signal) = match status.exit {
+            Some(ExitStatus::Code(code)) => (Some(code), None),
+            Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        Self {
+            at_ms: status.timestamp.as_ms(),
+            state: status.state.name(),
+            reason: status.reason.map(ebb_types::Reason::name),
+            message: status.message.clone(),
+            exit_code,
+            exit_signal,
+            limitation: status.limitation.as_ref().map(|l| (&l.resources).into()),
+        }
+    }
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TaskJson {
+    framework_id: String,
+    task_id: String,
+    name: String,
+    agent_id: String,
+    role: String,
+    state: &'static str,
+    terminal: bool,
+    resources: ResourcesJson,
+    executor_id: Option<String>,
+    container_id: Option<String>,
+    statuses: Vec<TaskStatusJson>,
+}
+
+impl From<&TaskRecord> for TaskJson {
+    fn from(task: &TaskRecord) -> Self {
+        Self {
+            framework_id: task.framework_id.to_string(),
+            task_id: task.task_id.to_string(),
+            name: task.name.clone(),
+            agent_id: task.agent_id.to_string(),
+            role: task.role.to_string(),
+            state: task.state.name(),
+            terminal: task.state.is_terminal(),
+            resources: (&task.resources).into(),
+            executor_id: task.executor_id.as_ref().map(ToString::to_string),
+            container_id: task.container_id.as_ref().map(ToString::to_string),
+            statuses: task.statuses.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct RoleJson {
+    role: String,
+    weight_milli: u64,
+    frameworks: Vec<String>,
+    offered: ResourcesJson,
+    allocated: ResourcesJson,
+}
+
+impl From<&RoleState> for RoleJson {
+    fn from(role: &RoleState) -> Self {
+        Self {
+            role: role.role.to_string(),
+            weight_milli: role.weight_milli,
+            frameworks: texts(&role.frameworks),
+            offered: (&role.offered).into(),
+            allocated: (&role.allocated).into(),
+        }
+    }
+}
+
+/// An outstanding offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OfferJson {
+    id: String,
+    framework_id: String,
+    agent_id: String,
+    hostname: String,
+    role: String,
+    resources: ResourcesJson,
+    attributes: Vec<AttributeJson>,
+    executor_ids: Vec<String>,
+    deadline_ms: Option<u64>,
+}
+
+impl From<&Offer> for OfferJson {
+    fn from(offer: &Offer) -> Self {
+        Self {
+            id: offer.id.to_string(),
+            framework_id: offer.framework_id.to_string(),
+            agent_id: offer.agent_id.to_string(),
+            hostname: offer.hostname.clone(),
+            role: offer.role.to_string(),
+            resources: (&offer.resources).into(),
+            attributes: attributes(&offer.attributes),
+            executor_ids: texts(&offer.executor_ids),
+            deadline_ms: offer.deadline.map(|at| at.as_ms()),
+        }
+    }
+}
+
+/// The master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct MasterJson {
+    id: String,
+    generation: u64,
+    hostname: String,
+    port: u16,
+    version: String,
+}
+
+impl From<&ClusterState> for MasterJson {
+    fn from(cluster: &ClusterState) -> Self {
+        let master = &cluster.master;
+        Self {
+            id: master.id.clone(),
+            generation: master.generation.0,
+            hostname: master.hostname.clone(),
+            port: master.port,
+            version: master.version.clone(),
+        }
+    }
+}
+
+/// One thing, with what it is in `kind`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum ThingJson {
+    /// An agent.
+    Agent(AgentJson),
+    /// A framework.
+    Framework(FrameworkJson),
+    /// A task.
+    Task(TaskJson),
+    /// An offer.
+    Offer(OfferJson),
+    /// A role.
+    Role(RoleJson),
+}
+
+/// An error, on stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ErrorJson {
+    /// The sentence.
+    pub(crate) error: String,
+    /// What the process exits with.
+    pub(crate) exit_code: u8,
+}
