@@ -16,6 +16,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod command;
+mod digest;
 pub mod executor;
 pub mod fate;
 pub mod offers;

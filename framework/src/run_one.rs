@@ -207,7 +207,7 @@ impl RunOne {
 
     fn launch(&mut self, calls: &mut Calls, offer: &Offer) -> Outcome {
         let stamp = base36(calls.now().as_ms());
-        let task_id = TaskId::new(format!("{}-{stamp}", stem(&self.config.name)))?;
+        let task_id = TaskId::new(format!("{}-{stamp}.{}", stem(&self.config.name), self.drops))?;
         let mut task =
             self.config
                 .command

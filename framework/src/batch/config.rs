@@ -18,6 +18,19 @@ pub const FAILOVER_MS: u64 = 300_000;
 /// Failover timeout of a batch with a state file, in milliseconds: a day to start it anew.
 pub const FAILOVER_WITH_STATE_MS: u64 = 24 * 3600 * 1000;
 
+/// First bound of the wait before a command that failed or never started goes again, in milliseconds.
+pub const AGAIN_FIRST_MS: u64 = 100;
+/// Largest bound of that wait, in milliseconds.
+pub const AGAIN_CAP_MS: u64 = 10_000;
+/// A task that the master does not know, on an agent that it does not know, is given up for lost after
+/// so long, in milliseconds.
+pub const UNKNOWN_PATIENCE_MS: u64 = 600_000;
+/// How long a batch that was told to stop waits for its tasks to end, beyond their grace, in
+/// milliseconds.
+pub const STOP_PATIENCE_MS: u64 = 10_000;
+/// Most bytes of commands in one accept; more wait for the next offer.
+pub const MAX_ACCEPT_BYTES: usize = 8 * 1024 * 1024;
+
 /// One command of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchCommand {
@@ -58,6 +71,30 @@ pub struct BatchConfig {
     pub state: Option<PathBuf>,
     /// Without a subscription after so long it is given up, in milliseconds; unset means never.
     pub give_up_after_ms: Option<u64>,
+}
+
+impl BatchConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`BatchError::Config`] names the setting and the rule.
+    pub fn check(&self) -> Result<(), BatchError> {
+        let bad = |field, rule: String| Err(BatchError::Config { field, rule });
+        if self.at_most == 0 {
+            return bad("at_most", "is 0; at least one command must run at a time".into());
+        }
+        let count = self.commands.len();
+        if count > MAX_COMMANDS {
+            return bad("commands", format!("are {count}; at most {MAX_COMMANDS} are allowed"));
+        }
+        if self.demand.amount.is_zero() {
+            return bad("demand", "is nothing; ask for some cpus or mem".into());
+        }
+        if !self.demand.amount.is_within_bounds() {
+            return bad("demand", format!("is {}, beyond all bounds", self.demand.amount));
+        }
+        Ok(())
+    }
 }
 
 /// Why a batch could not be run to its end.

@@ -1,9 +1,9 @@
 //! What a batch says of itself while it runs and at its end.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How one command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandEnd {
     /// With exit code 0.
@@ -18,6 +18,8 @@ pub enum CommandEnd {
     Invalid,
     /// The batch was stopped before it ended, or somebody killed it.
     Killed,
+    /// The batch was stopped before it was launched.
+    NotRun,
 }
 
 /// The counts of a batch at one moment.
@@ -45,6 +47,8 @@ pub struct Progress {
     pub preemptions: u64,
     /// Launches that certainly never started.
     pub drops: u64,
+    /// Tasks that came back after their command had ended, and were killed.
+    pub strangers: u64,
     /// Whether the master is connected.
     pub connected: bool,
 }
@@ -67,9 +71,9 @@ pub struct Failure {
     /// The signal that ended it.
     pub exit_signal: Option<i32>,
     /// The last state's name.
-    pub state: Option<&'static str>,
+    pub state: Option<String>,
     /// The last reason's name.
-    pub reason: Option<&'static str>,
+    pub reason: Option<String>,
     /// The last message.
     pub message: String,
 }

@@ -1,0 +1,660 @@
+//! The batch's decisions, as a scheduler: which command goes on which offer, what a status means for
+//! its command, when the batch is over.
+//!
+//! # Invariants
+//! * A command has at most one task that is not known to have ended; a task id is never used twice.
+//! * A command is launched at most once, and again only after a failure (at most `retries` times), a
+//!   preemption (at most `preemptions` times) or a launch that certainly never started.
+//! * A task whose agent is out of reach is waited for.
+//! * What a decision rests on is in the journal before the decision is acted on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ebb_types::limits::{DEFAULT_GRACE_MS, MAX_TASKS_PER_CALL};
+use ebb_types::{
+    AgentId, ExitStatus, Filters, FrameworkId, InvalidId, Offer, OfferId, Resources, TaskId,
+    TaskInfo, TaskState, TaskStatus, Timestamp,
+};
+
+use super::config::{
+    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, MAX_ACCEPT_BYTES, MAX_DROPS,
+    STOP_PATIENCE_MS, UNKNOWN_PATIENCE_MS,
+};
+use super::journal::{Again, Journal, LastTask, Record};
+use super::report::{CommandEnd, Failure, Progress, Report};
+use crate::backoff::Backoff;
+use crate::command::{Program, stem};
+use crate::fate::{Fate, fate, is_heard};
+use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
+
+/// Where a command stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting { ready_at: Timestamp },
+    Launched(Live),
+    Ended(CommandEnd),
+}
+
+/// A task that is not known to have ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Live {
+    task_id: TaskId,
+    agent_id: AgentId,
+    /// Whether it is known to have reached its agent.
+    heard: bool,
+    state: TaskState,
+    running_since: Option<Timestamp>,
+    unknown_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    stage: Stage,
+    launches: u32,
+    retries: u32,
+    preemptions: u32,
+    drops: u32,
+    again: Backoff,
+    last: Option<Box<LastTask>>,
+}
+
+/// A batch in the making.
+pub(super) struct Batch {
+    config: BatchConfig,
+    /// Starts every task id.
+    stem: String,
+    wanted: Resources,
+    entries: Vec<Entry>,
+    ready: BTreeSet<(Timestamp, usize)>,
+    live: BTreeMap<TaskId, usize>,
+    journal: Box<dyn Journal>,
+    framework_id: Option<FrameworkId>,
+    progress: Progress,
+    said: Option<Progress>,
+    say: Box<dyn FnMut(&Progress) + Send>,
+    stop: Arc<AtomicBool>,
+    stop_deadline: Option<Timestamp>,
+    /// Whether the master may make offers.
+    asking: bool,
+    running_ms: u64,
+    over: bool,
+}
+
+impl Batch {
+    /// A batch that has not begun. `tag` tells its task ids from those of other batches.
+    pub(super) fn new(
+        config: BatchConfig,
+        tag: &str,
+        journal: Box<dyn Journal>,
+        say: Box<dyn FnMut(&Progress) + Send>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let start = Timestamp::from_ms(0);
+        let count = config.commands.len();
+        let entry = Entry {
+            stage: Stage::Waiting { ready_at: start },
+            launches: 0,
+            retries: 0,
+            preemptions: 0,
+            drops: 0,
+            again: Backoff::new(AGAIN_FIRST_MS, AGAIN_CAP_MS),
+            last: None,
+        };
+        Self {
+            stem: format!("{}-{tag}", stem(&config.name)),
+            wanted: config.demand.resources(),
+            entries: vec![entry; count],
+            ready: (0..count).map(|index| (start, index)).collect(),
+            live: BTreeMap::new(),
+            journal,
+            framework_id: None,
+            progress: Progress {
+                commands: count as u64,
+                waiting: count as u64,
+                ..Progress::default()
+            },
+            said: None,
+            say,
+            stop,
+            stop_deadline: None,
+            asking: true,
+            running_ms: 0,
+            over: false,
+            config,
+        }
+    }
+
+    /// Takes over what an earlier process wrote.
+    pub(super) fn replay(&mut self, records: &[Record]) -> Result<(), String> {
+        let now = Timestamp::from_ms(0);
+        for record in records {
+            let index = match record {
+                Record::Launch { command, .. }
+                | Record::Heard { command }
+                | Record::Again { command, .. }
+                | Record::End { command, .. } => Some(*command),
+                Record::Batch { .. } | Record::Framework { .. } | Record::Closed => None,
+            };
+            if index.is_some_and(|index| index >= self.entries.len()) {
+                return Err("names a command that the batch does not have".to_owned());
+            }
+            self.apply(now, record)
+                .map_err(|error| format!("holds an id that is not valid: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// The framework to go on as.
+    pub(super) const fn framework_id(&self) -> Option<&FrameworkId> {
+        self.framework_id.as_ref()
+    }
+
+    /// Whether every command has ended.
+    pub(super) fn is_complete(&self) -> bool {
+        self.progress.finished + self.progress.failed == self.progress.commands
+    }
+
+    /// What came of it so far.
+    pub(super) fn report(&self, wall_ms: u64) -> Report {
+        let failures = self.entries.iter().enumerate();
+        Report {
+            framework_id: self.framework_id.as_ref().map(ToString::to_string),
+            counts: self.progress,
+            wall_ms,
+            running_ms: self.running_ms,
+            stopped: !self.is_complete() || self.stop_deadline.is_some(),
+            failures: failures
+                .filter_map(|(index, entry)| self.failure(index, entry))
+                .collect(),
+        }
+    }
+
+    fn failure(&self, index: usize, entry: &Entry) -> Option<Failure> {
+        let end = match &entry.stage {
+            Stage::Ended(CommandEnd::Finished) => return None,
+            Stage::Ended(end) => *end,
+            Stage::Launched(_) => CommandEnd::Killed,
+            Stage::Waiting { .. } => CommandEnd::NotRun,
+        };
+        let last = entry.last.as_deref().cloned().unwrap_or_default();
+        Some(Failure {
+            name: self.name(index),
+            number: index as u64 + 1,
+            end,
+            task_id: last.task_id,
+            agent_id: last.agent_id,
+            exit_code: last.exit_code,
+            exit_signal: last.exit_signal,
+            state: last.state,
+            reason: last.reason,
+            message: last.message,
+        })
+    }
+
+    fn name(&self, index: usize) -> String {
+        match self.config.commands.get(index) {
+            Some(command) if !command.name.is_empty() => command.name.clone(),
+            _ => (index + 1).to_string(),
+        }
+    }
+
+    /// Counts an entry in or out of the figures of its stage.
+    fn tally(progress: &mut Progress, stage: &Stage, add: bool) {
+        let change = |figure: &mut u64| {
+            *figure = if add {
+                *figure + 1
+            } else {
+                figure.saturating_sub(1)
+            };
+        };
+        match stage {
+            Stage::Waiting { .. } => change(&mut progress.waiting),
+            Stage::Ended(CommandEnd::Finished) => change(&mut progress.finished),
+            Stage::Ended(_) => change(&mut progress.failed),
+            Stage::Launched(live) => {
+                change(&mut progress.launched);
+                match live.state {
+                    TaskState::Running => change(&mut progress.running),
+                    TaskState::Unreachable | TaskState::Unknown => {
+                        change(&mut progress.unreachable);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, index: usize, stage: Stage) {
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        Self::tally(&mut self.progress, &entry.stage, false);
+        Self::tally(&mut self.progress, &stage, true);
+        match std::mem::replace(&mut entry.stage, stage) {
+            Stage::Waiting { ready_at } => {
+                self.ready.remove(&(ready_at, index));
+            }
+            Stage::Launched(live) => {
+                self.live.remove(&live.task_id);
+            }
+            Stage::Ended(_) => {}
+        }
+        match &entry.stage {
+            Stage::Waiting { ready_at } => {
+                self.ready.insert((*ready_at, index));
+            }
+            Stage::Launched(live) => {
+                self.live.insert(live.task_id.clone(), index);
+            }
+            Stage::Ended(_) => {}
+        }
+    }
+
+    /// Carries out what a record says; the same when it is written as when it is read again.
+    fn apply(&mut self, now: Timestamp, record: &Record) -> Result<(), InvalidId> {
+        match record {
+            Record::Batch { .. } => {}
+            Record::Framework { id } => self.framework_id = Some(FrameworkId::new(id)?),
+            Record::Closed => self.framework_id = None,
+            Record::Launch {
+                command,
+                task,
+                agent,
+            } => {
+                let live = Live {
+                    task_id: TaskId::new(task)?,
+                    agent_id: AgentId::new(agent)?,
+                    heard: false,
+                    state: TaskState::Staging,
+                    running_since: None,
+                    unknown_since: None,
+                };
+                self.entries[*command].launches += 1;
+                self.progress.launches += 1;
+                self.enter(*command, Stage::Launched(live));
+            }
+            Record::Heard { command } => {
+                if let Stage::Launched(live) = &mut self.entries[*command].stage {
+                    live.heard = true;
+                }
+            }
+            Record::Again { command, why } => self.apply_again(now, *command, *why),
+            Record::End { command, end, last } => {
+                if *end == CommandEnd::Preempted {
+                    self.progress.preemptions += 1;
+                }
+                if *end != CommandEnd::Finished {
+                    self.entries[*command].last = Some(Box::new(last.clone()));
+                }
+                self.enter(*command, Stage::Ended(*end));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_again(&mut self, now: Timestamp, command: usize, why: Again) {
+        let entry = &mut self.entries[command];
+        let mut wait_ms = 0;
+        match why {
+            Again::Retry => {
+                entry.retries += 1;
+                self.progress.retries += 1;
+                wait_ms = entry.again.next_bound_ms();
+            }
+            Again::Preemption => {
+                entry.preemptions += 1;
+                self.progress.preemptions += 1;
+            }
+            Again::Drop => {
+                // The first drop is usual: the offer was withdrawn at the same moment.
+                if entry.drops > 0 {
+                    wait_ms = entry.again.next_bound_ms();
+                }
+                entry.drops += 1;
+                self.progress.drops += 1;
+            }
+        }
+        let ready_at = now.plus_ms(wait_ms);
+        self.enter(command, Stage::Waiting { ready_at });
+    }
+
+    /// Writes records, then carries them out.
+    fn commit(&mut self, now: Timestamp, records: &[Record]) -> Outcome {
+        self.journal.append(records)?;
+        for record in records {
+            self.apply(now, record)?;
+        }
+        Ok(())
+    }
+
+    /// What the end of a task means for its command.
+    fn verdict(&self, index: usize, status: &TaskStatus, fate: Fate) -> Option<Record> {
+        let entry = &self.entries[index];
+        let stopping = self.stop_deadline.is_some();
+        let again = |why| Some(Record::Again { command: index, why });
+        let may_retry = !stopping && entry.retries < self.config.retries;
+        let end = match fate {
+            Fate::Alive => return None,
+            Fate::NeverStarted if entry.drops < MAX_DROPS => return again(Again::Drop),
+            Fate::Failed | Fate::Lost | Fate::NeverStarted if may_retry => {
+                return again(Again::Retry);
+            }
+            Fate::Preempted if !stopping && entry.preemptions < self.config.preemptions => {
+                return again(Again::Preemption);
+            }
+            Fate::Finished => CommandEnd::Finished,
+            Fate::Failed => CommandEnd::Failed,
+            Fate::Preempted => CommandEnd::Preempted,
+            Fate::Killed => CommandEnd::Killed,
+            Fate::Invalid => CommandEnd::Invalid,
+            Fate::Lost | Fate::NeverStarted => CommandEnd::Lost,
+        };
+        let last = last_task(status, &entry.stage);
+        Some(Record::End {
+            command: index,
+            end,
+            last,
+        })
+    }
+
+    /// Notes what a status says of a live task.
+    fn note(&mut self, index: usize, status: &TaskStatus, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        let Stage::Launched(live) = &entry.stage else {
+            return;
+        };
+        let mut live = live.clone();
+        live.state = status.state;
+        if status.state == TaskState::Running {
+            live.running_since.get_or_insert(status.timestamp);
+        }
+        if status.state == TaskState::Unknown {
+            live.unknown_since.get_or_insert(now);
+        } else {
+            live.unknown_since = None;
+        }
+        if status.state.is_terminal()
+            && let Some(since) = live.running_since
+        {
+            self.running_ms += status.timestamp.ms_since(since);
+        }
+        self.enter(index, Stage::Launched(live));
+    }
+
+    fn live(&self, index: usize) -> Option<&Live> {
+        match &self.entries.get(index)?.stage {
+            Stage::Launched(live) => Some(live),
+            _ => None,
+        }
+    }
+
+    fn may_launch(&self, now: Timestamp) -> bool {
+        self.stop_deadline.is_none()
+            && self.live.len() < self.config.at_most
+            && self.ready.first().is_some_and(|(at, _)| *at <= now)
+    }
+
+    /// Ends the batch if it is over, else says whether offers are wanted and when to look again.
+    fn settle(&mut self, calls: &mut Calls) {
+        let now = calls.now();
+        let stopped = self
+            .stop_deadline
+            .is_some_and(|deadline| self.live.is_empty() || deadline <= now);
+        if !self.over && (self.is_complete() || stopped) {
+            self.over = true;
+            if let Err(error) = self.journal.append(&[Record::Closed]) {
+                tracing::warn!(%error, "the state file does not say that the framework was ended");
+            }
+            calls.teardown();
+        }
+        let wants = self.may_launch(now);
+        if wants != self.asking && !self.over {
+            self.asking = wants;
+            if wants {
+                calls.revive(Vec::new());
+            } else {
+                calls.suppress(Vec::new());
+            }
+        }
+        if let Some((at, _)) = self.ready.first().filter(|(at, _)| *at > now) {
+            calls.wake_at(*at);
+        }
+        if let Some(deadline) = self.stop_deadline.filter(|deadline| *deadline > now) {
+            calls.wake_at(deadline);
+        }
+        if self.said != Some(self.progress) {
+            self.said = Some(self.progress);
+            (self.say)(&self.progress);
+        }
+    }
+
+    /// Begins to stop: every task is killed, nothing is launched any more.
+    fn begin_to_stop(&mut self, calls: &mut Calls) {
+        let grace_ms = self.config.kill_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+        let patience_ms = grace_ms.saturating_add(STOP_PATIENCE_MS);
+        self.stop_deadline = Some(calls.now().plus_ms(patience_ms));
+        for index in self.live.values() {
+            if let Some(live) = self.live(*index) {
+                calls.kill(&live.task_id, Some(&live.agent_id), self.config.kill_grace_ms);
+            }
+        }
+    }
+
+    /// Spreads ready commands over offers, one a round on each. Nothing is changed yet.
+    fn place(&self, now: Timestamp, offers: &[Offer]) -> Result<Vec<Placed>, InvalidId> {
+        let mut placed: Vec<Placed> = offers.iter().map(Placed::on).collect();
+        if self.stop_deadline.is_some() {
+            return Ok(placed);
+        }
+        let room = self.config.at_most.saturating_sub(self.live.len());
+        let mut ready = self
+            .ready
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(room)
+            .map(|(_, index)| *index)
+            .peekable();
+        let mut progress = true;
+        while progress && ready.peek().is_some() {
+            progress = false;
+            for place in &mut placed {
+                let Some(index) = ready.peek().copied() else {
+                    break;
+                };
+                let Some(command) = self.config.commands.get(index) else {
+                    break;
+                };
+                if place.take(&self.wanted, command) {
+                    let task = self.task(index, command, &place.agent_id)?;
+                    place.tasks.push((index, task));
+                    ready.next();
+                    progress = true;
+                }
+            }
+        }
+        Ok(placed)
+    }
+
+    fn task(
+        &self,
+        index: usize,
+        command: &BatchCommand,
+        agent_id: &AgentId,
+    ) -> Result<TaskInfo, InvalidId> {
+        let attempt = self.entries.get(index).map_or(0, |entry| entry.launches) + 1;
+        let task_id = TaskId::new(format!("{}-{}.{attempt}", self.stem, index + 1))?;
+        let mut task = command
+            .command
+            .to_task(task_id, agent_id.clone(), &self.config.demand);
+        task.name = self.name(index);
+        task.kill_grace_ms = self.config.kill_grace_ms;
+        task.max_completion_ms = self.config.max_completion_ms;
+        Ok(task)
+    }
+
+    /// A task that no command waits for: it came back after its command was given up.
+    fn stranger(&mut self, calls: &mut Calls, status: &TaskStatus) {
+        if is_heard(status.state) {
+            self.progress.strangers += 1;
+            calls.kill(&status.task_id, status.agent_id.as_ref(), None);
+        }
+    }
+}
+
+/// An offer and what is to run on it.
+struct Placed {
+    offer_id: OfferId,
+    agent_id: AgentId,
+    left: Resources,
+    bytes: usize,
+    tasks: Vec<(usize, TaskInfo)>,
+}
+
+impl Placed {
+    fn on(offer: &Offer) -> Self {
+        Self {
+            offer_id: offer.id.clone(),
+            agent_id: offer.agent_id.clone(),
+            left: offer.resources,
+            bytes: 0,
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Takes what a command wants from what is left, if it is there.
+    fn take(&mut self, wanted: &Resources, command: &BatchCommand) -> bool {
+        let bytes = self.bytes + size(command);
+        let full = self.tasks.len() >= MAX_TASKS_PER_CALL
+            || (bytes > MAX_ACCEPT_BYTES && !self.tasks.is_empty());
+        match self.left.checked_sub(wanted).filter(|_| !full) {
+            Some(left) => {
+                self.left = left;
+                self.bytes = bytes;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn size(command: &BatchCommand) -> usize {
+    let program = match &command.command.program {
+        Program::Shell(line) => line.len(),
+        Program::Exec(words) => words.iter().map(String::len).sum(),
+    };
+    let environment = command.command.environment.iter();
+    program + environment.map(|(n, v)| n.len() + v.len()).sum::<usize>()
+}
+
+fn last_task(status: &TaskStatus, stage: &Stage) -> LastTask {
+    let agent_id = match (&status.agent_id, stage) {
+        (Some(agent_id), _) => Some(agent_id.to_string()),
+        (None, Stage::Launched(live)) => Some(live.agent_id.to_string()),
+        _ => None,
+    };
+    let (exit_code, exit_signal) = match status.exit {
+        Some(ExitStatus::Code(code)) => (Some(code), None),
+        Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    LastTask {
+        task_id: Some(status.task_id.to_string()),
+        agent_id,
+        exit_code,
+        exit_signal,
+        state: Some(status.state.name().to_owned()),
+        reason: status.reason.map(|reason| reason.name().to_owned()),
+        message: status.message.clone(),
+    }
+}
+
+impl Scheduler for Batch {
+    fn subscribed(&mut self, calls: &mut Calls, subscribed: &Subscribed) -> Outcome {
+        if self.framework_id.as_ref() != Some(&subscribed.framework_id) {
+            let id = subscribed.framework_id.to_string();
+            self.commit(calls.now(), &[Record::Framework { id }])?;
+        }
+        if !subscribed.again {
+            for index in self.live.values() {
+                if let Some(live) = self.live(*index) {
+                    calls.watch(live.task_id.clone(), Some(live.agent_id.clone()));
+                }
+            }
+        }
+        self.progress.connected = true;
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn offers(&mut self, calls: &mut Calls, offers: Vec<Offer>) -> Outcome {
+        let placed = self.place(calls.now(), &offers)?;
+        let launches: Vec<Record> = placed
+            .iter()
+            .flat_map(|place| &place.tasks)
+            .map(|(command, task)| Record::Launch {
+                command: *command,
+                task: task.task_id.to_string(),
+                agent: task.agent_id.to_string(),
+            })
+            .collect();
+        self.commit(calls.now(), &launches)?;
+        let (used, unused): (Vec<_>, Vec<_>) =
+            placed.into_iter().partition(|place| !place.tasks.is_empty());
+        for place in used {
+            let tasks = place.tasks.into_iter().map(|(_, task)| task).collect();
+            calls.accept(vec![place.offer_id], tasks, Filters::default());
+        }
+        let unused = unused.into_iter().map(|place| place.offer_id).collect();
+        calls.decline_all(unused, Filters::default());
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn update(&mut self, calls: &mut Calls, status: &TaskStatus) -> Outcome {
+        let now = calls.now();
+        let Some(index) = self.live.get(&status.task_id).copied() else {
+            self.stranger(calls, status);
+            self.settle(calls);
+            return Ok(());
+        };
+        let heard = self.live(index).is_some_and(|live| live.heard);
+        let unknown_since = self.live(index).and_then(|live| live.unknown_since);
+        let mut fate = fate(status, heard);
+        let given_up = unknown_since.is_some_and(|at| now.ms_since(at) >= UNKNOWN_PATIENCE_MS);
+        if status.state == TaskState::Unknown && given_up {
+            fate = Fate::Lost;
+        }
+        let records: Vec<Record> = if fate != Fate::Alive {
+            self.verdict(index, status, fate).into_iter().collect()
+        } else if is_heard(status.state) && !heard {
+            vec![Record::Heard { command: index }]
+        } else {
+            Vec::new()
+        };
+        self.journal.append(&records)?;
+        self.note(index, status, now);
+        for record in &records {
+            self.apply(now, record)?;
+        }
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn woken(&mut self, calls: &mut Calls) -> Outcome {
+        if self.stop.load(Ordering::Acquire) && self.stop_deadline.is_none() {
+            self.begin_to_stop(calls);
+        }
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn disconnected(&mut self, calls: &mut Calls, _cause: &str) -> Outcome {
+        self.progress.connected = false;
+        self.settle(calls);
+        Ok(())
+    }
+}
