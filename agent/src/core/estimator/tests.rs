@@ -265,3 +265,28 @@ fn a_kind_that_is_not_to_be_lent_is_not() {
     assert_eq!(lent.mem_bytes(), 0);
     assert!(lent.cpu_milli() > 0 && lent.get(ResourceKind::DiskBandwidth) > 0);
 }
+
+#[test]
+fn memory_of_a_container_that_could_not_be_read_is_not_remembered_as_the_system_s() {
+    let tasks = owners();
+    let mut estimator = Estimator::new(bare());
+    let uses = [
+        Some((100, GIB, 0)),
+        Some((100, 2 * GIB, 0)),
+        Some((100, GIB, 0)),
+    ];
+    let full = view(&tasks, &uses, 0);
+    let mut lent = Vec::new();
+    for at in 0..20 {
+        let mut view = full.clone();
+        if at == 10 {
+            view.containers
+                .get_mut(&tasks[1].container_id)
+                .unwrap()
+                .mem_bytes = None;
+        }
+        lent.push(step(&mut estimator, at, Some(&view), &tasks).mem_bytes());
+    }
+    assert!(lent[10] < lent[9], "{lent:?}");
+    assert_eq!(lent[11], lent[9]);
+}

@@ -22,6 +22,7 @@ pub(super) struct Sim {
     /// CPU that it asks for, in thousandths of a core.
     pub(super) wants_milli: u64,
     pub(super) mem_bytes: u64,
+    pub(super) disk_bytes_per_s: u64,
     /// Mean wait of each of 1,000 wake-ups a second, in nanoseconds.
     pub(super) wait_ns: u64,
     pub(super) preempted_by_revocable_per_s: u64,
@@ -48,6 +49,10 @@ pub(super) struct World {
     pub(super) unmanaged_milli: u64,
     pub(super) mem_available_bytes: u64,
     pub(super) clock_runs: bool,
+    /// Whether containers that are told to end do so.
+    pub(super) obeys_evictions: bool,
+    /// Whether every tenth sample is a full one.
+    pub(super) full_samples: bool,
     /// Whether work outside of Ebb is measured by itself.
     pub(super) probes: bool,
     pub(super) sims: BTreeMap<String, Sim>,
@@ -86,6 +91,8 @@ impl World {
             busy_ns: 0,
             unmanaged_ns: 0,
             probes: true,
+            full_samples: true,
+            obeys_evictions: true,
             samples: 0,
         }
     }
@@ -115,6 +122,7 @@ impl World {
             view,
             wants_milli,
             mem_bytes: 100 << 20,
+            disk_bytes_per_s: 0,
             wait_ns: 20_000,
             preempted_by_revocable_per_s: 0,
             throttled_permille: 0,
@@ -175,6 +183,10 @@ impl World {
         last
     }
 
+    pub(super) fn turn_clock_back(&mut self, ms: u64) {
+        self.taken_ns -= ms * 1_000_000;
+    }
+
     /// Lets time pass without a sample.
     pub(super) fn run_for(&mut self, ms: u64) {
         self.now_ms += ms;
@@ -213,6 +225,7 @@ impl World {
                 sim.throttled_permille * ms * 1_000,
             );
             counters.mem_bytes = Some(sim.mem_bytes);
+            add(&mut counters.disk_bytes, sim.disk_bytes_per_s * ms / 1_000);
         }
         self.busy_ns += busy * ms * 1_000;
         self.unmanaged_ns += self.unmanaged_milli * ms * 1_000;
@@ -220,9 +233,10 @@ impl World {
 
     pub(super) fn sample(&mut self) -> Sample {
         self.samples += 1;
+        let full = self.full_samples && self.samples.is_multiple_of(10);
         Sample {
             taken_ns: self.taken_ns,
-            full: self.samples.is_multiple_of(10),
+            full,
             host: HostCounters {
                 cpu_busy_ns: Some(self.busy_ns),
                 unmanaged_cpu_ns: self.probes.then_some(self.unmanaged_ns),
@@ -234,8 +248,14 @@ impl World {
                 .sims
                 .values()
                 .map(|sim| {
+                    let quick = ContainerSample {
+                        throttled_ns: None,
+                        mem_bytes: None,
+                        disk_bytes: None,
+                        ..sim.counters
+                    };
                     let counters = if sim.readable {
-                        sim.counters
+                        if full { sim.counters } else { quick }
                     } else {
                         ContainerSample::absent(MeasureSource::Ebpf)
                     };
@@ -304,6 +324,7 @@ impl World {
                 }
                 CorrectionAction::Freeze => sim.frozen = true,
                 CorrectionAction::Release => (sim.cap_milli, sim.frozen) = (None, false),
+                CorrectionAction::Evict if !self.obeys_evictions => {}
                 CorrectionAction::Evict => {
                     self.mem_available_bytes += sim.mem_bytes;
                     self.end(correction.task_id.as_str());
