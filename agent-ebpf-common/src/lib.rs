@@ -53,7 +53,7 @@ pub const TICK_MAX_NS: u64 = 10_000_000;
 pub struct SlotCounters {
     /// Time on this CPU.
     pub on_cpu_ns: u64,
-    /// What `on_cpu_ns` is ahead of the scheduler's account; the next slices pay it off first.
+    /// What `on_cpu_ns` is ahead of the scheduler's account; later time on this CPU pays it off first.
     pub ahead_ns: u64,
     /// Time between becoming runnable and running, of all arrivals on this CPU.
     pub wait_ns: u64,
@@ -80,6 +80,22 @@ impl SlotCounters {
     };
 }
 
+/// How much of a task's accounts has been charged. The kernel keeps one with each task of a container.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charged {
+    /// [`Registration::stamp`] of the container that it was charged to; 0 if to none yet.
+    pub stamp: u64,
+    /// Running time. While the task is on a CPU it may be ahead of the scheduler's account by up to [`TICK_MAX_NS`].
+    pub exec_ns: u64,
+    /// Waiting time.
+    pub wait_ns: u64,
+    /// Arrivals on a CPU.
+    pub arrivals: u64,
+    /// Voluntary departures.
+    pub voluntary: u64,
+}
+
 /// The task on one CPU and what was known of it when it came. Written by the probe on that CPU alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +108,16 @@ pub struct Current {
     pub armed: u32,
     /// [`Class`] of the slot.
     pub class: u32,
+    /// [`Registration::stamp`] of the slot.
+    pub stamp: u64,
     /// The kernel's monotonic clock when the task came.
     pub since_ns: u64,
-    /// The scheduler's account of the task's running time when it came.
-    pub exec_base_ns: u64,
-    /// What of this stay has been added to the slot.
-    pub charged_ns: u64,
-    /// The scheduler's account of the task's waiting time when it came, without the wait that just ended.
-    pub wait_base_ns: u64,
-    /// Its arrivals when it came, without this one.
-    pub arrivals_base: u64,
-    /// Its voluntary switches when it came.
-    pub voluntary_base: u64,
+    /// The scheduler's account of its running time when it came.
+    pub exec_ns: u64,
+    /// Switches of this CPU that the kernel did not show to the probe.
+    pub missed: u64,
+    /// Its accounts when it came. `sched_info` counts the arrival itself only afterwards.
+    pub base: Charged,
 }
 
 /// What a container is to its neighbours.
@@ -126,6 +140,8 @@ pub struct Registration {
     pub slot: u32,
     /// [`Class`] of the container.
     pub class: u32,
+    /// Another number for each registration, never 0: a slot is used again, a stamp is not.
+    pub stamp: u64,
 }
 
 /// Depths of the cgroup tree at which containers stand, deepest first, 0 after the last. Written by the agent.
@@ -134,16 +150,6 @@ pub struct Registration {
 pub struct Levels {
     /// The depths; the root has depth 0.
     pub depth: [u32; MAX_LEVELS],
-}
-
-/// What a task had waited, and how often it had arrived, when it was last charged. Kept with the task by the kernel.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskWait {
-    /// The scheduler's account of its waiting time.
-    pub wait_ns: u64,
-    /// Its arrivals.
-    pub arrivals: u64,
 }
 
 /// Names of the programs, maps and read-only globals in the object.
@@ -210,10 +216,10 @@ pub const fn bucket(wait_ns: u64) -> usize {
 }
 
 const _: () = assert!(size_of::<SlotCounters>() == 8 * (5 + PREEMPTORS + HIST_BUCKETS));
-const _: () = assert!(size_of::<Current>() == 4 * 4 + 8 * 6);
-const _: () = assert!(size_of::<Registration>() == 8);
+const _: () = assert!(size_of::<Charged>() == 8 * 5);
+const _: () = assert!(size_of::<Current>() == 4 * 4 + 8 * 4 + size_of::<Charged>());
+const _: () = assert!(size_of::<Registration>() == 16);
 const _: () = assert!(size_of::<Levels>() == 4 * MAX_LEVELS);
-const _: () = assert!(size_of::<TaskWait>() == 16);
 const _: () = assert!(Preemptor::Idle as usize + 1 == PREEMPTORS);
 const _: () = assert!(UNMANAGED_SLOT < DEFAULT_SLOTS);
 

@@ -136,6 +136,7 @@ pub struct ProbeCost {
 struct Slot {
     index: u32,
     depth: u32,
+    stamp: u64,
 }
 
 /// The attached probes; dropping them detaches.
@@ -150,6 +151,7 @@ pub struct Probes {
     slots: u32,
     cpus: usize,
     flush_failures: u64,
+    last_stamp: u64,
     ebpf: Ebpf,
     _stats: Option<OwnedFd>,
 }
@@ -158,6 +160,12 @@ impl Probes {
     /// Loads and attaches the probes with room for `slots` containers, one of them for all that
     /// belongs to none.
     pub fn load(object: &[u8], fields: &KernelFields, slots: u32) -> Result<Self, ProbeError> {
+        let loaded = Self::load_with(object, fields, slots);
+        give_memory_back();
+        loaded
+    }
+
+    fn load_with(object: &[u8], fields: &KernelFields, slots: u32) -> Result<Self, ProbeError> {
         let btf = Btf::from_sys_fs().map_err(|error| load_error(&error))?;
         let mut ebpf = load_object(object, fields, slots, &btf)?;
         let counters = take::<PerCpuArray<_, _>>(&mut ebpf, name::COUNTERS)?;
@@ -187,6 +195,7 @@ impl Probes {
             slots,
             cpus,
             flush_failures: 0,
+            last_stamp: 0,
             ebpf,
             _stats: stats,
         };
@@ -216,9 +225,16 @@ impl Probes {
         self.counters
             .set(index, zeroes, 0)
             .map_err(|error| access(name::COUNTERS, "cleared", &error))?;
-        self.publish(cgroup_id, index, class)?;
+        self.last_stamp += 1;
+        let stamp = self.last_stamp;
+        self.publish(cgroup_id, index, class, stamp)?;
         self.free.remove(&index);
-        self.registered.insert(cgroup_id, Slot { index, depth });
+        let slot = Slot {
+            index,
+            depth,
+            stamp,
+        };
+        self.registered.insert(cgroup_id, slot);
         self.write_levels()?;
         // Tasks that already run in it are charged to it from now on.
         self.flush(Which::Busy)
@@ -230,8 +246,8 @@ impl Probes {
             .registered
             .get(&cgroup_id)
             .ok_or(ProbeError::Unknown { cgroup_id })?;
-        let index = slot.index;
-        self.publish(cgroup_id, index, class)?;
+        let (index, stamp) = (slot.index, slot.stamp);
+        self.publish(cgroup_id, index, class, stamp)?;
         self.flush(Which::Busy)
     }
 
@@ -296,6 +312,14 @@ impl Probes {
         self.flush_failures
     }
 
+    /// Switches that the kernel did not show to the probes; made up for at the tasks' next ones.
+    pub fn missed_switches(&self) -> u64 {
+        let currents = self.currents().ok();
+        currents.map_or(0, |currents| {
+            currents.iter().map(|Plain(one)| one.missed).sum()
+        })
+    }
+
     /// Slots for containers.
     pub fn capacity(&self) -> u32 {
         self.slots - 1
@@ -323,10 +347,17 @@ impl Probes {
         Ok(sum)
     }
 
-    fn publish(&mut self, cgroup_id: u64, slot: u32, class: Class) -> Result<(), ProbeError> {
+    fn publish(
+        &mut self,
+        cgroup_id: u64,
+        slot: u32,
+        class: Class,
+        stamp: u64,
+    ) -> Result<(), ProbeError> {
         let registration = Registration {
             slot,
             class: class as u32,
+            stamp,
         };
         self.registry
             .insert(cgroup_id, Plain(registration), 0)
@@ -404,6 +435,16 @@ enum Which {
     /// CPUs that are not idle.
     Busy,
     All,
+}
+
+/// Reading the kernel's type information takes some 30 MB for a moment, in pieces so small that the
+/// allocator would keep most of them for the rest of the agent's life.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number and touches only memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn load_object(

@@ -114,7 +114,7 @@ impl<'a> Btf<'a> {
                     bits += at;
                     within = self.resolve(target);
                 }
-                (bits % 8 == 0).then_some(bits / 8)
+                bits.is_multiple_of(8).then_some(bits / 8)
             })
     }
 

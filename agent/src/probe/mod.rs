@@ -218,6 +218,9 @@ pub struct Losses {
     pub failed_unregisters: u64,
     /// Tasks that could not be charged at a reading, and were at their next switch.
     pub late_charges: u64,
+    /// Context switches that the kernel did not show to the probes. What ran is charged at its
+    /// next switch or reading; only the moments of a task that ends unseen are lost.
+    pub missed_switches: u64,
 }
 
 struct Registered {
@@ -290,9 +293,10 @@ impl<K: Clone + Ord> Sampler<K> {
 
     /// What was lost or done another way.
     pub fn losses(&self) -> Losses {
-        let late_charges = self.probes.as_ref().map_or(0, Probes::flush_failures);
+        let probes = self.probes.as_ref();
         Losses {
-            late_charges,
+            late_charges: probes.map_or(0, Probes::flush_failures),
+            missed_switches: probes.map_or(0, Probes::missed_switches),
             ..self.losses
         }
     }

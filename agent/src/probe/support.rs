@@ -212,7 +212,8 @@ fn may_load(status: &str, lockdown: &str) -> Result<(), String> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let holds = |capability: u32| effective >> capability & 1 == 1;
-    if !holds(CAP_SYS_ADMIN) && !(holds(CAP_BPF) && holds(CAP_PERFMON)) {
+    let may = holds(CAP_SYS_ADMIN) || (holds(CAP_BPF) && holds(CAP_PERFMON));
+    if !may {
         return Err("the agent lacks CAP_BPF and CAP_PERFMON; run it as root".to_owned());
     }
     if lockdown.contains("[confidentiality]") {
