@@ -31,6 +31,11 @@ impl Container {
         self.control.v2_dir().map(files::inode).transpose()
     }
 
+    /// Gives it other limits while it runs: for containers whose tasks come and go.
+    pub fn resize(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.control.apply(limits)
+    }
+
     /// Holds the container to `cpu_milli`, or with `None` returns it to the limit that it was made with.
     pub fn throttle(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError> {
         let quota_milli = match (cpu_milli, self.limits.cpu_limit_milli) {

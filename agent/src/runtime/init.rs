@@ -63,7 +63,7 @@ pub(super) fn null_stdout() -> io::Result<()> {
     rustix::stdio::dup2_stdout(null.as_fd()).map_err(io::Error::from)
 }
 
-/// Pid 1 of the container. Never returns. `nice` is the priority of tasks.
+/// Pid 1 of the container. Never returns. `nice` is that of tasks.
 pub(super) fn main(
     spec: &ExecutorSpec,
     run: &RunDir,

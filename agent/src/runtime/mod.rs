@@ -10,7 +10,10 @@
 //! run that is gone has an exit record. A process is known by number, start time and boot together, and is held by
 //! pidfd. Nothing of a container is left when [`crate::cgroup::Container::destroy`] has returned.
 //!
-//! **Price.** One process of a few hundred KiB for each task, a fork from one thread, two small records without and
+//! **Limits.** A task that runs as root can leave its cgroups and reach the machine's devices and files: no capability
+//! is taken from it, only the gaining of new ones. Trusted frameworks, or a user, until containers have images.
+//!
+//! **Price.** Two processes of about 100 KiB for each task, a fork from one thread, two small records without and
 //! one with a sync to the disk. Calls block for a few milliseconds at most, [`Executor::wait_exit`] and
 //! `Container::destroy` longer: an event loop gives them to a blocking thread.
 

@@ -230,6 +230,16 @@ fn a_fresh_task_has_three_descriptors_and_its_own_namespaces() {
     for signals in ["SigBlk:", "SigIgn:", "SigCgt:"] {
         assert_eq!(u64::from_str_radix(&of(signals), 16), Ok(0), "{signals}");
     }
+    let nice = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a status");
+        let fields = stat.rsplit_once(')').expect("a name").1;
+        fields.split_whitespace().nth(16).expect("it").to_owned()
+    };
+    assert_eq!(
+        nice(pid),
+        nice(std::process::id()),
+        "the executor's haste is its own"
+    );
     running.executor.terminate().expect("asked");
     assert_eq!(
         running.wait_and_destroy().outcome,
@@ -316,6 +326,15 @@ fn the_executor_is_small_and_apart() {
         !running.container.procs().expect("a list").contains(&pid),
         "outside of the container"
     );
+    let executors = host
+        .runtime
+        .cgroups()
+        .executors_dir()
+        .expect("v2 is mounted");
+    until("the move to the executors' cgroup", || {
+        let procs = fs::read_to_string(executors.join("cgroup.procs")).expect("a list");
+        procs.lines().any(|line| line == pid.to_string())
+    });
     running.executor.kill(&running.container).expect("asked");
     assert_eq!(
         running.wait_and_destroy().outcome,
