@@ -131,6 +131,9 @@ pub enum BatchError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// An id in a record is not valid.
+    #[error("an id is not valid")]
+    Id(#[from] ebb_types::InvalidId),
     /// The framework could not be kept up.
     #[error("the batch framework ended")]
     Driver(#[from] DriverError),

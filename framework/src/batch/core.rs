@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ebb_types::limits::{DEFAULT_GRACE_MS, MAX_TASKS_PER_CALL};
 use ebb_types::{
-    AgentId, ExitStatus, Filters, FrameworkId, InvalidId, Offer, OfferId, Resources, TaskId,
-    TaskInfo, TaskState, TaskStatus, Timestamp,
+    AgentId, ExitStatus, Filters, FrameworkId, InvalidId, Offer, OfferId, Resources, Source,
+    TaskId, TaskInfo, TaskState, TaskStatus, Timestamp,
 };
 
 use super::config::{
-    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, MAX_ACCEPT_BYTES, MAX_DROPS,
+    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, BatchError, MAX_ACCEPT_BYTES, MAX_DROPS,
     STOP_PATIENCE_MS, UNKNOWN_PATIENCE_MS,
 };
 use super::journal::{Again, Journal, LastTask, Record};
@@ -79,6 +79,8 @@ pub(super) struct Batch {
     /// Whether the master may make offers.
     asking: bool,
     running_ms: u64,
+    /// Whether there was a subscription in this process' life.
+    subscribed: bool,
     over: bool,
 }
 
@@ -121,6 +123,7 @@ impl Batch {
             stop_deadline: None,
             asking: true,
             running_ms: 0,
+            subscribed: false,
             over: false,
             config,
         }
@@ -149,6 +152,34 @@ impl Batch {
     /// The framework to go on as.
     pub(super) const fn framework_id(&self) -> Option<&FrameworkId> {
         self.framework_id.as_ref()
+    }
+
+    /// Whether it came with the id of an earlier framework and was never subscribed under it.
+    pub(super) const fn is_left_behind(&self) -> bool {
+        self.framework_id.is_some() && !self.subscribed
+    }
+
+    /// The earlier framework was removed, and its tasks were ended with it: nobody knows how far each
+    /// had come. Goes on without it.
+    pub(super) fn give_up_framework(
+        &mut self,
+        now: Timestamp,
+        message: &str,
+    ) -> Result<(), BatchError> {
+        let live: Vec<(usize, TaskId)> = self
+            .live
+            .iter()
+            .map(|(task_id, index)| (*index, task_id.clone()))
+            .collect();
+        let records = live.into_iter().filter_map(|(index, task_id)| {
+            let status = TaskStatus {
+                message: format!("its framework was removed: {message}"),
+                ..TaskStatus::new(task_id, TaskState::Lost, Source::Master, now)
+            };
+            self.verdict(index, &status, Fate::Lost)
+        });
+        let records: Vec<Record> = records.chain([Record::Closed]).collect();
+        self.commit(now, &records)
     }
 
     /// Whether every command has ended.
@@ -321,7 +352,7 @@ impl Batch {
     }
 
     /// Writes records, then carries them out.
-    fn commit(&mut self, now: Timestamp, records: &[Record]) -> Outcome {
+    fn commit(&mut self, now: Timestamp, records: &[Record]) -> Result<(), BatchError> {
         self.journal.append(records)?;
         for record in records {
             self.apply(now, record)?;
@@ -586,6 +617,7 @@ impl Scheduler for Batch {
             }
         }
         self.progress.connected = true;
+        self.subscribed = true;
         self.settle(calls);
         Ok(())
     }

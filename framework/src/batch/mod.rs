@@ -28,7 +28,7 @@ use self::core::Batch;
 use self::journal::{FileJournal, Journal, NoJournal, Record};
 use crate::command::base36;
 use crate::offers::Claim;
-use crate::scheduler::{Driver, SchedulerConfig};
+use crate::scheduler::{Clock, Driver, DriverError, SchedulerConfig};
 
 /// Runs the commands and reports.
 ///
@@ -48,25 +48,36 @@ pub async fn run(
     let wall_ms = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let scheduler = scheduler_config(&config);
     let stopped = Arc::new(AtomicBool::new(*stop.borrow()));
-    let batch = prepare(config, Box::new(progress), Arc::clone(&stopped))?;
-    if batch.is_complete() {
-        return Ok(batch.report(wall_ms()));
+    let mut batch = prepare(config, Box::new(progress), Arc::clone(&stopped))?;
+    while !batch.is_complete() {
+        let resuming = scheduler.clone().resuming(batch.framework_id().cloned());
+        let (mut ended, result) = drive(Driver::new(batch, resuming), &mut stop, &stopped).await;
+        match result {
+            Err(DriverError::Refused { message }) if ended.is_left_behind() => {
+                tracing::warn!(%message, "the batch's earlier framework is gone with its tasks; it goes on with a new one");
+                ended.give_up_framework(Clock::start().now(), &message)?;
+                batch = ended;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(ended.report(wall_ms())),
+        }
     }
-    let scheduler = scheduler.resuming(batch.framework_id().cloned());
-    let driver = Driver::new(batch, scheduler);
+    Ok(batch.report(wall_ms()))
+}
+
+/// Runs the driver to its end, and hands on that the batch is to stop.
+async fn drive(
+    driver: Driver<Batch>,
+    stop: &mut watch::Receiver<bool>,
+    stopped: &AtomicBool,
+) -> (Batch, Result<(), DriverError>) {
     let handle = driver.handle();
-    if stopped.load(Ordering::Acquire) {
-        handle.wake();
-    }
-    let running = driver.run_to_end();
-    let mut running = Box::pin(running);
+    handle.wake();
+    let mut running = Box::pin(driver.run_to_end());
     let mut watching = true;
     loop {
         tokio::select! {
-            (batch, result) = &mut running => {
-                result?;
-                return Ok(batch.report(wall_ms()));
-            }
+            ended = &mut running => return ended,
             changed = stop.changed(), if watching => {
                 watching = changed.is_ok();
                 if *stop.borrow() {

@@ -85,13 +85,13 @@ impl Handle {
 
 /// A clock that starts at the wall's time and then only goes forward.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(crate) struct Clock {
     wall_ms: u64,
     start: Instant,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             wall_ms: wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
@@ -99,14 +99,14 @@ impl Clock {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_ms(self.wall_ms.saturating_add(elapsed))
     }
 }
 
 /// A seed that differs between processes.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanos = wall.map_or(0, |wall| wall.subsec_nanos());
     u64::from(nanos) << 32 | u64::from(std::process::id())

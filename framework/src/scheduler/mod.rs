@@ -14,6 +14,8 @@ mod session;
 
 pub use calls::{Calls, Ending};
 pub use config::{Acknowledgement, SchedulerConfig, Timing};
+pub(crate) use connection::chain;
+pub(crate) use driver::{Clock, seed};
 pub use driver::{Driver, DriverError, Handle, run};
 pub use engine::{Engine, Finished, Input, Output};
 pub use session::{Counters, Session};

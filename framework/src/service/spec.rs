@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use ebb_types::Role;
+use ebb_types::{ResourceKind, Role};
 use serde::Serialize;
 
-use crate::command::CommandSpec;
-use crate::offers::Demand;
+use crate::command::{CommandSpec, Program};
+use crate::digest::Digest;
+use crate::offers::{Claim, Demand};
 use crate::scheduler::DriverError;
 
 /// Most instances of one service.
@@ -25,6 +26,12 @@ pub const SURGE_PATIENCE_MS: u64 = 10_000;
 /// How long the instances of a service live on without it, in milliseconds: a week.
 pub const FAILOVER_MS: u64 = 7 * 24 * 3600 * 1000;
 
+/// How long the instances live on without the service where there is no state file, in milliseconds.
+pub const FAILOVER_WITHOUT_STATE_MS: u64 = 60_000;
+/// How long a service that was told to stop waits for its instances to end, beyond their grace, in
+/// milliseconds.
+pub const STOP_PATIENCE_MS: u64 = 10_000;
+
 /// What is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
@@ -38,6 +45,66 @@ pub struct ServiceSpec {
     pub instances: u32,
     /// Time between the polite and the forced kill, in milliseconds.
     pub kill_grace_ms: Option<u64>,
+}
+
+impl ServiceSpec {
+    /// Tells specifications apart whose instances cannot stand in for each other: eight digits.
+    pub fn version(&self) -> String {
+        let mut digest = Digest::default();
+        match &self.command.program {
+            Program::Shell(line) => {
+                digest.text("shell").text(line);
+            }
+            Program::Exec(words) => {
+                digest.text("exec").number(words.len() as u64);
+                for word in words {
+                    digest.text(word);
+                }
+            }
+        }
+        digest.number(self.command.environment.len() as u64);
+        for (name, value) in &self.command.environment {
+            digest.text(name).text(value);
+        }
+        digest.text(self.command.user.as_deref().unwrap_or(""));
+        let resources = self.demand.resources();
+        for kind in ResourceKind::ALL {
+            digest.number(resources.regular.get(kind));
+            digest.number(resources.revocable.get(kind));
+        }
+        digest.number(self.cpu_limit_milli.map_or(0, |limit| limit.saturating_add(1)));
+        digest.hex()[..8].to_owned()
+    }
+
+    /// Checks the specification.
+    ///
+    /// # Errors
+    /// [`ServiceError::Spec`] names the setting and the rule.
+    pub fn check(&self) -> Result<(), ServiceError> {
+        let bad = |field, rule: String| Err(ServiceError::Spec { field, rule });
+        if self.instances > MAX_INSTANCES {
+            let count = self.instances;
+            return bad("instances", format!("are {count}; at most {MAX_INSTANCES} are allowed"));
+        }
+        if self.demand.amount.is_zero() {
+            return bad("demand", "is nothing; ask for some cpus or mem".into());
+        }
+        if !self.demand.amount.is_within_bounds() {
+            return bad("demand", format!("is {}, beyond all bounds", self.demand.amount));
+        }
+        if self.demand.claim != Claim::Regular {
+            let rule = "is revocable; what serves others needs resources of its own".into();
+            return bad("demand", rule);
+        }
+        let empty = match &self.command.program {
+            Program::Shell(line) => line.is_empty(),
+            Program::Exec(words) => words.first().is_none_or(String::is_empty),
+        };
+        if empty {
+            return bad("command", "is empty; name a program".into());
+        }
+        Ok(())
+    }
 }
 
 /// How the service's framework connects.
@@ -134,6 +201,15 @@ pub enum ServiceError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The state file holds an id that is not valid.
+    #[error("the state file {} holds an id that is not valid; remove it to start over", path.display())]
+    SavedId {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the id.
+        #[source]
+        source: ebb_types::InvalidId,
     },
     /// The framework could not be kept up.
     #[error("the service's framework ended")]
