@@ -18,7 +18,7 @@
 //! - A container that used more CPU than twice what the machine has was measured wrongly: counted,
 //!   and `None`.
 //!
-//! **Price.** Per container and sample O(steps in a second), about 6 KiB of memory; at most
+//! **Price.** Per container and sample a constant number of subtractions, about 8 KiB of memory; at most
 //! [`MAX_CONTAINERS`] containers are followed, the rest are counted and have no rates (so nothing of
 //! theirs is lent).
 

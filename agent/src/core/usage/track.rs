@@ -1,53 +1,33 @@
-//! One counter's last second: its steps, and what they sum up to.
+//! One counter's last second: the valid readings in it, and what lies between them.
 //!
-//! A step spans two readings that were both valid. A reading that is missing makes the next step
-//! span more than one sample and leaves the newest sample without a rate; a reset or a gap throws
-//! all steps away.
+//! A reading that is missing is no point here: the next difference spans more than one sample, and
+//! the newest sample has no rate. A reset or a gap throws all points away. So within the points the
+//! counter only rises, and any two of them make a difference that is right.
 
 use std::collections::VecDeque;
 
-/// Most steps that are kept: the slow window at a sampling period of 16 ms and more.
-const MAX_STEPS: usize = 64;
+/// Most readings that are kept: the slow window at a sampling period of 16 ms and more.
+const MAX_POINTS: usize = 64;
 
 /// Something that counts upwards.
 pub(super) trait Count: Copy {
-    /// Nothing counted.
-    const ZERO: Self;
     /// What was counted since `earlier`; `None` where that counted more.
     fn since(&self, earlier: &Self) -> Option<Self>;
-    /// Both together.
-    fn plus(&self, other: &Self) -> Self;
 }
 
 impl Count for u64 {
-    const ZERO: Self = 0;
-
     fn since(&self, earlier: &Self) -> Option<Self> {
         self.checked_sub(*earlier)
-    }
-
-    fn plus(&self, other: &Self) -> Self {
-        self.saturating_add(*other)
     }
 }
 
 impl<const N: usize> Count for [u64; N] {
-    const ZERO: Self = [0; N];
-
     fn since(&self, earlier: &Self) -> Option<Self> {
         let mut result = [0; N];
         for (slot, (now, then)) in result.iter_mut().zip(self.iter().zip(earlier)) {
             *slot = now.checked_sub(*then)?;
         }
         Some(result)
-    }
-
-    fn plus(&self, other: &Self) -> Self {
-        let mut result = *self;
-        for (slot, more) in result.iter_mut().zip(other) {
-            *slot = slot.saturating_add(*more);
-        }
-        result
     }
 }
 
@@ -79,25 +59,17 @@ impl Delta<u64> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Step<C> {
-    from_ns: u64,
-    to_ns: u64,
-    amount: C,
-}
-
 /// The last second of one counter.
 #[derive(Clone, Debug)]
 pub(super) struct Track<C> {
-    last: Option<(u64, C)>,
-    steps: VecDeque<Step<C>>,
+    /// When, and what was read; oldest first.
+    points: VecDeque<(u64, C)>,
 }
 
 impl<C> Default for Track<C> {
     fn default() -> Self {
         Self {
-            last: None,
-            steps: VecDeque::new(),
+            points: VecDeque::new(),
         }
     }
 }
@@ -107,64 +79,51 @@ impl<C: Count> Track<C> {
     /// counter stepped back.
     pub(super) fn push(&mut self, taken_ns: u64, reading: Option<C>, limits: Limits) -> bool {
         let Some(value) = reading else { return false };
-        let Some((from_ns, earlier)) = self.last.replace((taken_ns, value)) else {
-            return false;
-        };
-        if taken_ns.saturating_sub(from_ns) > limits.max_gap_ns {
-            self.steps.clear();
-            return false;
+        let mut reset = false;
+        if let Some((last_ns, earlier)) = self.points.back() {
+            reset = value.since(earlier).is_none();
+            if reset || taken_ns.saturating_sub(*last_ns) > limits.max_gap_ns {
+                self.points.clear();
+            }
         }
-        let Some(amount) = value.since(&earlier) else {
-            self.steps.clear();
-            return true;
-        };
-        self.steps.push_back(Step {
-            from_ns,
-            to_ns: taken_ns,
-            amount,
-        });
-        // Keep what the slow window needs: the step in which it begins, and everything later.
+        self.points.push_back((taken_ns, value));
+        // Keep the reading with which the slow window begins, and everything later.
         let begin_ns = taken_ns.saturating_sub(limits.window_ns);
-        while self.steps.len() > 1
-            && (self.steps.len() > MAX_STEPS || self.steps[0].to_ns <= begin_ns)
+        while self.points.len() > 2
+            && (self.points.len() > MAX_POINTS || self.points[1].0 <= begin_ns)
         {
-            self.steps.pop_front();
+            self.points.pop_front();
         }
-        false
+        reset
     }
 
     /// Forgets everything: the next reading is a baseline.
     pub(super) fn clear(&mut self) {
-        self.last = None;
-        self.steps.clear();
+        self.points.clear();
     }
 
     /// What the sample taken at `taken_ns` added; `None` where it has no valid reading.
     pub(super) fn fast(&self, taken_ns: u64) -> Option<Delta<C>> {
-        let step = self.steps.back().filter(|step| step.to_ns == taken_ns)?;
-        Some(Delta {
-            amount: step.amount,
-            span_ns: step.to_ns.saturating_sub(step.from_ns).max(1),
-        })
+        let before = self.points.len().checked_sub(2)?;
+        self.between(before, taken_ns)
     }
 
     /// What the slow window up to `taken_ns` added; `None` where the sample has no valid reading, or
     /// where the readings reach back over less than half of the window.
     pub(super) fn slow(&self, taken_ns: u64, limits: Limits) -> Option<Delta<C>> {
-        self.fast(taken_ns)?;
-        let first = self.steps.front()?;
-        let span_ns = taken_ns.saturating_sub(first.from_ns);
-        if span_ns < limits.window_ns / 2 {
+        self.between(0, taken_ns)
+            .filter(|delta| delta.span_ns >= limits.window_ns / 2)
+    }
+
+    /// From one of the points to the newest, if that is of `taken_ns`.
+    fn between(&self, from: usize, taken_ns: u64) -> Option<Delta<C>> {
+        let (from_ns, earlier) = self.points.get(from)?;
+        let (to_ns, value) = self.points.back()?;
+        let span_ns = to_ns.saturating_sub(*from_ns);
+        if *to_ns != taken_ns || span_ns == 0 {
             return None;
         }
-        let amount = self
-            .steps
-            .iter()
-            .fold(C::ZERO, |sum, step| sum.plus(&step.amount));
-        Some(Delta {
-            amount,
-            span_ns: span_ns.max(1),
-        })
+        value.since(earlier).map(|amount| Delta { amount, span_ns })
     }
 }
 
