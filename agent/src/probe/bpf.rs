@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use super::error::ProbeError;
+use super::support::KernelFields;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun};
 use aya::sys::{Stats, enable_stats};
@@ -24,9 +26,6 @@ use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use ebb_agent_ebpf_common::{
     Class, Current, IDLE_SLOT, Levels, MAX_LEVELS, Registration, SlotCounters, UNMANAGED_SLOT, name,
 };
-use thiserror::Error;
-
-use super::support::KernelFields;
 
 /// So many of the verifier's last lines go into a message.
 const VERIFIER_LINES: usize = 4;
@@ -37,74 +36,6 @@ pub fn built_in_object() -> Option<&'static [u8]> {
     return Some(aya::include_bytes_aligned!(env!("EBB_PROBES_BUILT")));
     #[cfg(not(ebb_probes))]
     return None;
-}
-
-/// What went wrong with the probes.
-#[derive(Debug, Error)]
-pub enum ProbeError {
-    /// The kernel does not take the program.
-    #[error(
-        "the kernel refuses the probe {program} ({cause}); the verifier's last words: {verifier}"
-    )]
-    Refused {
-        /// Which program.
-        program: &'static str,
-        /// The error of the system call.
-        cause: String,
-        /// The end of the verifier's log.
-        verifier: String,
-    },
-    /// The object cannot be loaded.
-    #[error("the probes cannot be loaded: {cause}; rebuild them with `cargo xtask build-ebpf`")]
-    Load {
-        /// All causes in a row.
-        cause: String,
-    },
-    /// The object lacks a part, so it was built from other sources than this program.
-    #[error("the probes lack {what}; rebuild them with `cargo xtask build-ebpf`")]
-    Missing {
-        /// Name of the part.
-        what: &'static str,
-    },
-    /// All slots are taken.
-    #[error("all {slots} slots of the probes are taken; this container is measured by files")]
-    Full {
-        /// How many there are.
-        slots: u32,
-    },
-    /// Containers stand at too many depths.
-    #[error(
-        "containers already stand at {MAX_LEVELS} depths of the cgroup tree; this one is measured by files"
-    )]
-    Depths,
-    /// This cgroup has a slot already.
-    #[error("the cgroup {cgroup_id} is registered with the probes already")]
-    Twice {
-        /// Its v2 id.
-        cgroup_id: u64,
-    },
-    /// This cgroup has no slot.
-    #[error("the cgroup {cgroup_id} is not registered with the probes")]
-    Unknown {
-        /// Its v2 id.
-        cgroup_id: u64,
-    },
-    /// Where its cgroup stands is not known.
-    #[error("the container cannot be measured by the probes: {cause}")]
-    Unplaced {
-        /// What is the matter with its path.
-        cause: String,
-    },
-    /// A system call on a map or a program failed.
-    #[error("the probes' {what} cannot be {operation}: {cause}")]
-    Access {
-        /// Which map or program.
-        what: &'static str,
-        /// What was tried.
-        operation: &'static str,
-        /// All causes in a row.
-        cause: String,
-    },
 }
 
 /// The records in the form in which aya copies them.
@@ -542,7 +473,10 @@ fn last_lines(log: &str) -> String {
         .lines()
         .map(str::trim)
         .filter(|line| {
-            !line.is_empty() && !line.starts_with("processed ") && !line.contains("stack depth")
+            !line.is_empty()
+                && !line.starts_with("processed ")
+                && !line.contains("stack depth")
+                && !line.starts_with("verification time")
         })
         .collect();
     lines[lines.len().saturating_sub(VERIFIER_LINES)..].join(" | ")
@@ -570,7 +504,7 @@ mod tests {
     #[test]
     fn the_verifiers_last_words_are_the_cause_and_not_its_statistics() {
         let log = "0: (79) r6 = *(u64 *)(r1 +0)\n1: x\n2: y\n3: z\nR2 invalid mem access 'scalar'\n\
-                   processed 5 insns (limit 1000000) max_states_per_insn 0\nstack depth 0\n\n";
+                   processed 5 insns (limit 1000000) max_states_per_insn 0\nverification time 9 usec\nstack depth 0\n\n";
         assert_eq!(
             last_lines(log),
             "1: x | 2: y | 3: z | R2 invalid mem access 'scalar'"

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Disk, HostCounters, Memory, Pressure, Throttling};
+use super::figures::{Disk, HostCounters, Memory, Pressure, Throttling};
 
 /// A file of figures is not read beyond this; a longer one counts as unreadable.
 const FILE_BYTES_MAX: usize = 256 * 1024;

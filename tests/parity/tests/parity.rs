@@ -330,3 +330,31 @@ fn a_container_outside_of_the_v2_tree_is_measured_by_files() {
     assert!(matches!(error, ProbeError::Unplaced { .. }), "{error}");
     assert_eq!(only(&mut sampler).on_cpu_ns, None);
 }
+
+#[test]
+fn probes_that_the_kernel_refuses_give_way_to_files_and_the_message_quotes_the_verifier() {
+    let _alone = alone();
+    let mut facts = Facts::gather();
+    let fields = facts.fields.as_mut().unwrap();
+    fields.css_set_cgroup += 1;
+    let mut sampler: Sampler<&'static str> = Sampler::new(&facts, built_in_object());
+    assert!(!sampler.has_probes());
+    let message = sampler.message();
+    println!("{message}");
+    assert!(message.contains("measured by files"), "{message}");
+    assert!(
+        message.contains("css_set"),
+        "the verifier names the record: {message}"
+    );
+    assert!(!message.contains('\n'), "one line: {message}");
+    let container = Container::new(&facts, "refused").unwrap();
+    sampler
+        .register("refused", &container.paths, false)
+        .unwrap();
+    finish(container.spawn(LOAD, &["spin", "200"]).unwrap());
+    let counters = only(&mut sampler);
+    let figure = counters.on_cpu_ns.unwrap();
+    assert_eq!(figure.source.name(), "files");
+    assert!(figure.value > 0);
+    assert_eq!(counters.run_queue, None);
+}
