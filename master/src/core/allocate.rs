@@ -14,17 +14,17 @@
 //! that refused this very agent. Suppressed, inactive and incapable frameworks are not in the order
 //! and cost nothing. Nothing is copied from the snapshot but the claimants that a round touches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::iter::Peekable;
-use std::ops::Bound;
 
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
 use imbl::OrdSet;
 use imbl::shared_ptr::DefaultSharedPtr;
 
 use super::drf::{Class, Place, Sums};
-use super::snapshot::{Claimants, DEFAULT_WEIGHT_MILLI, Member, RoleSnapshot};
+use super::snapshot::{Claimants, DEFAULT_WEIGHT_MILLI, Member, RefusalReader, RoleSnapshot};
 
 /// Resources are offered where they hold at least this much CPU, in thousandths of a core …
 pub const MIN_CPU_MILLI: u64 = 10;
@@ -88,11 +88,11 @@ pub(crate) struct Choice {
     pub(crate) resources: Resources,
 }
 
-/// One round of planning: the snapshot, and how the shares of those who were chosen have grown.
+/// One round of planning over a snapshot, and how the shares of those who were chosen have grown.
 #[derive(Debug)]
 pub(crate) struct Round<'a> {
-    snapshot: &'a RoleSnapshot,
     claimants: &'a Claimants,
+    refusals: RefusalReader<'a>,
     now: Timestamp,
     classes: [ClassRound<'a>; Class::ALL.len()],
 }
@@ -103,8 +103,8 @@ impl<'a> Round<'a> {
         let claimants = snapshot.claimants();
         debug_assert!(!claimants.is_stale(), "the snapshot was not published");
         Self {
-            snapshot,
             claimants,
+            refusals: snapshot.refusal_reader(),
             now,
             classes: Class::ALL.map(|class| ClassRound::new(claimants, class)),
         }
@@ -124,7 +124,7 @@ impl<'a> Round<'a> {
         if !owns && !lends {
             return [None, None];
         }
-        let refusals = self.snapshot.refusals_of(agent_id);
+        let refusals = self.refusals.of(agent_id);
         let now = self.now;
         let suits = |index: u32, member: &Member, whole: &Resources| {
             refusals
@@ -221,27 +221,16 @@ impl<'a> ClassRound<'a> {
 
     /// The neediest member of the neediest role for which `test` has something.
     fn neediest<T>(&mut self, test: impl Fn(u32, &Member) -> Option<T>) -> Option<(u32, T)> {
-        let mut role = self.roles.after(None);
-        while let Some(role_place) = role {
-            let members = members_of(
-                &mut self.members,
-                self.claimants,
-                self.class,
-                role_place.index(),
-            )?;
-            let mut member = members.after(None);
-            while let Some(place) = member {
-                let index = place.index();
-                if let Some(found) = self
-                    .claimants
-                    .member(index)
-                    .and_then(|member| test(index, member))
-                {
+        self.roles.rewind();
+        while let Some(role) = self.roles.next() {
+            let members = members_of(&mut self.members, self.claimants, self.class, role)?;
+            members.rewind();
+            while let Some(index) = members.next() {
+                let member = self.claimants.member(index);
+                if let Some(found) = member.and_then(|member| test(index, member)) {
                     return Some((index, found));
                 }
-                member = members.after(Some(&place));
             }
-            role = self.roles.after(Some(&role_place));
         }
         None
     }
@@ -284,47 +273,67 @@ fn members_of<'q, 'a>(
 
 /// An order of need that reads the snapshot's order no further than it is asked for.
 ///
-/// Invariants: `upcoming` holds those that were neither looked at nor charged; all others are in
-/// `active`, and whoever was charged is in `moved` with its place there.
+/// Invariants: everyone is in one of `upcoming` (not looked at yet), `waiting` and `seen` (looked at
+/// since the last rewind). Places there may be those of earlier, but places only move back: so who
+/// comes first with the place that it has now is the neediest.
 struct Queue<'a, N: Ord> {
     upcoming: Peekable<imbl::ordset::Iter<'a, Place<N>, DefaultSharedPtr>>,
-    active: BTreeSet<Place<&'a N>>,
-    moved: BTreeMap<u32, (Place<&'a N>, Sums)>,
+    waiting: BinaryHeap<Reverse<Place<&'a N>>>,
+    seen: Vec<Place<&'a N>>,
+    /// Those who were charged: their place now and what they hold.
+    charged: BTreeMap<u32, (Place<&'a N>, Sums)>,
 }
 
 impl<'a, N: Ord> Queue<'a, N> {
     fn new(order: &'a OrdSet<Place<N>>) -> Self {
         Self {
             upcoming: order.iter().peekable(),
-            active: BTreeSet::new(),
-            moved: BTreeMap::new(),
+            waiting: BinaryHeap::new(),
+            seen: Vec::new(),
+            charged: BTreeMap::new(),
         }
     }
 
-    /// The next after `previous` in the order of need; the neediest after none.
-    fn after(&mut self, previous: Option<&Place<&'a N>>) -> Option<Place<&'a N>> {
-        let active = match previous {
-            None => self.active.first(),
-            Some(previous) => {
-                let beyond = (Bound::Excluded(*previous), Bound::Unbounded);
-                self.active.range(beyond).next()
+    /// Starts again with the neediest.
+    fn rewind(&mut self) {
+        while let Some(place) = self.seen.pop() {
+            let now = self
+                .charged
+                .get(&place.index())
+                .map_or(place, |(now, _)| *now);
+            self.waiting.push(Reverse(now));
+        }
+    }
+
+    /// The next in the order of need.
+    fn next(&mut self) -> Option<u32> {
+        loop {
+            let first = self.pop()?;
+            match self.charged.get(&first.index()) {
+                Some((now, _)) if now.allocations() != first.allocations() => {
+                    self.waiting.push(Reverse(*now));
+                }
+                _ => {
+                    self.seen.push(first);
+                    return Some(first.index());
+                }
             }
         }
-        .copied();
-        while let Some(head) = self.upcoming.peek() {
-            if self.moved.contains_key(&head.index()) {
+    }
+
+    fn pop(&mut self) -> Option<Place<&'a N>> {
+        let upcoming = self.upcoming.peek().map(|place| place.by_ref());
+        let waiting = self.waiting.peek().map(|place| place.0);
+        match (upcoming, waiting) {
+            (Some(upcoming), Some(waiting)) if waiting < upcoming => {
+                self.waiting.pop().map(|place| place.0)
+            }
+            (None, _) => self.waiting.pop().map(|place| place.0),
+            (upcoming, _) => {
                 self.upcoming.next();
-                continue;
+                upcoming
             }
-            let head = head.by_ref();
-            if active.is_some_and(|active| active < head) {
-                break;
-            }
-            self.upcoming.next();
-            self.active.insert(head);
-            return Some(head);
         }
-        active
     }
 
     /// Adds to what a claimant holds, whose place in the snapshot is `place`.
@@ -337,32 +346,21 @@ impl<'a, N: Ord> Queue<'a, N> {
         weight_milli: u32,
     ) {
         let index = place.index();
-        let (old, mut held) = self
-            .moved
-            .get(&index)
-            .copied()
-            .unwrap_or_else(|| (place.by_ref(), *held));
-        self.active.remove(&old);
+        let (now, held) = self
+            .charged
+            .entry(index)
+            .or_insert_with(|| (place.by_ref(), *held));
         held.add(part);
-        let allocations = old.allocations().saturating_add(1);
-        let new = Place::new(
-            &held,
-            allocations,
-            cluster,
-            weight_milli,
-            *old.name(),
-            index,
-        );
-        self.active.insert(new);
-        self.moved.insert(index, (new, held));
+        let allocations = now.allocations().saturating_add(1);
+        *now = Place::new(held, allocations, cluster, weight_milli, *now.name(), index);
     }
 }
 
 impl<N: Ord + fmt::Debug> fmt::Debug for Queue<'_, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
-            .field("active", &self.active)
-            .field("moved", &self.moved)
+            .field("seen", &self.seen)
+            .field("charged", &self.charged)
             .finish_non_exhaustive()
     }
 }

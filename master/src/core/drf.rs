@@ -112,12 +112,17 @@ impl Share {
 
 impl Ord for Share {
     fn cmp(&self, other: &Self) -> Ordering {
-        match (self.used, other.used) {
-            (0, 0) => Ordering::Equal,
-            (0, _) => Ordering::Less,
-            (_, 0) => Ordering::Greater,
-            _ => wide_product(self.used, other.total).cmp(&wide_product(other.used, self.total)),
+        // Most claimants have the same dominant kind and weight, hence the same denominator.
+        if self.total == other.total {
+            return self.used.cmp(&other.used);
         }
+        if let (Some(mine), Some(theirs)) = (
+            narrow_product(self.used, other.total),
+            narrow_product(other.used, self.total),
+        ) {
+            return mine.cmp(&theirs);
+        }
+        wide_product(self.used, other.total).cmp(&wide_product(other.used, self.total))
     }
 }
 
@@ -135,11 +140,13 @@ impl PartialEq for Share {
 
 impl Eq for Share {}
 
+/// The product where both factors are short enough that it cannot overflow: what occurs in practice.
+fn narrow_product(a: u128, b: u128) -> Option<u128> {
+    Some(u128::from(u64::try_from(a).ok()?) * u128::from(u64::try_from(b).ok()?))
+}
+
 /// The product as (high, low) halves of 256 bits.
 fn wide_product(a: u128, b: u128) -> (u128, u128) {
-    if let Some(product) = a.checked_mul(b) {
-        return (0, product);
-    }
     let split = |value: u128| (value >> 64, value & u128::from(u64::MAX));
     let ((a_high, a_low), (b_high, b_low)) = (split(a), split(b));
     let low = a_low * b_low;

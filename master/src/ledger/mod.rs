@@ -169,7 +169,9 @@ impl Ledger {
         incarnation: Incarnation,
         transition: &Transition,
     ) -> Result<AgentLedger, Refused> {
-        self.get(agent_id)
+        self.slots
+            .load()
+            .get(agent_id)
             .ok_or(Refused::NoAgent)?
             .apply(incarnation, transition)
     }

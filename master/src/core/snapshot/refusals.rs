@@ -38,7 +38,7 @@ pub(crate) struct Addition {
 
 /// The refusals of one agent's resources, sorted by member.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusals(Arc<Vec<Refusal>>);
+pub(crate) struct Refusals(Arc<[Refusal]>);
 
 impl Refusals {
     /// Whether some refusal withholds these resources from a member.
@@ -99,14 +99,19 @@ impl Refusals {
             addition.left.push(kept.remove(soonest));
             addition.crowded_out = true;
         }
-        self.0 = Arc::new(kept);
+        self.0 = kept.into();
         addition
     }
 
     /// Takes out the refusal with a stamp.
-    pub(crate) fn remove(&mut self, stamp: u64) -> Option<Refusal> {
-        let at = self.0.iter().position(|refusal| refusal.stamp == stamp)?;
-        Some(Arc::make_mut(&mut self.0).remove(at))
+    pub(crate) fn remove(&mut self, stamp: u64) {
+        let rest: Vec<Refusal> = self
+            .0
+            .iter()
+            .copied()
+            .filter(|old| old.stamp != stamp)
+            .collect();
+        self.0 = rest.into();
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Refusal> {
