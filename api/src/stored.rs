@@ -1,7 +1,7 @@
 //! What daemons keep on disk in the format of the wire, so that a later version reads it with the
 //! compatibility that the wire has.
 
-use ebb_types::{ExecutorInfo, TaskInfo, TaskStatus};
+use ebb_types::{AgentInfo, ExecutorInfo, FrameworkInfo, TaskInfo, TaskStatus};
 use prost::Message;
 
 use crate::check::Invalid;
@@ -39,4 +39,6 @@ stored!(
     TaskInfo as "stored task",
     TaskStatus as "stored status",
     ExecutorInfo as "stored executor",
+    FrameworkInfo as "stored framework",
+    AgentInfo as "stored agent",
 );

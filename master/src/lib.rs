@@ -1,5 +1,22 @@
 //! Ebb's master: pools the resources of agents and offers them to frameworks.
+//!
+//! ```text
+//! api (gRPC, HTTP) → driver → core (pure) → effects → connections, ledger, registry
+//!                       ↑                                          ↓
+//!                       └────── proposals ←── allocator ←── snapshot
+//! ```
+//!
+//! [`run`] is the whole master; `ebb-master` and `ebb dev` both call it.
 
 pub mod allocator;
+mod api;
+pub mod config;
 pub mod core;
+pub mod driver;
 pub mod ledger;
+pub mod metrics;
+mod run;
+pub mod store;
+
+pub use config::{Config, ConfigError, MasterArgs};
+pub use run::{MasterError, run};

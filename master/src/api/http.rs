@@ -1,0 +1,43 @@
+//! Plain HTTP: metrics and health, for machines that do not speak gRPC.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::driver::Handle;
+use crate::metrics::Metrics;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// `/metrics` and `/health`.
+pub(super) fn routes(handle: Handle, metrics: Arc<Metrics>) -> Router {
+    let for_health = handle.clone();
+    Router::new()
+        .route(
+            "/metrics",
+            get(move || show(handle.clone(), Arc::clone(&metrics))),
+        )
+        .route("/health", get(move || health(for_health.clone())))
+}
+
+async fn show(handle: Handle, metrics: Arc<Metrics>) -> Response {
+    match handle.figures().await {
+        Ok(figures) => ([(header::CONTENT_TYPE, TEXT)], metrics.render(&figures)).into_response(),
+        Err(stopped) => unavailable(stopped.to_string()),
+    }
+}
+
+/// Healthy is a master whose driver answers.
+async fn health(handle: Handle) -> Response {
+    match handle.figures().await {
+        Ok(_) => "ok\n".into_response(),
+        Err(stopped) => unavailable(stopped.to_string()),
+    }
+}
+
+fn unavailable(message: String) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, message + "\n").into_response()
+}

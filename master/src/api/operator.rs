@@ -1,0 +1,154 @@
+//! The operator service: what people and tools ask and have done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ebb_api::proto;
+use ebb_types::limits::MAX_GRACE_MS;
+use ebb_types::{Change, ClusterState, FrameworkId, Role, TaskId};
+use futures_util::stream::unfold;
+use tonic::{Request, Response, Status};
+
+use super::stream::Answer;
+use super::{cut_status, stopped};
+use crate::core::{OperatorCommand, OperatorError};
+use crate::driver::{Handle, Inlet};
+
+/// Largest answer, in bytes: a whole cluster may be large.
+pub(super) const MAX_STATE_BYTES: usize = 256 << 20;
+/// Most weights of one call.
+const MAX_WEIGHTS_PER_CALL: usize = 10_000;
+
+pub(super) struct Service(pub(super) Handle);
+
+impl Service {
+    async fn operate(&self, command: OperatorCommand) -> Result<Response<proto::Empty>, Status> {
+        let outcome = self.0.operate(command).await.map_err(stopped)?;
+        outcome.map_err(|error| {
+            let message = error.to_string();
+            match error {
+                OperatorError::NoFramework(_) | OperatorError::NoTask { .. } => {
+                    Status::not_found(message)
+                }
+                OperatorError::Weight { .. } => Status::invalid_argument(message),
+                OperatorError::TooManyWeights { .. } => Status::resource_exhausted(message),
+            }
+        })?;
+        Ok(Response::new(proto::Empty {}))
+    }
+}
+
+fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[tonic::async_trait]
+impl proto::operator_server::Operator for Service {
+    type WatchStream = Answer<proto::Change>;
+
+    async fn get_state(
+        &self,
+        request: Request<proto::StateRequest>,
+    ) -> Result<Response<proto::ClusterState>, Status> {
+        let state = self.0.state().await.map_err(stopped)?;
+        Ok(Response::new(narrow(state, &request.into_inner()).into()))
+    }
+
+    async fn watch(
+        &self,
+        _request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let inlet = self.0.watch().await.map_err(stopped)?;
+        let idle = Duration::from_millis(self.0.heartbeat_interval_ms().max(1));
+        Ok(Response::new(changes(inlet, idle)))
+    }
+
+    async fn set_weights(
+        &self,
+        request: Request<proto::SetWeightsRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wire = request.into_inner().weights;
+        if wire.len() > MAX_WEIGHTS_PER_CALL {
+            return Err(invalid(format!(
+                "{} weights are given; at most {MAX_WEIGHTS_PER_CALL} may be at once",
+                wire.len()
+            )));
+        }
+        let mut weights = Vec::with_capacity(wire.len());
+        for weight in wire {
+            let role = Role::new(&weight.role).map_err(invalid)?;
+            weights.push((role, weight.weight_milli));
+        }
+        self.operate(OperatorCommand::SetWeights(weights)).await
+    }
+
+    async fn teardown(
+        &self,
+        request: Request<proto::TeardownRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let id = FrameworkId::new(request.into_inner().framework_id).map_err(invalid)?;
+        self.operate(OperatorCommand::Teardown(id)).await
+    }
+
+    async fn kill_task(
+        &self,
+        request: Request<proto::KillTaskRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wire = request.into_inner();
+        if wire.grace_ms.is_some_and(|grace| grace > MAX_GRACE_MS) {
+            return Err(invalid(format!(
+                "the grace is above one day; at most {MAX_GRACE_MS} ms are allowed"
+            )));
+        }
+        self.operate(OperatorCommand::KillTask {
+            framework_id: FrameworkId::new(&wire.framework_id).map_err(invalid)?,
+            task_id: TaskId::new(&wire.task_id).map_err(invalid)?,
+            grace_ms: wire.grace_ms,
+        })
+        .await
+    }
+}
+
+/// Leaves out what was not asked for.
+fn narrow(mut state: ClusterState, wanted: &proto::StateRequest) -> ClusterState {
+    let wanted_parts = [
+        wanted.agents,
+        wanted.frameworks,
+        wanted.tasks,
+        wanted.roles,
+        wanted.offers,
+    ];
+    if wanted_parts.iter().any(|part| *part) {
+        if !wanted.agents {
+            state.agents.clear();
+        }
+        if !wanted.frameworks {
+            state.frameworks.clear();
+        }
+        if !wanted.tasks {
+            state.tasks.clear();
+        }
+        if !wanted.roles {
+            state.roles.clear();
+        }
+        if !wanted.offers {
+            state.offers.clear();
+        }
+    }
+    state
+}
+
+/// Changes as they come, and a heartbeat whenever none has come for a while.
+fn changes(inlet: Inlet<Arc<Change>>, idle: Duration) -> Answer<proto::Change> {
+    Box::pin(unfold(Some(inlet), move |inlet| async move {
+        let mut inlet = inlet?;
+        match tokio::time::timeout(idle, inlet.next()).await {
+            Ok(Some(change)) => {
+                let change = Arc::unwrap_or_clone(change);
+                Some((Ok(change.into()), Some(inlet)))
+            }
+            Ok(None) => Some((Err(cut_status(inlet.cut()?)), None)),
+            Err(_elapsed) => Some((Ok(Change::Heartbeat.into()), Some(inlet))),
+        }
+    }))
+}

@@ -1,0 +1,481 @@
+//! The driver: one loop that owns the core. It selects an input, steps the core, and performs the
+//! effects; it decides nothing.
+//!
+//! Inputs are taken in batches. All writes of a batch are made durable together before any of its
+//! effects is performed: what must wait for durability does, and nothing needs a continuation. Then
+//! connections and the ledger are served in order, and last the allocator is handed the changed
+//! picture and woken, once.
+//!
+//! Nothing blocks the loop but the registry's commit, which only registrations and changes of
+//! frameworks, agents and weights need. Reads of operators are answered inside the loop in this
+//! first form: they cost it a copy of what was asked for.
+//!
+//! Not lock-free: tokio's channels, the registry, the tracing subscriber.
+
+mod clock;
+mod command;
+mod outbox;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use ebb_types::{Change, Event, MasterToAgent, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::allocator::{Allocator, Batch, StartError};
+use crate::core::record::RegistryWrite;
+use crate::core::{ConnectionId, Core, CoreConfig, Effect, Input, OperatorError, RequestId};
+use crate::ledger::{Ledger, Refused, Transition};
+use crate::metrics::{DriverFigures, Figures};
+use crate::store::{Registry, RegistryError, Writer};
+
+pub use clock::Clock;
+use command::Command;
+pub use command::{Handle, MAX_INBOX, Stopped};
+pub use outbox::{Cut, Inlet};
+use outbox::{Outbox, Unsent};
+
+/// Most inputs of one batch.
+const MAX_BATCH: usize = 512;
+/// Most connections of schedulers, agents and watching operators each.
+const MAX_CONNECTIONS: usize = 100_000;
+/// How often a transition that was contended is tried again before it counts as lost.
+const MAX_LEDGER_RETRIES: u32 = 1000;
+
+/// What the driver is told once.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// What the core is told.
+    pub core: CoreConfig,
+    /// Threads of the allocator.
+    pub allocator_threads: u32,
+    /// Most messages that wait to be read by one connection.
+    pub outbox_limit: usize,
+}
+
+/// Why the driver cannot start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The allocator.
+    #[error(transparent)]
+    Allocator(#[from] StartError),
+}
+
+/// Owns the core and everything that its effects touch.
+pub struct Driver {
+    core: Core,
+    clock: Clock,
+    ledger: Arc<Ledger>,
+    allocator: Allocator,
+    registry: Writer,
+    inbox: mpsc::Receiver<Command>,
+    proposals: mpsc::Receiver<Batch>,
+    schedulers: HashMap<ConnectionId, Outbox<Event>>,
+    agents: HashMap<ConnectionId, Outbox<MasterToAgent>>,
+    watchers: Vec<Outbox<Arc<Change>>>,
+    answers: HashMap<RequestId, oneshot::Sender<Result<(), OperatorError>>>,
+    next_request: u64,
+    figures: DriverFigures,
+}
+
+impl Driver {
+    /// Reads the registry, begins a new term and starts the allocator's threads.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn start(
+        config: DriverConfig,
+        mut registry: Box<dyn Registry>,
+    ) -> Result<(Self, Handle), DriverError> {
+        let clock = Clock::new();
+        let restored = registry.load()?;
+        tracing::info!(
+            generation = restored.generation.0,
+            frameworks = restored.frameworks.len(),
+            agents = restored.agents.len(),
+            "the registry is read"
+        );
+        let registry = Writer::start(registry)?;
+        let ledger = Arc::new(Ledger::new());
+        // One batch a worker is all that can be under way.
+        let (sink, proposals) = mpsc::channel(config.allocator_threads.max(1) as usize);
+        let allocator = Allocator::start(
+            config.allocator_threads,
+            Arc::clone(&ledger),
+            move || clock.now(),
+            move |batch| {
+                sink.try_send(batch).map_err(|error| match error {
+                    mpsc::error::TrySendError::Full(batch)
+                    | mpsc::error::TrySendError::Closed(batch) => batch,
+                })
+            },
+        )?;
+        let (sender, inbox) = mpsc::channel(MAX_INBOX);
+        let heartbeat_interval_ms = config.core.heartbeat_interval_ms;
+        let mut core = Core::new(clock.now(), config.core, restored);
+        allocator.publish(core.publish());
+        let handle = Handle {
+            inbox: sender,
+            connections: Arc::new(AtomicU64::new(1)),
+            outbox_limit: config.outbox_limit,
+            heartbeat_interval_ms,
+            generation: core.generation().0,
+        };
+        let driver = Self {
+            core,
+            clock,
+            ledger,
+            allocator,
+            registry,
+            inbox,
+            proposals,
+            schedulers: HashMap::new(),
+            agents: HashMap::new(),
+            watchers: Vec::new(),
+            answers: HashMap::new(),
+            next_request: 0,
+            figures: DriverFigures::default(),
+        };
+        Ok((driver, handle))
+    }
+
+    /// Runs until told to stop, or until the registry fails.
+    ///
+    /// # Errors
+    /// [`DriverError::Registry`].
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DriverError> {
+        tokio::pin!(stop);
+        let mut commands = Vec::with_capacity(MAX_BATCH);
+        loop {
+            let mut batch = None;
+            let due = self.core.next_deadline();
+            tokio::select! {
+                () = &mut stop => break,
+                count = self.inbox.recv_many(&mut commands, MAX_BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                proposed = self.proposals.recv() => batch = proposed,
+                () = sleep_until(&self.clock, due) => {}
+            }
+            let now = self.clock.now();
+            let mut effects = Vec::new();
+            for command in commands.drain(..) {
+                self.take(now, command, &mut effects);
+            }
+            while let Some(Batch { id, proposals }) = batch {
+                let input = Input::Proposals {
+                    batch: Some(id),
+                    proposals,
+                };
+                effects.extend(self.core.step(now, input));
+                batch = self.proposals.try_recv().ok();
+            }
+            if self.core.next_deadline().is_some_and(|due| due <= now) {
+                effects.extend(self.core.step(now, Input::Tick));
+            }
+            self.figures.batches += 1;
+            self.perform(now, effects).await?;
+        }
+        tracing::info!("the driver ends");
+        Ok(())
+    }
+
+    /// Turns a command into a step of the core, or answers it.
+    fn take(&mut self, now: Timestamp, command: Command, effects: &mut Vec<Effect>) {
+        let input = match command {
+            Command::SchedulerConnected(connection, outbox) => {
+                self.admit_scheduler(connection, outbox);
+                return;
+            }
+            Command::AgentConnected(connection, outbox) => {
+                self.admit_agent(connection, outbox);
+                return;
+            }
+            // What a connection that was ended still sends concerns nobody.
+            Command::Scheduler(connection, _) if !self.schedulers.contains_key(&connection) => {
+                return;
+            }
+            Command::Agent(connection, ..) if !self.agents.contains_key(&connection) => return,
+            Command::Scheduler(connection, call) => Input::Scheduler { connection, call },
+            Command::Agent(connection, incarnation, message) => Input::Agent {
+                connection,
+                incarnation,
+                message,
+            },
+            Command::SchedulerBroke(connection, why) => {
+                effects.push(Effect::ToScheduler {
+                    connection,
+                    event: Event::Error(why.clone()),
+                });
+                effects.push(Effect::CloseScheduler {
+                    connection,
+                    reason: why,
+                });
+                Input::SchedulerGone { connection }
+            }
+            Command::AgentBroke(connection, why) => {
+                effects.push(Effect::CloseAgent {
+                    connection,
+                    reason: why,
+                });
+                Input::AgentGone { connection }
+            }
+            Command::SchedulerGone(connection) => {
+                self.schedulers.remove(&connection);
+                Input::SchedulerGone { connection }
+            }
+            Command::AgentGone(connection) => {
+                self.agents.remove(&connection);
+                Input::AgentGone { connection }
+            }
+            Command::Operate(command, answer) => {
+                let request = RequestId(self.next_request);
+                self.next_request += 1;
+                self.answers.insert(request, answer);
+                Input::Operator { request, command }
+            }
+            Command::State(answer) => {
+                // Whoever asked may have gone.
+                let _unheard = answer.send(self.core.cluster_state()).is_err();
+                return;
+            }
+            Command::Figures(answer) => {
+                let _unheard = answer.send(self.figures()).is_err();
+                return;
+            }
+            Command::Watch(outbox) => {
+                let snapshot = Change::Snapshot(Box::new(self.core.cluster_state()));
+                if self.watchers.len() < MAX_CONNECTIONS && outbox.push(Arc::new(snapshot)).is_ok()
+                {
+                    self.watchers.push(outbox);
+                }
+                Input::Observe(!self.watchers.is_empty())
+            }
+        };
+        effects.extend(self.core.step(now, input));
+    }
+
+    fn admit_scheduler(&mut self, connection: ConnectionId, outbox: Outbox<Event>) {
+        if self.schedulers.len() < MAX_CONNECTIONS {
+            self.schedulers.insert(connection, outbox);
+        } else {
+            outbox.end(too_many());
+        }
+    }
+
+    fn admit_agent(&mut self, connection: ConnectionId, outbox: Outbox<MasterToAgent>) {
+        if self.agents.len() < MAX_CONNECTIONS {
+            self.agents.insert(connection, outbox);
+        } else {
+            outbox.end(too_many());
+        }
+    }
+
+    /// Performs effects, and the effects of the connections that are lost on the way.
+    async fn perform(
+        &mut self,
+        now: Timestamp,
+        mut effects: Vec<Effect>,
+    ) -> Result<(), DriverError> {
+        let mut round = Round::default();
+        while !effects.is_empty() {
+            self.persist(&mut effects).await?;
+            for effect in effects.drain(..) {
+                self.perform_one(effect, &mut round);
+            }
+            for input in std::mem::take(&mut round.lost) {
+                effects.extend(self.core.step(now, input));
+            }
+            if std::mem::take(&mut round.unwatched) && self.watchers.is_empty() {
+                effects.extend(self.core.step(now, Input::Observe(false)));
+            }
+        }
+        if round.publish {
+            self.allocator.publish(self.core.publish());
+        }
+        if round.wake_all {
+            self.allocator.wake_all();
+        } else if !round.wake.is_empty() {
+            self.allocator.wake_ids(&round.wake);
+        }
+        Ok(())
+    }
+
+    /// Makes the writes of all effects durable, before any of them is performed.
+    async fn persist(&mut self, effects: &mut [Effect]) -> Result<(), DriverError> {
+        let mut writes: Vec<RegistryWrite> = Vec::new();
+        for effect in effects {
+            if let Effect::Persist(more) = effect {
+                writes.append(more);
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.figures.registry_writes += writes.len() as u64;
+        let seconds = self.registry.commit(writes).await?;
+        self.figures.note_commit(seconds);
+        Ok(())
+    }
+
+    fn perform_one(&mut self, effect: Effect, round: &mut Round) {
+        match effect {
+            // Made durable before.
+            Effect::Persist(_) => {}
+            Effect::ToScheduler { connection, event } => {
+                if let Some(lost) = send(&mut self.schedulers, connection, event, &mut self.figures)
+                {
+                    round.lost.push(Input::SchedulerGone { connection: lost });
+                }
+            }
+            Effect::ToAgent {
+                connection,
+                message,
+            } => {
+                if let Some(lost) = send(&mut self.agents, connection, message, &mut self.figures) {
+                    round.lost.push(Input::AgentGone { connection: lost });
+                }
+            }
+            Effect::CloseScheduler { connection, reason } => {
+                tracing::info!(
+                    connection = connection.0,
+                    reason,
+                    "a scheduler's connection is ended"
+                );
+                // Its last event says why.
+                self.schedulers.remove(&connection);
+            }
+            Effect::CloseAgent { connection, reason } => {
+                tracing::info!(
+                    connection = connection.0,
+                    reason,
+                    "an agent's connection is ended"
+                );
+                if let Some(outbox) = self.agents.remove(&connection) {
+                    outbox.end(Cut::Closed(reason));
+                }
+            }
+            Effect::InsertSlot { agent_id, ledger } => {
+                self.ledger.insert(agent_id, ledger);
+            }
+            Effect::RemoveSlot { agent_id } => {
+                self.ledger.remove(&agent_id);
+            }
+            Effect::Ledger {
+                agent_id,
+                incarnation,
+                transition,
+            } => self.transit(&agent_id, incarnation, &transition),
+            Effect::Publish => round.publish = true,
+            Effect::Wake(agents) => round.wake.extend(agents),
+            Effect::WakeAll => round.wake_all = true,
+            Effect::Changed(change) => self.tell_watchers(change, round),
+            Effect::Answer { request, outcome } => {
+                if let Some(answer) = self.answers.remove(&request) {
+                    let _unheard = answer.send(outcome).is_err();
+                }
+            }
+        }
+    }
+
+    /// The core's books say that a transition is possible; only other threads' exchanges can be in
+    /// its way.
+    fn transit(
+        &mut self,
+        agent_id: &ebb_types::AgentId,
+        incarnation: ebb_types::Incarnation,
+        transition: &Transition,
+    ) {
+        let mut result = self.ledger.apply(agent_id, incarnation, transition);
+        for _ in 0..MAX_LEDGER_RETRIES {
+            if !matches!(result, Err(Refused::Contended { .. })) {
+                break;
+            }
+            std::hint::spin_loop();
+            result = self.ledger.apply(agent_id, incarnation, transition);
+        }
+        if let Err(refused) = result {
+            self.figures.ledger_disagreements += 1;
+            tracing::error!(%agent_id, ?transition, %refused, "the ledger and the master's books disagree");
+            debug_assert!(false, "{agent_id}: {transition:?}: {refused}");
+        }
+    }
+
+    fn tell_watchers(&mut self, change: Change, round: &mut Round) {
+        let change = Arc::new(change);
+        for outbox in std::mem::take(&mut self.watchers) {
+            match outbox.push(Arc::clone(&change)) {
+                Ok(()) => self.watchers.push(outbox),
+                Err(unsent) => {
+                    round.unwatched = true;
+                    cut_off(outbox, unsent, &mut self.figures);
+                }
+            }
+        }
+    }
+
+    fn figures(&mut self) -> Figures {
+        self.figures.inbox_depth = self.inbox.len() as u64;
+        self.figures.scheduler_connections = self.schedulers.len() as u64;
+        self.figures.agent_connections = self.agents.len() as u64;
+        Figures {
+            counters: self.core.counters().clone(),
+            gauges: self.core.gauges(),
+            ledger: self.ledger.stats().figures(),
+            allocator: self.allocator.figures(),
+            driver: self.figures.take(),
+        }
+    }
+}
+
+/// What one batch leaves to do at its end.
+#[derive(Default)]
+struct Round {
+    publish: bool,
+    wake: Vec<ebb_types::AgentId>,
+    wake_all: bool,
+    lost: Vec<Input>,
+    unwatched: bool,
+}
+
+async fn sleep_until(clock: &Clock, due: Option<Timestamp>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(clock.instant(at).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn too_many() -> Cut {
+    Cut::Closed(format!(
+        "the master has {MAX_CONNECTIONS} connections and takes no more; close some"
+    ))
+}
+
+/// Hands a message to a connection; that connection, if it is lost by that.
+fn send<T>(
+    outboxes: &mut HashMap<ConnectionId, Outbox<T>>,
+    connection: ConnectionId,
+    message: T,
+    figures: &mut DriverFigures,
+) -> Option<ConnectionId> {
+    let unsent = outboxes.get(&connection)?.push(message).err()?;
+    let outbox = outboxes.remove(&connection)?;
+    cut_off(outbox, unsent, figures);
+    Some(connection)
+}
+
+fn cut_off<T>(outbox: Outbox<T>, unsent: Unsent, figures: &mut DriverFigures) {
+    if unsent == Unsent::Full {
+        figures.slow_readers_cut += 1;
+        tracing::warn!("a reader did not keep up and is cut off");
+        outbox.end(Cut::Slow(String::from(
+            "you did not read what the master sent for too long and were cut off; connect again and read faster",
+        )));
+    }
+}

@@ -1,0 +1,68 @@
+//! Records as bytes: a head of fixed length with the times, then the description in the format of
+//! the wire, so that later versions read what earlier ones wrote. Times are milliseconds since the
+//! epoch, big-endian; one that is unset is all ones.
+
+use ebb_api::Stored;
+use ebb_types::{AgentInfo, FrameworkInfo, Timestamp};
+
+use crate::core::record::{AgentRecord, FrameworkRecord};
+
+const UNSET: u64 = u64::MAX;
+const HEAD_BYTES: usize = 16;
+
+fn write(first: Timestamp, second: Option<Timestamp>, description: Vec<u8>) -> Vec<u8> {
+    let second_ms = second.map_or(UNSET, Timestamp::as_ms);
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + description.len());
+    bytes.extend_from_slice(&first.as_ms().to_be_bytes());
+    bytes.extend_from_slice(&second_ms.to_be_bytes());
+    bytes.extend(description);
+    bytes
+}
+
+fn read<T: Stored>(bytes: &[u8]) -> Result<(Timestamp, Option<Timestamp>, T), String> {
+    let (first, rest) = bytes
+        .split_first_chunk::<8>()
+        .ok_or("a record is cut off")?;
+    let (second, rest) = rest.split_first_chunk::<8>().ok_or("a record is cut off")?;
+    let second_ms = u64::from_be_bytes(*second);
+    let description = T::from_bytes(rest).map_err(|error| error.to_string())?;
+    Ok((
+        Timestamp::from_ms(u64::from_be_bytes(*first)),
+        (second_ms != UNSET).then_some(Timestamp::from_ms(second_ms)),
+        description,
+    ))
+}
+
+pub(super) fn write_framework(record: &FrameworkRecord) -> Vec<u8> {
+    write(
+        record.registered_at,
+        record.failover_deadline,
+        record.info.to_bytes(),
+    )
+}
+
+pub(super) fn read_framework(bytes: &[u8]) -> Result<FrameworkRecord, String> {
+    let (registered_at, failover_deadline, info) = read::<FrameworkInfo>(bytes)?;
+    Ok(FrameworkRecord {
+        info,
+        registered_at,
+        failover_deadline,
+    })
+}
+
+pub(super) fn write_agent(record: &AgentRecord) -> Vec<u8> {
+    write(
+        record.registered_at,
+        record.unreachable_since,
+        record.info.to_bytes(),
+    )
+}
+
+pub(super) fn read_agent(bytes: &[u8]) -> Result<AgentRecord, String> {
+    let (registered_at, unreachable_since, info) = read::<AgentInfo>(bytes)?;
+    Ok(AgentRecord {
+        info,
+        registered_at,
+        unreachable_since,
+    })
+}
