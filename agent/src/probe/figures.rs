@@ -15,6 +15,9 @@ pub struct Figure<T> {
 }
 
 /// Time between becoming runnable and running, of all tasks of a container.
+///
+/// A wait counts when it ends. It may be another's doing or that of the container's own CPU quota:
+/// [`Switches`] and [`Throttling`] tell which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunQueue {
     /// The sum.
