@@ -6,6 +6,8 @@
 //! times. What is proposed is already offered in the ledger: the driver gives it an offer id, or
 //! takes it back with [`Transition::Rescind`] where the framework has gone meanwhile.
 
+mod work;
+mod worker;
 mod workers;
 
 use std::sync::Arc;

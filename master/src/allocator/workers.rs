@@ -17,17 +17,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{JoinHandle, Thread, park};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, Thread};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_queue::ArrayQueue;
 use ebb_types::{AgentId, Timestamp};
 
-use super::pass_slots;
+use super::work::{Counters, Shared};
+use super::worker::Worker;
 use crate::core::allocate::Proposal;
 use crate::core::snapshot::{BatchId, RoleSnapshot};
-use crate::ledger::{AgentSlot, Ledger, Transition};
+use crate::ledger::{AgentSlot, Ledger};
 
 /// Most agents that wait by name; beyond that all are looked at.
 pub const MAX_QUEUED_AGENTS: usize = 16_384;
@@ -80,53 +81,6 @@ pub struct AllocatorFigures {
     pub coalesced: u64,
     /// Times that the queue of agents was full, so that all were looked at.
     pub overflows: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    passes: AtomicU64,
-    agents: AtomicU64,
-    proposals: AtomicU64,
-    rejected: AtomicU64,
-    coalesced: AtomicU64,
-    overflows: AtomicU64,
-}
-
-fn count(counter: &AtomicU64, amount: usize) {
-    counter.fetch_add(amount as u64, Ordering::Relaxed);
-}
-
-/// All agents, shared out among the workers.
-#[derive(Debug)]
-struct Sweep {
-    slots: Vec<Arc<AgentSlot>>,
-    next: AtomicUsize,
-}
-
-impl Sweep {
-    /// The next agents that no worker has taken yet.
-    fn take(&self) -> &[Arc<AgentSlot>] {
-        let start = self.next.fetch_add(MAX_AGENTS_PER_PASS, Ordering::AcqRel);
-        let end = start.saturating_add(MAX_AGENTS_PER_PASS);
-        let start = start.min(self.slots.len());
-        &self.slots[start..end.min(self.slots.len())]
-    }
-}
-
-type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
-type Sink = Box<dyn Fn(Batch) -> Result<(), Batch> + Send + Sync>;
-
-struct Shared {
-    ledger: Arc<Ledger>,
-    published: ArcSwap<RoleSnapshot>,
-    queue: ArrayQueue<Arc<AgentSlot>>,
-    /// Whether all agents are to be looked at.
-    all: AtomicBool,
-    sweep: ArcSwapOption<Sweep>,
-    stop: AtomicBool,
-    counters: Counters,
-    clock: Clock,
-    sink: Sink,
 }
 
 /// Worker threads that plan and commit whenever they are woken.
@@ -255,142 +209,5 @@ impl fmt::Debug for Allocator {
             .field("workers", &self.threads.len())
             .field("figures", &self.figures())
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn enqueue(&self, slot: &Arc<AgentSlot>) {
-        if !slot.mark_queued() {
-            count(&self.counters.coalesced, 1);
-        } else if self.queue.push(Arc::clone(slot)).is_err() {
-            slot.unmark_queued();
-            count(&self.counters.overflows, 1);
-            self.all.store(true, Ordering::Release);
-        }
-    }
-
-    /// The agents of the next pass; empty when there is nothing to do.
-    fn take_work(&self) -> Vec<Arc<AgentSlot>> {
-        if self.all.swap(false, Ordering::AcqRel) {
-            // A sweep that is under way is not lost: this one covers all that it had left.
-            self.sweep.store(Some(Arc::new(Sweep {
-                slots: self.ledger.slots().values().cloned().collect(),
-                next: AtomicUsize::new(0),
-            })));
-        }
-        let sweep = self.sweep.load();
-        if let Some(current) = sweep.as_ref() {
-            let slots = current.take();
-            if !slots.is_empty() {
-                return slots.to_vec();
-            }
-            self.sweep.compare_and_swap(&sweep, None);
-        }
-        let mut slots = Vec::new();
-        while slots.len() < MAX_AGENTS_PER_PASS
-            && let Some(slot) = self.queue.pop()
-        {
-            slot.unmark_queued();
-            slots.push(slot);
-        }
-        slots
-    }
-}
-
-/// What a worker must see in a published snapshot before it plans on.
-#[derive(Clone, Copy, Debug)]
-enum Gate {
-    Open,
-    /// Its last batch.
-    Batch(BatchId),
-    /// Any change since this sequence.
-    NewerThan(u64),
-}
-
-struct Worker {
-    id: u32,
-    shared: Arc<Shared>,
-    batches: u64,
-    gate: Gate,
-}
-
-impl Worker {
-    const fn new(id: u32, shared: Arc<Shared>) -> Self {
-        Self {
-            id,
-            shared,
-            batches: 0,
-            gate: Gate::Open,
-        }
-    }
-
-    /// Parks whenever it can do nothing; whoever changes something unparks it, and an unpark that
-    /// comes before the park is not lost.
-    fn run(mut self) {
-        while !self.shared.stop.load(Ordering::Acquire) {
-            if !self.may_plan() {
-                park();
-                continue;
-            }
-            let slots = self.shared.take_work();
-            if slots.is_empty() {
-                park();
-                continue;
-            }
-            self.pass(&slots);
-        }
-    }
-
-    fn may_plan(&mut self) -> bool {
-        let snapshot = self.shared.published.load();
-        let open = match self.gate {
-            Gate::Open => true,
-            Gate::Batch(batch) => snapshot.has_batch(batch),
-            Gate::NewerThan(sequence) => snapshot.sequence() > sequence,
-        };
-        if open {
-            self.gate = Gate::Open;
-        }
-        open
-    }
-
-    fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
-        // Loaded after the work was taken: see the top of this file.
-        let snapshot = self.shared.published.load_full();
-        let proposals = pass_slots(&snapshot, slots, (self.shared.clock)());
-        let counters = &self.shared.counters;
-        count(&counters.passes, 1);
-        count(&counters.agents, slots.len());
-        if proposals.is_empty() {
-            return;
-        }
-        let number = proposals.len();
-        self.batches += 1;
-        let id = BatchId {
-            worker: self.id,
-            number: self.batches,
-        };
-        self.gate = Gate::Batch(id);
-        if let Err(batch) = (self.shared.sink)(Batch { id, proposals }) {
-            self.gate = Gate::NewerThan(snapshot.sequence());
-            self.take_back(&batch);
-        } else {
-            count(&counters.proposals, number);
-        }
-    }
-
-    /// Rescinds what the driver did not take and queues its agents again.
-    fn take_back(&self, batch: &Batch) {
-        count(&self.shared.counters.rejected, batch.proposals.len());
-        for proposal in &batch.proposals {
-            let Some(slot) = self.shared.ledger.get(&proposal.agent_id) else {
-                continue;
-            };
-            let rescind = Transition::Rescind(proposal.resources);
-            // Refused only when the agent was removed or came back, with nothing offered then.
-            if slot.apply(proposal.incarnation, &rescind).is_ok() {
-                self.shared.enqueue(&slot);
-            }
-        }
     }
 }

@@ -14,16 +14,14 @@
 //! that refused this very agent. Suppressed, inactive and incapable frameworks are not in the order
 //! and cost nothing. Nothing is copied from the snapshot but the claimants that a round touches.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::fmt;
-use std::iter::Peekable;
+mod queue;
+
+use std::collections::BTreeMap;
 
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
-use imbl::OrdSet;
-use imbl::shared_ptr::DefaultSharedPtr;
 
-use super::drf::{Class, Place, Sums};
+use self::queue::Queue;
+use super::drf::Class;
 use super::snapshot::{Claimants, DEFAULT_WEIGHT_MILLI, Member, RefusalReader, RoleSnapshot};
 
 /// Resources are offered where they hold at least this much CPU, in thousandths of a core …
@@ -269,100 +267,6 @@ fn members_of<'q, 'a>(
             .entry(role)
             .or_insert_with(|| Queue::new(entry.order(class))),
     )
-}
-
-/// An order of need that reads the snapshot's order no further than it is asked for.
-///
-/// Invariants: everyone is in one of `upcoming` (not looked at yet), `waiting` and `seen` (looked at
-/// since the last rewind). Places there may be those of earlier, but places only move back: so who
-/// comes first with the place that it has now is the neediest.
-struct Queue<'a, N: Ord> {
-    upcoming: Peekable<imbl::ordset::Iter<'a, Place<N>, DefaultSharedPtr>>,
-    waiting: BinaryHeap<Reverse<Place<&'a N>>>,
-    seen: Vec<Place<&'a N>>,
-    /// Those who were charged: their place now and what they hold.
-    charged: BTreeMap<u32, (Place<&'a N>, Sums)>,
-}
-
-impl<'a, N: Ord> Queue<'a, N> {
-    fn new(order: &'a OrdSet<Place<N>>) -> Self {
-        Self {
-            upcoming: order.iter().peekable(),
-            waiting: BinaryHeap::new(),
-            seen: Vec::new(),
-            charged: BTreeMap::new(),
-        }
-    }
-
-    /// Starts again with the neediest.
-    fn rewind(&mut self) {
-        while let Some(place) = self.seen.pop() {
-            let now = self
-                .charged
-                .get(&place.index())
-                .map_or(place, |(now, _)| *now);
-            self.waiting.push(Reverse(now));
-        }
-    }
-
-    /// The next in the order of need.
-    fn next(&mut self) -> Option<u32> {
-        loop {
-            let first = self.pop()?;
-            match self.charged.get(&first.index()) {
-                Some((now, _)) if now.allocations() != first.allocations() => {
-                    self.waiting.push(Reverse(*now));
-                }
-                _ => {
-                    self.seen.push(first);
-                    return Some(first.index());
-                }
-            }
-        }
-    }
-
-    fn pop(&mut self) -> Option<Place<&'a N>> {
-        let upcoming = self.upcoming.peek().map(|place| place.by_ref());
-        let waiting = self.waiting.peek().map(|place| place.0);
-        match (upcoming, waiting) {
-            (Some(upcoming), Some(waiting)) if waiting < upcoming => {
-                self.waiting.pop().map(|place| place.0)
-            }
-            (None, _) => self.waiting.pop().map(|place| place.0),
-            (upcoming, _) => {
-                self.upcoming.next();
-                upcoming
-            }
-        }
-    }
-
-    /// Adds to what a claimant holds, whose place in the snapshot is `place`.
-    fn charge(
-        &mut self,
-        place: &'a Place<N>,
-        held: &Sums,
-        part: &Quantities,
-        cluster: &Sums,
-        weight_milli: u32,
-    ) {
-        let index = place.index();
-        let (now, held) = self
-            .charged
-            .entry(index)
-            .or_insert_with(|| (place.by_ref(), *held));
-        held.add(part);
-        let allocations = now.allocations().saturating_add(1);
-        *now = Place::new(held, allocations, cluster, weight_milli, *now.name(), index);
-    }
-}
-
-impl<N: Ord + fmt::Debug> fmt::Debug for Queue<'_, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("seen", &self.seen)
-            .field("charged", &self.charged)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -110,9 +110,13 @@ impl AgentSlot {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Marks it as waiting no more. To be called before its ledger is loaded.
+    /// Marks it as waiting no more. To be called before its ledger and the snapshot are loaded.
+    ///
+    /// An exchange, not a store: either it comes after a [`Self::mark_queued`] that found the mark
+    /// set, and then all that was written before that is seen by the loads that follow; or that
+    /// one finds the mark cleared and queues the agent again. A store could pass the loads.
     pub(crate) fn unmark_queued(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -9,11 +9,10 @@
 //! totals changes every share and is caught up with by [`Claimants::refresh`], once for any number
 //! of changes: O(members × log members).
 
-use std::sync::Arc;
-
 use ebb_types::{FrameworkId, Resources, Role};
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, OrdSet};
 
+use super::table::Table;
 use crate::core::drf::{Class, Place, Standing, Sums};
 
 /// Weight of a role that was given none, in thousandths.
@@ -363,53 +362,5 @@ impl Claimants {
             }
         }
         None
-    }
-}
-
-/// A persistent table with stable indices, which are used again.
-#[derive(Clone, Debug)]
-struct Table<T> {
-    rows: Vector<Option<Arc<T>>>,
-    free: Vector<u32>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self {
-            rows: Vector::new(),
-            free: Vector::new(),
-        }
-    }
-}
-
-impl<T: Clone> Table<T> {
-    fn get(&self, index: u32) -> Option<&T> {
-        self.rows.get(index as usize)?.as_deref()
-    }
-
-    fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.rows
-            .get_mut(index as usize)?
-            .as_mut()
-            .map(Arc::make_mut)
-    }
-
-    /// A `u32` holds more indices than there can be rows in memory.
-    fn insert(&mut self, row: T) -> u32 {
-        let row = Some(Arc::new(row));
-        if let Some(index) = self.free.pop_back() {
-            self.rows.set(index as usize, row);
-            return index;
-        }
-        self.rows.push_back(row);
-        u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    fn remove(&mut self, index: u32) {
-        if let Some(row) = self.rows.get_mut(index as usize)
-            && row.take().is_some()
-        {
-            self.free.push_back(index);
-        }
     }
 }

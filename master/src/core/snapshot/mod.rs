@@ -10,24 +10,23 @@
 //! What each change asks for: an agent's resources became free, its total rose or refusals of it
 //! expired: wake it; a framework became active, was unsuppressed or revived: wake all.
 
+mod agents;
 mod claimants;
 mod refusals;
+mod table;
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::fmt;
-use std::iter::Peekable;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 use imbl::OrdMap;
-use imbl::shared_ptr::DefaultSharedPtr;
 
 use super::drf::{Class, Share, Standing, Sums};
+use agents::AgentEntry;
+pub(crate) use agents::RefusalReader;
 pub use claimants::DEFAULT_WEIGHT_MILLI;
 pub(crate) use claimants::{Claimants, Member};
 pub use refusals::MAX_REFUSALS_PER_MEMBER;
 use refusals::Refusal;
-pub(crate) use refusals::Refusals;
 
 /// What a framework wants of the allocator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,13 +83,6 @@ pub struct RoleStanding {
     pub regular_share_milli: u64,
     /// Its dominant share of what is lent in the cluster, in thousandths, weight left out.
     pub revocable_share_milli: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct AgentEntry {
-    total: Quantities,
-    oversubscribed: Quantities,
-    refusals: Refusals,
 }
 
 /// The allocator's picture of roles, frameworks, their holdings and their refusals.
@@ -405,50 +397,6 @@ impl RoleSnapshot {
 
     /// Reads agents' refusals.
     pub(crate) fn refusal_reader(&self) -> RefusalReader<'_> {
-        RefusalReader {
-            agents: &self.agents,
-            upcoming: self.agents.iter().peekable(),
-        }
-    }
-}
-
-/// How far a [`RefusalReader`] steps before it looks up instead.
-const STEPS_BEFORE_LOOKUP: usize = 4;
-
-/// Finds the refusals of agents' resources: by stepping along where they are asked for in order and
-/// close together, as in a round over all agents, else by look-up.
-pub(crate) struct RefusalReader<'a> {
-    agents: &'a OrdMap<AgentId, AgentEntry>,
-    upcoming: Peekable<AgentIter<'a>>,
-}
-
-type AgentIter<'a> = imbl::ordmap::Iter<'a, AgentId, AgentEntry, DefaultSharedPtr>;
-
-impl<'a> RefusalReader<'a> {
-    /// The refusals of an agent's resources; none where there are none.
-    pub(crate) fn of(&mut self, agent_id: &AgentId) -> Option<&'a Refusals> {
-        self.entry(agent_id)
-            .map(|entry| &entry.refusals)
-            .filter(|refusals| !refusals.is_empty())
-    }
-
-    fn entry(&mut self, agent_id: &AgentId) -> Option<&'a AgentEntry> {
-        for _ in 0..STEPS_BEFORE_LOOKUP {
-            let Some((head, entry)) = self.upcoming.peek() else {
-                break;
-            };
-            match (*head).cmp(agent_id) {
-                Ordering::Less => self.upcoming.next(),
-                Ordering::Equal => return Some(entry),
-                Ordering::Greater => break,
-            };
-        }
-        self.agents.get(agent_id)
-    }
-}
-
-impl fmt::Debug for RefusalReader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefusalReader").finish_non_exhaustive()
+        RefusalReader::new(&self.agents)
     }
 }
