@@ -1,17 +1,69 @@
-//! The agent's binary.
+//! The program `ebb-agent`.
 
 use std::process::ExitCode;
 
-use ebb_agent::runtime;
+use anyhow::Context;
+use clap::Parser;
+use ebb_agent::{Config, Flags, Ready};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+/// Ebb's agent: runs tasks in containers on this machine, measures them, lends their slack.
+#[derive(Debug, Parser)]
+#[command(name = "ebb-agent", version)]
+struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    /// What is logged, like info or ebb_agent=debug; the variable EBB_LOG says the same
+    #[arg(long, env = "EBB_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    if args
-        .next()
-        .is_some_and(|first| first == runtime::EXECUTOR_ARG)
-    {
-        return runtime::executor_main(args);
+    if let Some(code) = ebb_agent::dispatch_executor() {
+        return code;
     }
-    eprintln!("ebb-agent: only `executor` is known");
-    ExitCode::from(2)
+    match start(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ebb-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("--log {:?} is no filter; write info or ebb_agent=debug", arguments.log))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let config = Config::load(&arguments.flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the threads")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let (ready, is_ready) = oneshot::channel::<Ready>();
+    let announce = async {
+        if let Ok(ready) = is_ready.await {
+            tracing::info!(address = %ready.address, work_dir = %ready.work_dir.display(), "the agent serves");
+        }
+    };
+    let (outcome, ()) = tokio::join!(ebb_agent::run(config, shutdown, ready), announce);
+    Ok(outcome?)
 }

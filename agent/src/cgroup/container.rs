@@ -1,6 +1,7 @@
 //! One container's cgroups as the rest of the agent holds them.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
@@ -11,19 +12,54 @@ use super::{
 #[derive(Debug)]
 pub struct Container {
     pub(super) id: String,
-    pub(super) limits: Limits,
     pub(super) control: Box<dyn Control>,
+    claim: Mutex<Claim>,
+}
+
+/// What the container may use now.
+#[derive(Debug)]
+struct Claim {
+    limits: Limits,
+    /// The quota that it is held to for the time being.
+    throttle_milli: Option<u64>,
+}
+
+impl Claim {
+    /// The lesser of limit and throttle.
+    fn quota_milli(&self) -> Option<u64> {
+        match (self.throttle_milli, self.limits.cpu_limit_milli) {
+            (Some(throttle), Some(limit)) => Some(throttle.min(limit)),
+            (throttle, limit) => throttle.or(limit),
+        }
+    }
 }
 
 impl Container {
+    pub(super) fn new(id: &str, limits: &Limits, control: Box<dyn Control>) -> Container {
+        let claim = Claim {
+            limits: limits.clone(),
+            throttle_milli: None,
+        };
+        Container {
+            id: id.to_owned(),
+            control,
+            claim: Mutex::new(claim),
+        }
+    }
+
+    /// No holder of the lock leaves it half-changed, so one that panicked is no reason to.
+    fn claim(&self) -> MutexGuard<'_, Claim> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The container's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The limits that it was made with.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The limits that it has.
+    pub fn limits(&self) -> Limits {
+        self.claim().limits.clone()
     }
 
     /// The cgroup v2 id: what `bpf_get_current_cgroup_id()` answers inside. `None` where v2 is not mounted.
@@ -31,18 +67,27 @@ impl Container {
         self.control.v2_dir().map(files::inode).transpose()
     }
 
-    /// Gives it other limits while it runs: for containers whose tasks come and go.
+    /// Gives it other limits while it runs: for containers whose tasks come and go. A throttle stays; whether it is
+    /// revocable cannot change. Memory below what is in use: v1 refuses it (`EBUSY`) if it cannot be reclaimed, v2 kills.
     pub fn resize(&self, limits: &Limits) -> Result<(), CgroupError> {
-        self.control.apply(limits)
+        let mut claim = self.claim();
+        let limits = Limits {
+            revocable: claim.limits.revocable,
+            ..limits.clone()
+        };
+        self.control.apply(&limits, Some(&claim.limits))?;
+        claim.limits = limits;
+        match claim.throttle_milli {
+            Some(_) => self.control.set_cpu_quota(claim.quota_milli()),
+            None => Ok(()),
+        }
     }
 
-    /// Holds the container to `cpu_milli`, or with `None` returns it to the limit that it was made with.
+    /// Holds the container to `cpu_milli`, or with `None` returns it to its limit. Never gives more than that.
     pub fn throttle(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError> {
-        let quota_milli = match (cpu_milli, self.limits.cpu_limit_milli) {
-            (Some(asked), Some(limit)) => Some(asked.min(limit)),
-            (asked, limit) => asked.or(limit),
-        };
-        self.control.set_cpu_quota(quota_milli)
+        let mut claim = self.claim();
+        claim.throttle_milli = cpu_milli;
+        self.control.set_cpu_quota(claim.quota_milli())
     }
 
     /// Stops every process where it stands. Returns at once; [`Container::wait_frozen`] waits.

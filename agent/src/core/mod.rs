@@ -238,6 +238,10 @@ pub enum Observation {
         state: TaskState,
         /// The message of its status.
         message: String,
+        /// The container that it runs or ran in.
+        container_id: ContainerId,
+        /// The framework's own executor that runs it.
+        executor_id: Option<ExecutorId>,
     },
     /// The QoS controller's decision was carried out.
     Corrected(Correction),

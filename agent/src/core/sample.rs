@@ -8,7 +8,7 @@ use ebb_types::{
     Resources, TaskId, TaskKey, Timestamp,
 };
 
-use super::lending::{Lending, LendingOutcome, TaskView};
+use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Owner, Phase};
 use super::timers::Timer;
@@ -45,6 +45,10 @@ impl Samples {
 
     pub(super) const fn lent(&self) -> Quantities {
         self.lent
+    }
+
+    pub(super) fn lending_counters(&self) -> lending::Counters {
+        self.lending.counters()
     }
 
     pub(super) fn container_ended(&mut self, container_id: &ContainerId) {

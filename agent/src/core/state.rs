@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use ebb_types::{
-    AgentId, AgentInfo, AgentToMaster, AgentUsage, ContainerId, ExecutorInfo, FrameworkId,
+    AgentId, AgentInfo, AgentToMaster, AgentUsage, ContainerId, ExecutorId, ExecutorInfo, FrameworkId,
     Generation, Incarnation, Quantities, Resources, TaskInfo, TaskKey, TaskState,
     Timestamp, UpdateUuid,
 };
 
+use super::lending;
 use super::sample::Samples;
 use super::timers::{Timer, Timers};
 use super::updates::Updates;
@@ -236,6 +237,8 @@ pub struct TaskView {
     pub allocated: Resources,
     /// Its container.
     pub container_id: ContainerId,
+    /// The framework's own executor that runs it.
+    pub executor_id: Option<ExecutorId>,
     /// Whether it still holds resources.
     pub live: bool,
 }
@@ -340,6 +343,7 @@ impl Core {
             state: task.state,
             allocated: task.info.resources,
             container_id: task.container_id.clone(),
+            executor_id: task.info.executor.as_ref().map(|e| e.executor_id.clone()),
             live: task.is_live(),
         })
     }
@@ -366,6 +370,11 @@ impl Core {
     /// What is lent in all, in use and not.
     pub const fn lent(&self) -> Quantities {
         self.samples.lent()
+    }
+
+    /// What lending has counted.
+    pub fn lending_counters(&self) -> lending::Counters {
+        self.samples.lending_counters()
     }
 
     /// Everything as records: replayed, they give what all records so far give.

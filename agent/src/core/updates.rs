@@ -179,6 +179,8 @@ impl Core {
             key: key.clone(),
             state: status.state,
             message: status.message.clone(),
+            container_id: task.container_id.clone(),
+            executor_id: status.executor_id.clone(),
         }));
         out.persist(Record::Update {
             framework_id: key.0.clone(),

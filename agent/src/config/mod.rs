@@ -1,0 +1,420 @@
+//! The agent's settings: flags over a TOML file over defaults.
+//!
+//! Every quantity carries its unit (`"4GiB"`, `"100MiB/s"`, `"7d"`), and a wrong one is answered with
+//! the key, the value and what is allowed. Unknown keys are refused: a setting that was misspelt must
+//! not be a setting that silently does nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ebb_types::Attribute;
+use serde::Deserialize;
+
+use crate::core::lending;
+
+mod units;
+
+pub use units::{BadValue, attributes, bandwidth, bytes, cpus, duration_ms};
+
+/// The agent's own port.
+pub const DEFAULT_PORT: u16 = 5051;
+/// Where the master listens.
+pub const DEFAULT_MASTER: &str = "127.0.0.1:5050";
+/// Where state, sandboxes and the executors' socket are kept.
+pub const DEFAULT_WORK_DIR: &str = "/var/lib/ebb/agent";
+/// How long sandboxes of ended tasks are kept, in milliseconds: a week, as in Mesos.
+pub const DEFAULT_SANDBOX_KEEP_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The cgroup below which all containers stand.
+pub const DEFAULT_CGROUP_BASE: &str = "ebb";
+/// Largest configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or has an unknown key or a value of the wrong type.
+    #[error("the configuration {} is not understood: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// A value is wrong.
+    #[error("{key} = {value:?} is not allowed: {rule}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value, cut.
+        value: String,
+        /// What is allowed.
+        rule: String,
+    },
+}
+
+/// What the agent has, where that is not to be found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfiguredResources {
+    /// CPU, in thousandths of a core.
+    pub cpu_milli: Option<u64>,
+    /// Memory, in bytes.
+    pub mem_bytes: Option<u64>,
+    /// Disk space, in bytes.
+    pub disk_bytes: Option<u64>,
+    /// Disk bandwidth, in bytes a second.
+    pub disk_bandwidth_bytes_per_s: Option<u64>,
+}
+
+/// Every setting of an agent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The master, as `host:port`.
+    pub master: String,
+    /// Where state, sandboxes and the executors' socket are kept.
+    pub work_dir: PathBuf,
+    /// Where the agent's own API listens; port 0 takes any that is free.
+    pub listen: SocketAddr,
+    /// The name under which others reach this machine; found out if unset.
+    pub hostname: Option<String>,
+    /// What the agent has.
+    pub resources: ConfiguredResources,
+    /// What frameworks may choose by.
+    pub attributes: Vec<Attribute>,
+    /// The cgroup below which all containers stand.
+    pub cgroup_base: String,
+    /// Whether tasks end with the agent; else they run on and are taken over by the next.
+    pub kill_tasks_on_shutdown: bool,
+    /// How long sandboxes of ended tasks are kept, in milliseconds.
+    pub sandbox_keep_ms: u64,
+    /// How much slack is lent, and when it is taken back.
+    pub lending: lending::Config,
+    /// The binary whose `executor` subcommand runs tasks; the running one if unset.
+    pub executor_exe: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            master: DEFAULT_MASTER.to_owned(),
+            work_dir: DEFAULT_WORK_DIR.into(),
+            listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
+            hostname: None,
+            resources: ConfiguredResources::default(),
+            attributes: Vec::new(),
+            cgroup_base: DEFAULT_CGROUP_BASE.to_owned(),
+            kill_tasks_on_shutdown: false,
+            sandbox_keep_ms: DEFAULT_SANDBOX_KEEP_MS,
+            lending: lending::Config::default(),
+            executor_exe: None,
+        }
+    }
+}
+
+/// The flags of `ebb-agent`; each wins over the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Flags {
+    /// Settings in TOML; the keys are the flags' names with _ for -
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The master
+    #[arg(long, value_name = "HOST:PORT")]
+    pub master: Option<String>,
+    /// Where state, sandboxes and the executors' socket are kept
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Where the agent's own API listens
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// The name under which others reach this machine
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// CPUs to offer, like 3.5; all by default
+    #[arg(long, value_name = "CPUS")]
+    pub cpus: Option<String>,
+    /// Memory to offer, like 4GiB; all but 1 GiB or half by default
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<String>,
+    /// Disk space to offer, like 100GiB; all but 5 GiB or half by default
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<String>,
+    /// Disk bandwidth to offer, like 200MiB/s; measured once by default
+    #[arg(long, value_name = "RATE")]
+    pub disk_bandwidth: Option<String>,
+    /// What frameworks may choose by, like 'rack:a;zone:b;ssds:2'
+    #[arg(long, value_name = "NAME:VALUE;…")]
+    pub attributes: Option<String>,
+    /// The cgroup below which all containers stand
+    #[arg(long, value_name = "NAME")]
+    pub cgroup_base: Option<String>,
+    /// End all tasks with the agent instead of leaving them to the next
+    #[arg(long)]
+    pub kill_tasks_on_shutdown: bool,
+    /// How long sandboxes of ended tasks are kept, like 7d
+    #[arg(long, value_name = "TIME")]
+    pub sandbox_keep: Option<String>,
+    /// Lend nothing: never offer the slack of tasks as revocable resources
+    #[arg(long)]
+    pub no_lending: bool,
+}
+
+/// The file as it is written. Quantities may be numbers or texts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    master: Option<String>,
+    work_dir: Option<PathBuf>,
+    listen: Option<String>,
+    hostname: Option<String>,
+    cpus: Option<Quantity>,
+    mem: Option<Quantity>,
+    disk: Option<Quantity>,
+    disk_bandwidth: Option<Quantity>,
+    attributes: Option<String>,
+    cgroup_base: Option<String>,
+    kill_tasks_on_shutdown: Option<bool>,
+    sandbox_keep: Option<Quantity>,
+    no_lending: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Text(String),
+    Whole(i64),
+    Real(f64),
+}
+
+impl Quantity {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Whole(number) => number.to_string(),
+            Self::Real(number) => number.to_string(),
+        }
+    }
+}
+
+impl Config {
+    /// Settings from flags, from the file that they name, and defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, the value and what is allowed.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => FileSettings::default(),
+        };
+        Self::merge(flags.clone(), file)
+    }
+
+    fn merge(flags: Flags, file: FileSettings) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let text = |flag: Option<String>, file: Option<Quantity>| {
+            flag.or_else(|| file.map(Quantity::into_text))
+        };
+        let mut lending = default.lending;
+        if flags.no_lending || file.no_lending.unwrap_or(false) {
+            lending.estimator.cpus.lend = false;
+            lending.estimator.mem.lend = false;
+            lending.estimator.disk_bandwidth.lend = false;
+        }
+        let attribute_text = flags.attributes.or(file.attributes).unwrap_or_default();
+        let sandbox_keep = text(flags.sandbox_keep, file.sandbox_keep);
+        Ok(Self {
+            master: master(flags.master.or(file.master))?,
+            work_dir: flags.work_dir.or(file.work_dir).unwrap_or(default.work_dir),
+            listen: match flags.listen.or(file.listen) {
+                Some(text) => listen(&text)?,
+                None => default.listen,
+            },
+            hostname: hostname(flags.hostname.or(file.hostname))?,
+            resources: ConfiguredResources {
+                cpu_milli: read_value("cpus", text(flags.cpus, file.cpus), cpus)?,
+                mem_bytes: read_value("mem", text(flags.mem, file.mem), bytes)?,
+                disk_bytes: read_value("disk", text(flags.disk, file.disk), bytes)?,
+                disk_bandwidth_bytes_per_s: read_value(
+                    "disk_bandwidth",
+                    text(flags.disk_bandwidth, file.disk_bandwidth),
+                    bandwidth,
+                )?,
+            },
+            attributes: attributes(&attribute_text)
+                .map_err(|bad| bad_value("attributes", &attribute_text, bad))?,
+            cgroup_base: cgroup_base(flags.cgroup_base.or(file.cgroup_base))?,
+            kill_tasks_on_shutdown: flags.kill_tasks_on_shutdown
+                || file.kill_tasks_on_shutdown.unwrap_or(false),
+            sandbox_keep_ms: read_value("sandbox_keep", sandbox_keep, duration_ms)?
+                .unwrap_or(default.sandbox_keep_ms),
+            lending,
+            executor_exe: None,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<FileSettings, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(ConfigError::Parse {
+            path: path.to_owned(),
+            message: format!("it has {size} bytes; at most {MAX_FILE_BYTES} are read"),
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+fn bad_value(key: &'static str, value: &str, bad: BadValue) -> ConfigError {
+    ConfigError::Value {
+        key,
+        value: value.chars().take(100).collect(),
+        rule: bad.rule,
+    }
+}
+
+fn read_value(
+    key: &'static str,
+    text: Option<String>,
+    read: impl Fn(&str) -> Result<u64, BadValue>,
+) -> Result<Option<u64>, ConfigError> {
+    text.map(|text| read(&text).map_err(|bad| bad_value(key, &text, bad)))
+        .transpose()
+}
+
+fn master(text: Option<String>) -> Result<String, ConfigError> {
+    let Some(text) = text else {
+        return Ok(DEFAULT_MASTER.to_owned());
+    };
+    let bare = text.strip_prefix("http://").unwrap_or(&text);
+    let bare = bare.strip_suffix('/').unwrap_or(bare);
+    let good = bare.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(|c: char| c == '/' || c.is_whitespace())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good {
+        return Ok(bare.to_owned());
+    }
+    Err(bad_value(
+        "master",
+        &text,
+        BadValue::new("give the master's host and port, like 10.0.0.1:5050"),
+    ))
+}
+
+fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        let rule = BadValue::new("give an address and a port, like 0.0.0.0:5051 or [::]:5051");
+        bad_value("listen", text, rule)
+    })
+}
+
+fn hostname(text: Option<String>) -> Result<Option<String>, ConfigError> {
+    match text {
+        Some(name)
+            if name.is_empty()
+                || name.len() > 253
+                || name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) =>
+        {
+            let rule = BadValue::new("give a host name or an address of at most 253 bytes");
+            Err(bad_value("hostname", &name, rule))
+        }
+        name => Ok(name),
+    }
+}
+
+fn cgroup_base(text: Option<String>) -> Result<String, ConfigError> {
+    let name = text.unwrap_or_else(|| DEFAULT_CGROUP_BASE.to_owned());
+    let good = !name.is_empty()
+        && name.len() <= 64
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    if good {
+        return Ok(name);
+    }
+    let rule = BadValue::new("give 1 to 64 letters, digits, '-' or '_'");
+    Err(bad_value("cgroup_base", &name, rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::load(&Flags {
+            config: Some(path),
+            ..Flags::default()
+        })
+    }
+
+    #[test]
+    fn a_file_sets_what_it_names_and_flags_win() {
+        let text = "master = 'm:1'\ncpus = 1.5\nmem = '4GiB'\ndisk_bandwidth = '100MiB/s'\n\
+                    attributes = 'rack:a;ssds:2'\nsandbox_keep = '2h'\nno_lending = true\n";
+        let config = parse(text).expect("a good file");
+        assert_eq!(config.master, "m:1");
+        assert_eq!(config.resources.cpu_milli, Some(1500));
+        assert_eq!(config.resources.mem_bytes, Some(4 << 30));
+        assert_eq!(
+            config.resources.disk_bandwidth_bytes_per_s,
+            Some(100 << 20)
+        );
+        assert_eq!(config.attributes.len(), 2);
+        assert_eq!(config.sandbox_keep_ms, 7_200_000);
+        assert!(!config.lending.estimator.cpus.lend);
+        let flags = Flags {
+            cpus: Some("2".to_owned()),
+            ..Flags::default()
+        };
+        let file = FileSettings {
+            cpus: Some(Quantity::Whole(1)),
+            ..FileSettings::default()
+        };
+        let config = Config::merge(flags, file).expect("good settings");
+        assert_eq!(config.resources.cpu_milli, Some(2000));
+    }
+
+    #[test]
+    fn unknown_keys_wrong_units_and_wrong_values_are_named() {
+        for (text, words) in [
+            ("memory = '1GiB'", &["memory", "unknown field"][..]),
+            ("mem = '4 apples'", &["mem", "4 apples", "GiB"]),
+            ("mem = 4", &["mem", "\"4\"", "GiB"]),
+            ("mem = '-1GiB'", &["mem", "-1GiB"]),
+            ("mem = '99999999999TiB'", &["mem", "99999999999TiB"]),
+            ("cpus = '2GiB'", &["cpus", "2GiB", "1.5"]),
+            ("cpus = -1", &["cpus", "-1"]),
+            ("cpus = nan", &["cpus"]),
+            ("disk_bandwidth = '5GiB'", &["disk_bandwidth", "5GiB", "MiB/s"]),
+            ("listen = 'everywhere'", &["listen", "everywhere", "0.0.0.0:5051"]),
+            ("master = 'https://x'", &["master", "https://x", "10.0.0.1:5050"]),
+            ("attributes = 'rack'", &["attributes", "rack", "name:value"]),
+            ("cgroup_base = '../x'", &["cgroup_base", "../x", "letters"]),
+            ("sandbox_keep = '5 years'", &["sandbox_keep", "5 years", "7d"]),
+            ("cpus = [", &["agent.toml"]),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            for word in words {
+                assert!(error.contains(word), "{text}: {error}");
+            }
+        }
+    }
+}

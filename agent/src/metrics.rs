@@ -1,0 +1,467 @@
+//! Everything that the agent counts and shows at `/metrics`, in one table.
+//!
+//! Each agent has a recorder of its own and never the process-wide one, so that a master and several
+//! agents in one process do not mix. Labels come from small closed sets (states, resources, actions,
+//! signals, figures); the only open one, the framework, is bounded by [`MAX_FRAMEWORK_SERIES`]. There
+//! are no task ids in labels.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ebb_types::{Correction, FrameworkId, Quantities, ResourceKind, TaskState};
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
+
+use crate::core::Core;
+use crate::sampling::SamplerView;
+
+/// Most frameworks that have series of their own; the rest are summed up as `other`.
+pub const MAX_FRAMEWORK_SERIES: usize = 200;
+/// A gauge that was not set for so long is no longer shown: its framework is gone.
+const GAUGE_IDLE: Duration = Duration::from_secs(30);
+/// Upper bounds of the histograms of times, in seconds.
+const SECONDS_BUCKETS: [f64; 14] = [
+    0.000_1, 0.000_3, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
+];
+
+/// What kind of figure a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Is read anew.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// What it says, and in which unit.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident = $kind:ident $name:literal, $help:literal;)*) => {
+        $(const $constant: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
+
+        /// Every metric of the agent.
+        pub const TABLE: &[Metric] = &[$($constant,)*];
+    };
+}
+
+table! {
+    REGISTERED = Gauge "ebb_agent_registered",
+        "1 while the master has answered the registration over the present connection.";
+    CONNECTIONS = Counter "ebb_agent_master_connections_total",
+        "Connections to a master that stood.";
+    TASKS = Gauge "ebb_agent_tasks",
+        "Tasks that the agent knows, by state; ended ones until their end is acknowledged.";
+    LAUNCH_SECONDS = Histogram "ebb_agent_launch_seconds",
+        "Time from the order of a launch to the program's first instruction.";
+    LAUNCHES_REFUSED = Counter "ebb_agent_launches_refused_total",
+        "Launches that were answered with a terminal status at once.";
+    LAUNCHES_DUPLICATE = Counter "ebb_agent_launches_duplicate_total",
+        "Launches of tasks that were known already, which were ignored.";
+    ADOPTED = Counter "ebb_agent_tasks_adopted_total",
+        "Containers that were found running after a restart and taken over.";
+    ORPHANS = Counter "ebb_agent_orphans_total",
+        "Containers that were found and belong to no known task.";
+    RESOURCE_TOTAL = Gauge "ebb_agent_resource_total",
+        "What the agent has: cpus in thousandths of a core, the others in bytes or bytes a second.";
+    RESOURCE_ALLOCATED = Gauge "ebb_agent_resource_allocated",
+        "What live tasks and executors are allocated, in the units of ebb_agent_resource_total.";
+    RESOURCE_LENT = Gauge "ebb_agent_resource_lent",
+        "What is lent in all as revocable, in use and not, in the units of ebb_agent_resource_total.";
+    MACHINE_CPU = Gauge "ebb_agent_machine_cpu_used_milli",
+        "CPU in use on the whole machine, in thousandths of a core.";
+    MACHINE_MEM = Gauge "ebb_agent_machine_mem_used_bytes",
+        "Memory in use on the whole machine, in bytes.";
+    FRAMEWORK_CPU_ALLOCATED = Gauge "ebb_agent_framework_cpu_allocated_milli",
+        "CPU allocated to a framework's tasks, in thousandths of a core.";
+    FRAMEWORK_CPU_USED = Gauge "ebb_agent_framework_cpu_used_milli",
+        "CPU used by a framework's tasks, in thousandths of a core.";
+    FRAMEWORK_MEM_USED = Gauge "ebb_agent_framework_mem_used_bytes",
+        "Memory used by a framework's tasks, in bytes.";
+    TAKEN_BACK = Gauge "ebb_agent_taken_back_cpu_milli",
+        "CPU of revocable tasks that is held back now, in thousandths of a core.";
+    CORRECTIONS = Counter "ebb_agent_corrections_total",
+        "Decisions of the QoS controller that were carried out, by action and signal.";
+    CORRECTIONS_STALE = Counter "ebb_agent_corrections_stale_total",
+        "Decisions of the QoS controller whose container was gone.";
+    EVICTIONS = Counter "ebb_agent_evictions_total",
+        "Revocable tasks and executors that were ended to give their resources back.";
+    SAMPLE_SECONDS = Histogram "ebb_agent_sample_seconds",
+        "Time that one reading of all counters took.";
+    SAMPLES_DROPPED = Counter "ebb_agent_samples_dropped_total",
+        "Readings that the core had no room for.";
+    SAMPLES_STALE = Counter "ebb_agent_samples_stale_total",
+        "Times that no reading had come for longer than lending puts up with.";
+    SAMPLE_FAULTS = Counter "ebb_agent_sample_faults_total",
+        "Readings that were no good, by fault: gap, duplicate, backward, reset, implausible.";
+    MEASURE_SOURCE = Gauge "ebb_agent_measure_source",
+        "1 for the source of each figure: ebpf, files, or none where it is not measured.";
+    PROBE_SECONDS = Counter "ebb_agent_probe_run_ns_total",
+        "Time spent in the probes on all CPUs, in nanoseconds; 0 unless kernel.bpf_stats_enabled is set.";
+    PROBE_RUNS = Counter "ebb_agent_probe_runs_total",
+        "How often the probes ran; 0 unless kernel.bpf_stats_enabled is set.";
+    PROBE_SLOTS = Gauge "ebb_agent_probe_slots",
+        "Slots of the probes for containers, taken and in all.";
+    PROBE_LOSSES = Counter "ebb_agent_probe_losses_total",
+        "What the probes lost or left to files, by kind.";
+    JOURNAL_SECONDS = Histogram "ebb_agent_journal_write_seconds",
+        "Time that writing and syncing one batch of records took.";
+    JOURNAL_BYTES = Gauge "ebb_agent_journal_bytes",
+        "Size of the journal, in bytes.";
+    JOURNAL_REWRITES = Counter "ebb_agent_journal_rewrites_total",
+        "Times that the journal was rewritten because it had grown.";
+    UPDATES_PENDING = Gauge "ebb_agent_updates_pending",
+        "Statuses that are not acknowledged yet.";
+    UPDATES_SENT = Counter "ebb_agent_updates_sent_total",
+        "Statuses sent to the master, repetitions included.";
+    UPDATES_RETRIED = Counter "ebb_agent_updates_retried_total",
+        "Statuses sent again because no acknowledgement came.";
+    ACKNOWLEDGEMENTS_IGNORED = Counter "ebb_agent_acknowledgements_ignored_total",
+        "Acknowledgements that named nothing that waits for one.";
+    MESSAGES_REFUSED = Counter "ebb_agent_messages_refused_total",
+        "Messages of the master that were refused, by why: stale, early, unknown, malformed.";
+    EXECUTOR_UPDATES_DROPPED = Counter "ebb_agent_executor_updates_dropped_total",
+        "Statuses of frameworks' own executors that were not forwarded.";
+    FRAMEWORK_MESSAGES_DROPPED = Counter "ebb_agent_framework_messages_dropped_total",
+        "Messages between schedulers and executors that were dropped.";
+    CONTAINER_FAULTS = Counter "ebb_agent_container_faults_total",
+        "Operations on containers that failed, by operation.";
+    READERS_CUT_OFF = Counter "ebb_agent_sandbox_readers_cut_off_total",
+        "Readers of sandboxes that were cut off because they did not read.";
+    SANDBOXES_COLLECTED = Counter "ebb_agent_sandboxes_collected_total",
+        "Sandboxes of ended tasks that were removed after their time.";
+}
+
+/// The recorder of one agent.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const META: Metadata<'static> = Metadata::new("ebb_agent", Level::INFO, None);
+
+impl Metrics {
+    /// A recorder that knows the table.
+    pub fn new() -> Self {
+        let mut builder = PrometheusBuilder::new()
+            .idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_IDLE));
+        for metric in TABLE.iter().filter(|metric| metric.kind == Kind::Histogram) {
+            let matcher = Matcher::Full(metric.name.to_owned());
+            builder = builder
+                .set_buckets_for_metric(matcher, &SECONDS_BUCKETS)
+                .expect("the buckets are not empty");
+        }
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self { recorder, handle };
+        metrics.describe();
+        metrics
+    }
+
+    fn describe(&self) {
+        for metric in TABLE {
+            let name = KeyName::from_const_str(metric.name);
+            let help = SharedString::const_str(metric.help);
+            let unit: Option<Unit> = None;
+            match metric.kind {
+                Kind::Counter => self.recorder.describe_counter(name, unit, help),
+                Kind::Gauge => self.recorder.describe_gauge(name, unit, help),
+                Kind::Histogram => self.recorder.describe_histogram(name, unit, help),
+            }
+        }
+    }
+
+    /// The text for Prometheus.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Bounded work that has to be done now and then.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    fn key(metric: &Metric, labels: &[(&'static str, SharedString)]) -> Key {
+        let labels = labels.iter().map(|(name, value)| Label::new(*name, value.clone()));
+        Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+    }
+
+    fn add(&self, metric: &Metric, labels: &[(&'static str, SharedString)], count: u64) {
+        let key = Self::key(metric, labels);
+        self.recorder.register_counter(&key, &META).increment(count);
+    }
+
+    fn rise_to(&self, metric: &Metric, labels: &[(&'static str, SharedString)], count: u64) {
+        let key = Self::key(metric, labels);
+        self.recorder.register_counter(&key, &META).absolute(count);
+    }
+
+    fn set(&self, metric: &Metric, labels: &[(&'static str, SharedString)], value: u64) {
+        let key = Self::key(metric, labels);
+        self.recorder.register_gauge(&key, &META).set(value as f64);
+    }
+
+    fn record(&self, metric: &Metric, seconds: f64) {
+        let key = Self::key(metric, &[]);
+        self.recorder.register_histogram(&key, &META).record(seconds);
+    }
+
+    /// A container runs; so long after the order came.
+    pub fn launched(&self, after: Duration) {
+        self.record(&LAUNCH_SECONDS, after.as_secs_f64());
+    }
+
+    /// A connection to a master stands.
+    pub fn connected(&self) {
+        self.add(&CONNECTIONS, &[], 1);
+    }
+
+    /// A message of the master was no message.
+    pub fn malformed(&self) {
+        self.add(&MESSAGES_REFUSED, &[("why", "malformed".into())], 1);
+    }
+
+    /// A decision of the QoS controller was carried out.
+    pub fn corrected(&self, correction: &Correction) {
+        let action = correction.action.name().into();
+        let signal = correction.signal.name().into();
+        self.add(&CORRECTIONS, &[("action", action), ("signal", signal)], 1);
+    }
+
+    /// A reading took so long.
+    pub fn sampled(&self, took: Duration) {
+        self.record(&SAMPLE_SECONDS, took.as_secs_f64());
+    }
+
+    /// The core had no room for a reading.
+    pub fn sample_dropped(&self) {
+        self.add(&SAMPLES_DROPPED, &[], 1);
+    }
+
+    /// A batch of records was written.
+    pub fn journaled(&self, took: Duration, bytes: u64) {
+        self.record(&JOURNAL_SECONDS, took.as_secs_f64());
+        self.set(&JOURNAL_BYTES, &[], bytes);
+    }
+
+    /// The journal was rewritten.
+    pub fn journal_rewritten(&self, bytes: u64) {
+        self.add(&JOURNAL_REWRITES, &[], 1);
+        self.set(&JOURNAL_BYTES, &[], bytes);
+    }
+
+    /// An operation on a container failed.
+    pub fn container_fault(&self, operation: &'static str) {
+        self.add(&CONTAINER_FAULTS, &[("operation", operation.into())], 1);
+    }
+
+    /// A reader of a sandbox was cut off.
+    pub fn reader_cut_off(&self) {
+        self.add(&READERS_CUT_OFF, &[], 1);
+    }
+
+    /// Sandboxes were removed after their time.
+    pub fn collected(&self, count: u64) {
+        self.add(&SANDBOXES_COLLECTED, &[], count);
+    }
+
+    /// Reads everything anew that the core knows.
+    pub fn refresh(&self, core: &Core, view: &SamplerView) {
+        self.counters(core);
+        self.tasks(core);
+        self.resources(core);
+        self.frameworks(core);
+        self.sampler(view);
+    }
+
+    fn counters(&self, core: &Core) {
+        let counters = core.counters();
+        let plain = [
+            (&LAUNCHES_REFUSED, counters.refused_launches),
+            (&LAUNCHES_DUPLICATE, counters.duplicate_launches),
+            (&ADOPTED, counters.adopted),
+            (&ORPHANS, counters.orphans),
+            (&CORRECTIONS_STALE, counters.stale_corrections),
+            (&EVICTIONS, counters.evictions),
+            (&SAMPLES_STALE, counters.stale_samples),
+            (&UPDATES_SENT, counters.updates_sent),
+            (&UPDATES_RETRIED, counters.updates_retried),
+            (&ACKNOWLEDGEMENTS_IGNORED, counters.acknowledgements_ignored),
+            (&EXECUTOR_UPDATES_DROPPED, counters.executor_updates_dropped),
+            (&FRAMEWORK_MESSAGES_DROPPED, counters.messages_dropped),
+        ];
+        for (metric, count) in plain {
+            self.rise_to(metric, &[], count);
+        }
+        let refused = [
+            ("stale", counters.stale_messages),
+            ("early", counters.early_messages),
+            ("unknown", counters.orders_for_unknown),
+        ];
+        for (why, count) in refused {
+            self.rise_to(&MESSAGES_REFUSED, &[("why", why.into())], count);
+        }
+        let usage = core.lending_counters().usage;
+        let faults = [
+            ("gap", usage.gaps),
+            ("duplicate", usage.duplicates),
+            ("backward", usage.backward),
+            ("reset", usage.resets),
+            ("implausible", usage.implausible),
+        ];
+        for (fault, count) in faults {
+            self.rise_to(&SAMPLE_FAULTS, &[("fault", fault.into())], count);
+        }
+        self.set(&UPDATES_PENDING, &[], core.pending_updates() as u64);
+        self.set(&REGISTERED, &[], u64::from(core.is_registered()));
+    }
+
+    fn tasks(&self, core: &Core) {
+        let mut counts: BTreeMap<TaskState, u64> = BTreeMap::new();
+        for task in core.tasks() {
+            *counts.entry(task.state).or_default() += 1;
+        }
+        for state in TaskState::ALL {
+            let count = counts.get(&state).copied().unwrap_or_default();
+            self.set(&TASKS, &[("state", state.name().into())], count);
+        }
+    }
+
+    fn resources(&self, core: &Core) {
+        let held = core.held();
+        let each = |metric: &Metric, amounts: Quantities, revocable: Option<&'static str>| {
+            for kind in ResourceKind::ALL {
+                let mut labels = vec![("resource", SharedString::from(kind.name()))];
+                labels.extend(revocable.map(|text| ("revocable", text.into())));
+                self.set(metric, &labels, amounts.get(kind));
+            }
+        };
+        each(&RESOURCE_TOTAL, core.total(), None);
+        each(&RESOURCE_ALLOCATED, held.regular, Some("false"));
+        each(&RESOURCE_ALLOCATED, held.revocable, Some("true"));
+        each(&RESOURCE_LENT, core.lent(), None);
+        let usage = core.usage();
+        self.set(&TAKEN_BACK, &[], usage.taken_back_cpu_milli);
+        if let Some(cpu_milli) = usage.machine_cpu_milli {
+            self.set(&MACHINE_CPU, &[], cpu_milli);
+        }
+        if let Some(mem_bytes) = usage.machine_mem_bytes {
+            self.set(&MACHINE_MEM, &[], mem_bytes);
+        }
+    }
+
+    fn frameworks(&self, core: &Core) {
+        #[derive(Default)]
+        struct Sum {
+            allocated_milli: u64,
+            used_milli: u64,
+            used_bytes: u64,
+        }
+        let mut sums: BTreeMap<(Option<&FrameworkId>, bool), Sum> = BTreeMap::new();
+        let usage = core.usage();
+        let mut named: BTreeMap<&FrameworkId, ()> = BTreeMap::new();
+        for task in &usage.tasks {
+            if named.len() < MAX_FRAMEWORK_SERIES {
+                named.insert(&task.framework_id, ());
+            }
+            let framework = named.get_key_value(&task.framework_id).map(|(id, ())| *id);
+            let sum = sums
+                .entry((framework, task.allocated.is_revocable()))
+                .or_default();
+            sum.allocated_milli += task.allocated.total(ResourceKind::Cpus);
+            sum.used_milli += task.used.cpu_milli.unwrap_or_default();
+            sum.used_bytes += task.used.mem_bytes.unwrap_or_default();
+        }
+        for ((framework, revocable), sum) in sums {
+            let name = framework.map_or_else(|| "other".to_owned(), ToString::to_string);
+            let labels = [
+                ("framework", SharedString::from(name)),
+                ("revocable", if revocable { "true" } else { "false" }.into()),
+            ];
+            self.set(&FRAMEWORK_CPU_ALLOCATED, &labels, sum.allocated_milli);
+            self.set(&FRAMEWORK_CPU_USED, &labels, sum.used_milli);
+            self.set(&FRAMEWORK_MEM_USED, &labels, sum.used_bytes);
+        }
+    }
+
+    fn sampler(&self, view: &SamplerView) {
+        for (figure, source) in &view.sources {
+            let source = source.map_or("none", ebb_types::MeasureSource::name);
+            let labels = [("figure", (*figure).into()), ("source", source.into())];
+            self.set(&MEASURE_SOURCE, &labels, 1);
+        }
+        for cost in &view.costs {
+            let labels = [("program", SharedString::from(cost.program))];
+            self.rise_to(&PROBE_SECONDS, &labels, cost.run_time_ns);
+            self.rise_to(&PROBE_RUNS, &labels, cost.run_count);
+        }
+        let (taken, all) = view.slots;
+        self.set(&PROBE_SLOTS, &[("which", "taken".into())], taken);
+        self.set(&PROBE_SLOTS, &[("which", "all".into())], all);
+        let losses = [
+            ("without_slot", view.losses.without_slot),
+            ("failed_read", view.losses.failed_reads),
+            ("failed_unregister", view.losses.failed_unregisters),
+            ("late_charge", view.losses.late_charges),
+        ];
+        for (kind, count) in losses {
+            self.rise_to(&PROBE_LOSSES, &[("kind", kind.into())], count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_and_follow_the_rules() {
+        let mut names: Vec<&str> = TABLE.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        for metric in TABLE {
+            assert!(metric.name.starts_with("ebb_agent_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            let total = metric.name.ends_with("_total") && metric.kind != Kind::Gauge;
+            let is_counter = metric.kind == Kind::Counter;
+            assert_eq!(total, is_counter, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_its_help() {
+        let metrics = Metrics::new();
+        metrics.launched(Duration::from_millis(4));
+        metrics.container_fault("freeze");
+        let text = metrics.render();
+        assert!(text.contains("# HELP ebb_agent_launch_seconds"), "{text}");
+        assert!(text.contains("ebb_agent_launch_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        assert!(text.contains("ebb_agent_container_faults_total{operation=\"freeze\"} 1"));
+        // Another agent in the process knows nothing of it.
+        assert!(!Metrics::new().render().contains("freeze"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Starting and ending an agent: what is done once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use ebb_types::{ContainerId, Incarnation};
+use tokio::sync::mpsc;
+
+use crate::AgentError;
+use crate::cgroup::{BlockDevice, CgroupRoot, Mounts};
+use crate::checkpoint::WorkDir;
+use crate::checkpoint::journal::Opened;
+use crate::checkpoint::writer::Writer;
+use crate::config::Config;
+use crate::containers::{self, Containers, Recovered, Tools};
+use crate::core::{Core, CoreConfig, Found};
+use crate::driver::{Clock, Driver, Event, Parts};
+use crate::machine;
+use crate::metrics::Metrics;
+use crate::runtime::Runtime;
+use crate::sampling;
+use crate::services::sandbox::LiveTasks;
+
+/// How often sandboxes are looked at whose time is over.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What was found on disk and of the machine.
+pub(crate) struct Prepared {
+    pub(crate) work_dir: WorkDir,
+    opened: Opened,
+    runtime: Runtime,
+    device: Option<BlockDevice>,
+    recovered: Recovered,
+    core_config: CoreConfig,
+}
+
+/// An agent that is about to run.
+pub(crate) struct Assembled {
+    pub(crate) driver: Driver,
+    pub(crate) found: BTreeMap<ContainerId, Found>,
+    pub(crate) runtime: Runtime,
+    pub(crate) live: Arc<LiveTasks>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) measures: String,
+    pub(crate) sampler_thread: JoinHandle<()>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) work_dir: WorkDir,
+}
+
+/// Looks at disk and machine. Blocks.
+pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, AgentError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    raise_descriptor_limit();
+    let work_dir = WorkDir::open(&config.work_dir)?;
+    let opened = work_dir.journal()?;
+    if opened.torn_bytes > 0 {
+        tracing::warn!(
+            bytes = opened.torn_bytes,
+            "the journal's last write was not complete; it was cut off"
+        );
+    }
+    let identity = work_dir.identity().clone();
+    let mounts = Mounts::detect()?;
+    let found = machine::find(&config.resources, work_dir.path(), &mounts)?;
+    for (kind, source) in &found.sources {
+        let amount = found.total.get(*kind);
+        tracing::info!(resource = kind.name(), amount, source, "offered");
+    }
+    let cgroups = CgroupRoot::prepare(mounts, &config.cgroup_base, &identity.instance)?;
+    let mut runtime = Runtime::new(work_dir.path(), &identity.instance, cgroups)?;
+    if let Some(exe) = &config.executor_exe {
+        runtime = runtime.with_executor_exe(exe);
+    }
+    let recovered = containers::recover(&runtime)?;
+    if recovered.orphans_removed > 0 {
+        tracing::warn!(
+            count = recovered.orphans_removed,
+            "containers of no known run were removed"
+        );
+    }
+    let core_config = CoreConfig {
+        hostname: machine::hostname(config.hostname.as_deref(), address),
+        port: address.port(),
+        total: found.total,
+        attributes: config.attributes.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        container_prefix: identity.instance,
+        lending: config.lending,
+    };
+    Ok(Prepared {
+        device: BlockDevice::behind(work_dir.path()).ok(),
+        work_dir,
+        opened,
+        runtime,
+        recovered,
+        core_config,
+    })
+}
+
+/// As many descriptors as the system allows: each task needs a few.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised; fewer tasks can run");
+    }
+}
+
+/// Puts the agent together and starts its threads.
+pub(crate) fn assemble(
+    prepared: Prepared,
+    socket: &Path,
+    events: mpsc::Sender<Event>,
+) -> Result<Assembled, AgentError> {
+    let incarnation = prepared.work_dir.identity().incarnation;
+    let metrics = Arc::new(Metrics::new());
+    let (sampler, measures, sampler_thread) =
+        sampling::start(events.clone(), Arc::clone(&metrics)).map_err(AgentError::Thread)?;
+    tracing::info!("{measures}");
+    let containers = Containers::start(Tools {
+        runtime: prepared.runtime.clone(),
+        device: prepared.device,
+        executor_socket: socket.to_owned(),
+        sampler: sampler.clone(),
+        events,
+        metrics: Arc::clone(&metrics),
+    })
+    .map_err(AgentError::Thread)?;
+    let found = prepared.recovered.found.clone();
+    containers.adopt(prepared.recovered);
+    let writer = Writer::start(prepared.opened.journal, Arc::clone(&metrics))
+        .map_err(AgentError::Thread)?;
+    let core = Core::new(prepared.core_config, prepared.opened.restored, incarnation);
+    let live = Arc::new(LiveTasks::default());
+    let driver = Driver::new(Parts {
+        core,
+        clock: Clock::start(),
+        writer,
+        containers,
+        live: Arc::clone(&live),
+        sampler,
+        metrics: Arc::clone(&metrics),
+    });
+    Ok(Assembled {
+        driver,
+        found,
+        runtime: prepared.runtime,
+        live,
+        metrics,
+        measures,
+        sampler_thread,
+        incarnation,
+        work_dir: prepared.work_dir,
+    })
+}
+
+/// Removes sandboxes whose time is over, now and once an hour.
+pub(crate) async fn collect_sandboxes(runtime: Runtime, keep_ms: u64, metrics: Arc<Metrics>) {
+    let mut interval = tokio::time::interval(COLLECT_INTERVAL);
+    loop {
+        interval.tick().await;
+        let runtime = runtime.clone();
+        let collect = move || runtime.collect(SystemTime::now(), Duration::from_millis(keep_ms));
+        match tokio::task::spawn_blocking(collect).await {
+            Ok(Ok(collected)) => {
+                metrics.collected(collected.removed);
+                for (path, cause) in collected.failed {
+                    tracing::warn!(path = %path.display(), cause, "a sandbox cannot be removed");
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %containers::chain(&error), "sandboxes cannot be looked at");
+            }
+            Err(error) => tracing::warn!(%error, "looking at sandboxes has failed"),
+        }
+    }
+}
+
+/// Ends the threads. After a clean end nothing of the agent is left but its work folder. Blocks.
+pub(crate) fn wind_up(
+    driver: Driver,
+    sampler: JoinHandle<()>,
+    runtime: &Runtime,
+    clean: bool,
+    socket: &Path,
+) {
+    driver.finish();
+    // A thread that has panicked has said so.
+    let _ = sampler.join();
+    if let Err(error) = std::fs::remove_file(socket) {
+        tracing::warn!(%error, "the executors' socket cannot be removed");
+    }
+    if !clean {
+        return;
+    }
+    match runtime.cgroups().remove() {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("cgroups are left, since containers are"),
+        Err(error) => {
+            tracing::warn!(error = %containers::chain(&error), "the agent's cgroups cannot be removed");
+        }
+    }
+}
