@@ -21,9 +21,9 @@ impl Control for Hybrid {
         self.v2.make()
     }
 
-    fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
-        self.v1.apply(limits)?;
-        self.v2.apply(limits)
+    fn apply(&self, limits: &Limits, before: Option<&Limits>) -> Result<(), CgroupError> {
+        self.v1.apply(limits, before)?;
+        self.v2.apply(limits, before)
     }
 
     fn set_cpu_quota(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError> {

@@ -56,8 +56,9 @@ pub const CONTAINER_ID_MAX_BYTES: usize = 255;
 pub(crate) trait Control: fmt::Debug + Send + Sync {
     /// Makes the directories.
     fn make(&self) -> Result<(), CgroupError>;
-    /// Writes the limits that this hierarchy's controllers can hold.
-    fn apply(&self, limits: &Limits) -> Result<(), CgroupError>;
+    /// Writes the limits that this hierarchy's controllers can hold, as far as they differ from those before; a fresh
+    /// container has none.
+    fn apply(&self, limits: &Limits, before: Option<&Limits>) -> Result<(), CgroupError>;
     /// Sets or lifts the CPU quota.
     fn set_cpu_quota(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError>;
     /// Stops (or continues) every process.

@@ -177,7 +177,7 @@ impl CgroupRoot {
         match container
             .control
             .make()
-            .and_then(|()| container.control.apply(limits))
+            .and_then(|()| container.control.apply(limits, None))
         {
             Ok(()) => Ok(container),
             Err(e) => match container.control.remove() {
@@ -208,11 +208,7 @@ impl CgroupRoot {
             (Hierarchy::V2, Some(v2)) => Box::new(v2),
             (Hierarchy::Hybrid, Some(v2)) => Box::new(Hybrid { v1, v2 }),
         };
-        Ok(Container {
-            id: id.to_owned(),
-            limits: limits.clone(),
-            control,
-        })
+        Ok(Container::new(id, limits, control))
     }
 
     fn exists(&self, id: &str, revocable: bool) -> bool {

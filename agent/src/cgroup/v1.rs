@@ -86,13 +86,22 @@ impl V1 {
     }
 }
 
-fn apply_memory(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
-    files::write(&dir.join("memory.limit_in_bytes"), &bytes.to_string())?;
-    // Memory and swap together: else a task at its limit would push itself to the disk and be slow instead of killed.
-    files::write_if_present(&dir.join("memory.memsw.limit_in_bytes"), &bytes.to_string()).map(drop)
+/// Memory, and memory with swap: without the second a task at its limit would push itself to the disk and be slow
+/// instead of killed. The kernel refuses a moment in which the second is the lesser one.
+fn apply_memory(dir: &Path, bytes: Option<u64>, before: Option<u64>) -> Result<(), CgroupError> {
+    let text = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+    let limit = || files::write(&dir.join("memory.limit_in_bytes"), &text);
+    let with_swap =
+        || files::write_if_present(&dir.join("memory.memsw.limit_in_bytes"), &text).map(drop);
+    if bytes.unwrap_or(u64::MAX) < before.unwrap_or(u64::MAX) {
+        limit().and_then(|()| with_swap())
+    } else {
+        with_swap().and_then(|()| limit())
+    }
 }
 
-fn apply_disk(dir: &Path, disk: &DiskLimits) -> Result<(), CgroupError> {
+/// Writes a device's limits; 0 lifts one.
+fn apply_disk(dir: &Path, disk: &DiskLimits, lift: bool) -> Result<(), CgroupError> {
     let limits = [
         ("read", disk.read_bytes_per_sec),
         ("write", disk.write_bytes_per_sec),
@@ -100,6 +109,7 @@ fn apply_disk(dir: &Path, disk: &DiskLimits) -> Result<(), CgroupError> {
     for (direction, limit) in limits {
         if let Some(bytes) = limit {
             let file = dir.join(format!("blkio.throttle.{direction}_bps_device"));
+            let bytes = if lift { 0 } else { bytes };
             files::write(&file, &format!("{} {bytes}", disk.device))?;
         }
     }
@@ -113,24 +123,42 @@ impl Control for V1 {
             .try_for_each(|dir| files::make_dir(dir).map(drop))
     }
 
-    fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+    fn apply(&self, limits: &Limits, before: Option<&Limits>) -> Result<(), CgroupError> {
+        let none = Limits::default();
+        let old = before.unwrap_or(&none);
         if let Some(dir) = self.dir(Controller::Cpu) {
-            files::write(
-                &dir.join("cpu.shares"),
-                &shares(limits.cpu_milli).to_string(),
-            )?;
-            if limits.cpu_limit_milli.is_some() {
+            if before.is_none() || limits.cpu_milli != old.cpu_milli {
+                files::write(
+                    &dir.join("cpu.shares"),
+                    &shares(limits.cpu_milli).to_string(),
+                )?;
+            }
+            if limits.cpu_limit_milli != old.cpu_limit_milli {
                 self.set_cpu_quota(limits.cpu_limit_milli)?;
             }
         }
-        if let (Some(dir), Some(bytes)) = (self.dir(Controller::Memory), limits.mem_bytes) {
-            apply_memory(dir, bytes)?;
+        if let (Some(dir), true) = (
+            self.dir(Controller::Memory),
+            limits.mem_bytes != old.mem_bytes,
+        ) {
+            apply_memory(dir, limits.mem_bytes, old.mem_bytes)?;
         }
-        if let (Some(dir), Some(pids)) = (self.dir(Controller::Pids), limits.pids) {
-            files::write(&dir.join("pids.max"), &pids.to_string())?;
+        if let (Some(dir), true) = (self.dir(Controller::Pids), limits.pids != old.pids) {
+            let text = limits
+                .pids
+                .map_or_else(|| "max".to_owned(), |pids| pids.to_string());
+            files::write(&dir.join("pids.max"), &text)?;
         }
-        match (self.dir(Controller::Io), &limits.disk) {
-            (Some(dir), Some(disk)) => apply_disk(dir, disk),
+        match self.dir(Controller::Io) {
+            Some(dir) if limits.disk != old.disk => {
+                old.disk
+                    .iter()
+                    .try_for_each(|disk| apply_disk(dir, disk, true))?;
+                limits
+                    .disk
+                    .iter()
+                    .try_for_each(|disk| apply_disk(dir, disk, false))
+            }
             _ => Ok(()),
         }
     }
@@ -289,7 +317,8 @@ mod tests {
             }),
             revocable: false,
         };
-        V1 { dirs }.apply(&limits).expect("applied");
+        let v1 = V1 { dirs };
+        v1.apply(&limits, None).expect("applied");
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).expect("a file");
         assert_eq!(read("cpu.shares"), "512");
         assert_eq!(read("cpu.cfs_quota_us"), "75000");
@@ -298,6 +327,19 @@ mod tests {
         assert_eq!(read("pids.max"), "7");
         assert_eq!(read("blkio.throttle.read_bps_device"), "254:0 5");
         assert_eq!(read("blkio.throttle.write_bps_device"), "254:0 6");
+        let lifted = Limits {
+            cpu_milli: 500,
+            ..Limits::default()
+        };
+        for name in names.iter().chain(&disk_names) {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        v1.apply(&lifted, Some(&limits)).expect("applied");
+        assert_eq!(read("cpu.shares"), "", "what is the same is not written");
+        assert_eq!(read("cpu.cfs_quota_us"), "-1");
+        assert_eq!(read("memory.limit_in_bytes"), "-1");
+        assert_eq!(read("pids.max"), "max");
+        assert_eq!(read("blkio.throttle.write_bps_device"), "254:0 0");
     }
 
     #[test]

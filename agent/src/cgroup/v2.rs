@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    CPU_PERIOD_US, CgroupError, ContainerPaths, Control, Controller, Limits, files, quota_us,
+    CPU_PERIOD_US, CgroupError, ContainerPaths, Control, Controller, DiskLimits, Limits, files,
+    quota_us,
 };
 
 /// The weight of one CPU: the kernel's default weight.
@@ -34,12 +35,12 @@ impl V2 {
         self.controllers.contains(&controller)
     }
 
-    fn apply_io(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let Some(disk) = &limits.disk else {
-            return Ok(());
+    fn apply_disk(&self, disk: &DiskLimits, lift: bool) -> Result<(), CgroupError> {
+        let text = |limit: Option<u64>| {
+            limit
+                .filter(|_| !lift)
+                .map_or_else(|| "max".to_owned(), |b| b.to_string())
         };
-        let text =
-            |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
         let (read, write) = (
             text(disk.read_bytes_per_sec),
             text(disk.write_bytes_per_sec),
@@ -49,6 +50,11 @@ impl V2 {
             &format!("{} rbps={read} wbps={write}", disk.device),
         )
     }
+}
+
+/// A number, or v2's word for none.
+fn or_max(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "max".to_owned(), |number| number.to_string())
 }
 
 /// `cpu.weight` for so much CPU.
@@ -61,24 +67,40 @@ impl Control for V2 {
         files::make_dir(&self.dir).map(drop)
     }
 
-    fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+    fn apply(&self, limits: &Limits, before: Option<&Limits>) -> Result<(), CgroupError> {
+        let none = Limits::default();
+        let old = before.unwrap_or(&none);
         if self.has(Controller::Cpu) {
-            self.write("cpu.weight", &weight(limits.cpu_milli).to_string())?;
-            self.set_cpu_quota(limits.cpu_limit_milli)?;
+            if before.is_none() || limits.cpu_milli != old.cpu_milli {
+                self.write("cpu.weight", &weight(limits.cpu_milli).to_string())?;
+            }
+            if limits.cpu_limit_milli != old.cpu_limit_milli {
+                self.set_cpu_quota(limits.cpu_limit_milli)?;
+            }
         }
-        if let (true, Some(bytes)) = (self.has(Controller::Memory), limits.mem_bytes) {
-            self.write("memory.max", &bytes.to_string())?;
-            files::write_if_present(&self.dir.join("memory.swap.max"), "0")?;
+        if self.has(Controller::Memory) && limits.mem_bytes != old.mem_bytes {
+            self.write("memory.max", &or_max(limits.mem_bytes))?;
+            let swap = if limits.mem_bytes.is_some() {
+                "0"
+            } else {
+                "max"
+            };
+            files::write_if_present(&self.dir.join("memory.swap.max"), swap)?;
             self.write("memory.oom.group", "1")?;
         }
-        if let (true, Some(pids)) = (self.has(Controller::Pids), limits.pids) {
-            self.write("pids.max", &pids.to_string())?;
+        if self.has(Controller::Pids) && limits.pids != old.pids {
+            self.write("pids.max", &or_max(limits.pids))?;
         }
-        if self.has(Controller::Io) {
-            self.apply_io(limits)
-        } else {
-            Ok(())
+        if self.has(Controller::Io) && limits.disk != old.disk {
+            old.disk
+                .iter()
+                .try_for_each(|disk| self.apply_disk(disk, true))?;
+            limits
+                .disk
+                .iter()
+                .try_for_each(|disk| self.apply_disk(disk, false))?;
         }
+        Ok(())
     }
 
     fn set_cpu_quota(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError> {
@@ -186,7 +208,7 @@ pub(super) fn kill_each(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BlockDevice, DiskLimits};
+    use super::super::BlockDevice;
     use super::*;
     use std::fs;
 
@@ -231,7 +253,7 @@ mod tests {
         ];
         let (dir, v2) = fixture(&names);
         let device = BlockDevice { major: 8, minor: 0 };
-        v2.apply(&Limits {
+        let limits = Limits {
             cpu_milli: 1_500,
             cpu_limit_milli: Some(2_000),
             mem_bytes: Some(64 << 20),
@@ -242,8 +264,8 @@ mod tests {
                 write_bytes_per_sec: None,
             }),
             revocable: false,
-        })
-        .expect("applied");
+        };
+        v2.apply(&limits, None).expect("applied");
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).expect("a file");
         assert_eq!(read("cpu.weight"), "150");
         assert_eq!(read("cpu.max"), "200000 100000");
@@ -252,8 +274,21 @@ mod tests {
         assert_eq!(read("memory.oom.group"), "1");
         assert_eq!(read("pids.max"), "32");
         assert_eq!(read("io.max"), "8:0 rbps=1000 wbps=max");
-        v2.set_cpu_quota(None).expect("lifted");
-        assert!(read("cpu.max").starts_with("max 100000"));
+        for name in names {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let lifted = Limits {
+            cpu_milli: 1_500,
+            ..Limits::default()
+        };
+        v2.apply(&lifted, Some(&limits)).expect("applied");
+        assert_eq!(read("cpu.weight"), "", "what is the same is not written");
+        assert_eq!(read("cpu.max"), "max 100000");
+        assert_eq!(
+            (read("memory.max"), read("pids.max")),
+            ("max".into(), "max".into())
+        );
+        assert_eq!(read("io.max"), "8:0 rbps=max wbps=max");
     }
 
     #[test]
@@ -263,7 +298,7 @@ mod tests {
             mem_bytes: Some(1 << 20),
             ..Limits::default()
         };
-        let error = v2.apply(&limits).expect_err("no memory.max");
+        let error = v2.apply(&limits, None).expect_err("no memory.max");
         assert!(error.to_string().contains("memory.max"), "{error}");
     }
 }

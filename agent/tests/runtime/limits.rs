@@ -68,19 +68,7 @@ fn a_cpu_limit_holds_and_a_throttle_is_lifted_to_it() {
 
     let free = limited(shell("while :; do :; done"), |_| ());
     let running = host.start(&free);
-    let quota = || {
-        let paths = running.container.paths();
-        match paths.v1.get(&Controller::Cpu) {
-            Some(dir) => fs::read_to_string(dir.join("cpu.cfs_quota_us"))
-                .expect("a quota")
-                .trim()
-                .to_owned(),
-            None => fs::read_to_string(paths.v2.expect("v2").join("cpu.max"))
-                .expect("a quota")
-                .trim()
-                .to_owned(),
-        }
-    };
+    let quota = || cpu_quota(&running);
     let unlimited = quota();
     running.container.throttle(Some(100)).expect("throttled");
     let (start, before) = (Instant::now(), cpu_us(&running));
@@ -107,6 +95,68 @@ fn cpu_us(running: &Running) -> u64 {
         .parse::<u64>()
         .expect("a number")
         / 1_000
+}
+
+#[test]
+fn a_running_container_grows_and_shrinks() {
+    let host = Host::new();
+    let request = limited(
+        shell(
+            "mkfifo go; echo r > ready; read line < go; head -c 48m /dev/zero | tail > /dev/null && echo fits",
+        ),
+        |l| l.mem_bytes = Some(16 << 20),
+    );
+    let running = host.start(&request);
+    let mut limits = running.container.limits();
+    for (mem_bytes, cpu_limit_milli) in [
+        (Some(128 << 20), Some(900)),
+        (None, None),
+        (Some(96 << 20), Some(800)),
+    ] {
+        (limits.mem_bytes, limits.cpu_limit_milli) = (mem_bytes, cpu_limit_milli);
+        running.container.resize(&limits).expect("resized");
+        assert_eq!(running.container.limits(), limits);
+    }
+    let quota = || cpu_quota(&running);
+    running.container.throttle(Some(5_000)).expect("throttled");
+    assert!(
+        quota().starts_with("80000"),
+        "a throttle never gives more than the limit: {}",
+        quota()
+    );
+    running.container.throttle(Some(400)).expect("throttled");
+    limits.cpu_limit_milli = None;
+    running.container.resize(&limits).expect("resized");
+    assert!(
+        quota().starts_with("40000"),
+        "a throttle outlasts another limit: {}",
+        quota()
+    );
+    running.container.throttle(None).expect("lifted");
+    assert!(
+        quota().starts_with("-1") || quota().starts_with("max"),
+        "{}",
+        quota()
+    );
+    until("the pipe", || host.output(&request, "ready") == "r\n");
+    fs::write(host.sandbox(&request).join("go"), "go\n").expect("written");
+    let record = running.wait_and_destroy();
+    assert_eq!(
+        (record.outcome, record.oom_kills),
+        (Outcome::Exited { code: 0 }, Some(0))
+    );
+    assert_eq!(host.output(&request, "stdout"), "fits\n");
+    host.finish();
+}
+
+/// What the kernel says about a container's quota.
+fn cpu_quota(running: &Running) -> String {
+    let paths = running.container.paths();
+    let path = match paths.v1.get(&Controller::Cpu) {
+        Some(dir) => dir.join("cpu.cfs_quota_us"),
+        None => paths.v2.expect("v2").join("cpu.max"),
+    };
+    fs::read_to_string(path).expect("a quota").trim().to_owned()
 }
 
 #[test]
