@@ -39,7 +39,7 @@ impl Executor for Threads {
         });
     }
 
-    fn kill(&mut self, _handle: &ExecutorHandle, task_id: &TaskId, _grace_ms: Option<u64>) {
+    fn kill(&mut self, _handle: &ExecutorHandle, task_id: &TaskId, _grace_ms: u64) {
         if let Some(killed) = self.killed.get(task_id) {
             killed.store(true, Ordering::Relaxed);
         }

@@ -23,6 +23,8 @@ pub mod offers;
 mod run_one;
 pub mod scheduler;
 pub mod service;
+#[cfg(test)]
+mod testing;
 
 pub use command::{CommandSpec, Program};
 pub use offers::{Claim, Demand, fit};

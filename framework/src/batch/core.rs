@@ -182,6 +182,18 @@ impl Batch {
         self.commit(now, &records)
     }
 
+    /// The framework was ended.
+    pub(super) fn close(&mut self) {
+        if let Err(error) = self.journal.append(&[Record::Closed]) {
+            tracing::warn!(%error, "the state file does not say that the framework was ended");
+        }
+    }
+
+    /// Whether nothing is left to do: no command, and no framework that was not ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_complete() && self.framework_id.is_none()
+    }
+
     /// Whether every command has ended.
     pub(super) fn is_complete(&self) -> bool {
         self.progress.finished + self.progress.failed == self.progress.commands
@@ -437,9 +449,6 @@ impl Batch {
             .is_some_and(|deadline| self.live.is_empty() || deadline <= now);
         if !self.over && (self.is_complete() || stopped) {
             self.over = true;
-            if let Err(error) = self.journal.append(&[Record::Closed]) {
-                tracing::warn!(%error, "the state file does not say that the framework was ended");
-            }
             calls.teardown();
         }
         let wants = self.may_launch(now);

@@ -49,7 +49,7 @@ pub async fn run(
     let scheduler = scheduler_config(&config);
     let stopped = Arc::new(AtomicBool::new(*stop.borrow()));
     let mut batch = prepare(config, Box::new(progress), Arc::clone(&stopped))?;
-    while !batch.is_complete() {
+    while !batch.is_closed() {
         let resuming = scheduler.clone().resuming(batch.framework_id().cloned());
         let (mut ended, result) = drive(Driver::new(batch, resuming), &mut stop, &stopped).await;
         match result {
@@ -59,7 +59,10 @@ pub async fn run(
                 batch = ended;
             }
             Err(error) => return Err(error.into()),
-            Ok(()) => return Ok(ended.report(wall_ms())),
+            Ok(()) => {
+                ended.close();
+                return Ok(ended.report(wall_ms()));
+            }
         }
     }
     Ok(batch.report(wall_ms()))

@@ -6,11 +6,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ebb_api::proto;
-use ebb_api::proto::executor_call::Call;
 use ebb_api::proto::executor_client::ExecutorClient;
-use ebb_api::proto::executor_event::Event;
 use ebb_types::limits::MAX_FRAME_BYTES;
-use ebb_types::{AgentId, ContainerId, ExecutorId, FrameworkId, InvalidId, TaskId, TaskInfo, UpdateUuid};
+use ebb_types::{ExecutorCall, ExecutorEvent, ExecutorId, FrameworkId, InvalidId, TaskId, TaskStatus};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -162,7 +160,7 @@ impl<E: Executor> Running<E> {
     async fn say(&mut self, word: Word) {
         match word {
             Word::Update(status) => self.step(SessionInput::Update(status)).await,
-            Word::Message(data) => self.send(Call::Message(data)).await,
+            Word::Message(data) => self.send(ExecutorCall::Message(data)).await,
             Word::Done => self.step(SessionInput::ShutDown).await,
         }
     }
@@ -177,24 +175,22 @@ impl<E: Executor> Running<E> {
     async fn step(&mut self, input: SessionInput) {
         for output in self.session.step(self.clock.now(), input) {
             match output {
-                SessionOutput::Connect { tasks, updates } => self.connect(&tasks, updates),
-                SessionOutput::Send(status) => self.send(Call::Update(status.into())).await,
+                SessionOutput::Connect { tasks, updates } => self.connect(tasks, updates),
+                SessionOutput::Send(status) => self.send(ExecutorCall::Update(status)).await,
                 SessionOutput::End => self.ended = true,
             }
         }
     }
 
-    fn connect(&mut self, tasks: &[TaskId], updates: Vec<ebb_types::TaskStatus>) {
+    fn connect(&mut self, tasks: Vec<TaskId>, updates: Vec<TaskStatus>) {
         let (outgoing, calls) = mpsc::channel(IN_TRANSPORT);
-        let subscribe = Call::Subscribe(proto::executor_call::Subscribe {
-            framework_id: self.config.framework_id.to_string(),
-            executor_id: self.config.executor_id.to_string(),
-            unacknowledged_tasks: tasks.iter().map(ToString::to_string).collect(),
-            unacknowledged_updates: updates.into_iter().map(Into::into).collect(),
-        });
-        let first = outgoing.try_send(proto::ExecutorCall {
-            call: Some(subscribe),
-        });
+        let subscribe = ExecutorCall::Subscribe {
+            framework_id: self.config.framework_id.clone(),
+            executor_id: self.config.executor_id.clone(),
+            unacknowledged_tasks: tasks,
+            unacknowledged_updates: updates,
+        };
+        let first = outgoing.try_send(subscribe.into());
         debug_assert!(first.is_ok(), "a new channel has room");
         let opening = Box::pin(open(self.config.socket.clone(), calls));
         self.link = Some(Link {
@@ -205,81 +201,61 @@ impl<E: Executor> Running<E> {
 
     /// Sends a call. One that cannot be sent is a status that the session keeps, or a message, which
     /// may be lost.
-    async fn send(&mut self, call: Call) {
+    async fn send(&mut self, call: ExecutorCall) {
         let Some(link) = &self.link else {
             return;
         };
-        let call = proto::ExecutorCall { call: Some(call) };
-        if link.outgoing.send(call).await.is_err() {
+        if link.outgoing.send(call.into()).await.is_err() {
             tracing::debug!("the agent's stream is closed; what was to be said is said again");
         }
     }
 
     async fn hear(&mut self, event: proto::ExecutorEvent) {
-        let invalid = match event.event {
-            Some(Event::Subscribed(subscribed)) => self.subscribed(subscribed).await,
-            Some(Event::Launch(task)) => self.launch(task),
-            Some(Event::Kill(kill)) => TaskId::new(&kill.task_id)
-                .map(|task_id| self.executor.kill(&self.handle, &task_id, kill.grace_ms))
-                .map_err(|error| error.to_string()),
-            Some(Event::Acknowledged(acknowledged)) => self.acknowledged(&acknowledged).await,
-            Some(Event::Message(data)) => {
-                self.executor.message(&self.handle, &data);
-                Ok(())
+        match ExecutorEvent::try_from(event) {
+            Ok(event) => self.obey(event).await,
+            Err(error) => self.lose(&format!("it sent what cannot be read: {error}")).await,
+        }
+    }
+
+    async fn obey(&mut self, event: ExecutorEvent) {
+        match event {
+            ExecutorEvent::Subscribed {
+                executor,
+                agent_id,
+                container_id,
+            } => {
+                let again = self.subscriptions > 0;
+                self.subscriptions += 1;
+                self.step(SessionInput::Subscribed).await;
+                let subscribed = ExecutorSubscribed {
+                    agent_id,
+                    container_id,
+                    data: executor.data,
+                    again,
+                };
+                self.executor.subscribed(&self.handle, &subscribed);
             }
-            Some(Event::Shutdown(_)) => {
+            ExecutorEvent::Launch(task) => {
+                if self.session.launched(&task.task_id) {
+                    self.executor.launch(&self.handle, *task);
+                }
+            }
+            ExecutorEvent::Kill { task_id, grace_ms } => {
+                self.executor.kill(&self.handle, &task_id, grace_ms);
+            }
+            ExecutorEvent::Acknowledged { task_id, uuid } => {
+                self.step(SessionInput::Acknowledged { task_id, uuid }).await;
+            }
+            ExecutorEvent::Message(data) => self.executor.message(&self.handle, &data),
+            ExecutorEvent::Shutdown => {
                 self.executor.shutdown(&self.handle);
                 self.step(SessionInput::ShutDown).await;
-                Ok(())
             }
-            Some(Event::Error(message)) => {
+            ExecutorEvent::Error(message) => {
                 self.refused = Some(message);
                 self.ended = true;
-                Ok(())
             }
-            None => Err("the event is empty".to_owned()),
-        };
-        if let Err(error) = invalid {
-            self.lose(&format!("the agent sent what cannot be read: {error}")).await;
         }
-    }
-
-    async fn subscribed(
-        &mut self,
-        subscribed: proto::executor_event::Subscribed,
-    ) -> Result<(), String> {
-        let agent_id = AgentId::new(&subscribed.agent_id).map_err(|error| error.to_string())?;
-        let info = subscribed.executor_info.unwrap_or_default();
-        let subscribed = ExecutorSubscribed {
-            agent_id,
-            container_id: ContainerId::new(&subscribed.container_id).ok(),
-            data: info.data,
-            again: self.subscriptions > 0,
-        };
-        self.subscriptions += 1;
-        self.step(SessionInput::Subscribed).await;
-        self.executor.subscribed(&self.handle, &subscribed);
-        Ok(())
-    }
-
-    fn launch(&mut self, task: proto::TaskInfo) -> Result<(), String> {
-        let task = TaskInfo::try_from(task).map_err(|error| error.to_string())?;
-        if self.session.launched(&task.task_id) {
-            self.executor.launch(&self.handle, task);
-        }
-        Ok(())
-    }
-
-    async fn acknowledged(
-        &mut self,
-        acknowledged: &proto::executor_event::Acknowledged,
-    ) -> Result<(), String> {
-        let task_id = TaskId::new(&acknowledged.task_id).map_err(|error| error.to_string())?;
-        let uuid = <[u8; 16]>::try_from(acknowledged.uuid.as_slice())
-            .map_err(|_| "a uuid is not 16 bytes long".to_owned())?;
-        let uuid = UpdateUuid(uuid);
-        self.step(SessionInput::Acknowledged { task_id, uuid }).await;
-        Ok(())
     }
 }
 

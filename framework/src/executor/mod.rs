@@ -28,7 +28,7 @@ pub struct ExecutorSubscribed {
     /// Where the executor runs.
     pub agent_id: AgentId,
     /// What it runs in.
-    pub container_id: Option<ContainerId>,
+    pub container_id: ContainerId,
     /// What its framework handed it.
     pub data: Vec<u8>,
     /// Whether there was a subscription before in this process' life.
@@ -45,7 +45,7 @@ pub trait Executor: Send {
     fn launch(&mut self, handle: &ExecutorHandle, task: TaskInfo);
 
     /// End a task: politely, and by force after the grace.
-    fn kill(&mut self, handle: &ExecutorHandle, task_id: &TaskId, grace_ms: Option<u64>);
+    fn kill(&mut self, handle: &ExecutorHandle, task_id: &TaskId, grace_ms: u64);
 
     /// Bytes from the framework's scheduler.
     fn message(&mut self, _handle: &ExecutorHandle, _data: &[u8]) {}

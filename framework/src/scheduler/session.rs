@@ -9,6 +9,7 @@
 //! * A status with a uuid reaches the scheduler until it was acknowledged, and never after.
 //! * After every subscription that is not the framework's first, all tasks are asked for at once,
 //!   and those that nothing is heard of again and again, with growing waits.
+//! * A teardown is repeated on a new connection until the master has confirmed it, or its time is over.
 //! * Tasks of an accept that could not be sent never started, and are said to be dropped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,11 +26,15 @@ use super::config::{
 };
 use super::{Ending, Subscribed};
 use crate::backoff::{Backoff, Jitter};
+use crate::fate::is_heard;
 
 /// Most tasks that a session follows; more are launched, but not asked for by name.
 pub const MAX_KNOWN_TASKS: usize = 100_000;
 /// Most acknowledged statuses that a session remembers for its filter of duplicates.
 pub const MAX_REMEMBERED_UPDATES: usize = 16_384;
+/// An answer to a question that says that a task failed, was killed or is gone lacks how and why; where
+/// the agent's own status exists, it follows and says it. The answer counts when it was given so often.
+pub const ANSWERS_THAT_COUNT: u32 = 4;
 /// Heartbeat interval where a master names none, in milliseconds.
 const DEFAULT_HEARTBEAT_MS: u64 = 15_000;
 
@@ -85,7 +90,7 @@ pub enum Finished {
     Asked {
         /// How.
         ending: Ending,
-        /// Whether the master was told.
+        /// Whether the master is known to have heard it.
         told: bool,
     },
     /// A master will not have the framework.
@@ -133,6 +138,10 @@ struct Known {
     /// It is to be killed, with that grace.
     kill: Option<Option<u64>>,
     ended: bool,
+    /// Whether a status of its own was heard.
+    heard: bool,
+    /// How often an answer said that it has ended, without saying how.
+    held_answers: u32,
 }
 
 /// The session of one framework with its masters.
@@ -140,6 +149,8 @@ struct Known {
 pub struct Session {
     info: FrameworkInfo,
     suppressed: BTreeSet<Role>,
+    /// What the subscription that is on its way says is suppressed.
+    said_suppressed: BTreeSet<Role>,
     acknowledgement: Acknowledgement,
     timing: Timing,
     masters: usize,
@@ -156,7 +167,6 @@ pub struct Session {
     remembered: BTreeSet<(TaskId, UpdateUuid)>,
     remembered_order: VecDeque<(TaskId, UpdateUuid)>,
     ending: Option<(Ending, Timestamp)>,
-    told: bool,
     counters: Counters,
 }
 
@@ -166,6 +176,7 @@ impl Session {
         Self {
             info: config.info.clone(),
             suppressed: config.suppressed_roles.iter().cloned().collect(),
+            said_suppressed: BTreeSet::new(),
             acknowledgement: config.acknowledgement,
             timing: config.timing,
             masters: config.masters.len().max(1),
@@ -185,7 +196,6 @@ impl Session {
             remembered: BTreeSet::new(),
             remembered_order: VecDeque::new(),
             ending: None,
-            told: false,
             counters: Counters::default(),
         }
     }
@@ -256,7 +266,7 @@ impl Session {
             return None;
         }
         if let Some((ending, _)) = self.ending.filter(|(_, deadline)| *deadline <= now) {
-            let told = self.told;
+            let told = false;
             self.finish(Finished::Asked { ending, told }, out);
             return None;
         }
@@ -297,6 +307,7 @@ impl Session {
         self.attempt += 1;
         self.counters.connects += 1;
         self.phase = Phase::Connecting { since: now };
+        self.said_suppressed.clone_from(&self.suppressed);
         let master = self.next_master;
         self.next_master = (master + 1) % self.masters;
         out.push(Output::Connect {
@@ -349,12 +360,15 @@ impl Session {
             self.counters.stale_events += 1;
             return None;
         }
-        if let Some((ending, _)) = self.ending.filter(|_| self.told) {
-            self.finish(Finished::Asked { ending, told: true }, out);
-            return None;
-        }
         if fatal {
-            self.finish(Finished::Refused { message: cause }, out);
+            let how = match self.ending {
+                Some((ending, _)) => Finished::Asked {
+                    ending,
+                    told: false,
+                },
+                None => Finished::Refused { message: cause },
+            };
+            self.finish(how, out);
             return None;
         }
         Some(self.lose(now, cause, out))
@@ -405,7 +419,8 @@ impl Session {
     }
 
     fn refused(&mut self, message: String, out: &mut Vec<Output>) -> Delivery {
-        if let Some((ending, _)) = self.ending.filter(|_| self.told) {
+        if let Some((ending, _)) = self.ending {
+            // It is gone, which is what was asked for.
             self.finish(Finished::Asked { ending, told: true }, out);
             return Delivery::Nothing;
         }
@@ -437,9 +452,25 @@ impl Session {
             self.leave(ending, out);
             return;
         }
-        if fresh {
-            return;
+        self.correct_suppression(out);
+        if !fresh {
+            self.ask_for_all(now, out);
         }
+    }
+
+    /// Sends what was suppressed and revived since the subscription was written.
+    fn correct_suppression(&self, out: &mut Vec<Output>) {
+        let revived: Vec<Role> = self.said_suppressed.difference(&self.suppressed).cloned().collect();
+        if !revived.is_empty() {
+            out.push(Output::Send(Call::Revive { roles: revived }));
+        }
+        let added: Vec<Role> = self.suppressed.difference(&self.said_suppressed).cloned().collect();
+        if !added.is_empty() {
+            out.push(Output::Send(Call::Suppress { roles: added }));
+        }
+    }
+
+    fn ask_for_all(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         out.push(Output::Send(Call::Reconcile { tasks: Vec::new() }));
         let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
         for task_id in ids {
@@ -466,8 +497,41 @@ impl Session {
             self.send_acknowledgement(&status, out);
             return Delivery::Nothing;
         }
+        if self.is_held(now, &status) {
+            return Delivery::Nothing;
+        }
         self.hear(now, &status);
         Delivery::Event(Event::Update(status))
+    }
+
+    /// Whether an answer is held back because the agent's own status says more; then it is asked again.
+    fn is_held(&mut self, now: Timestamp, status: &TaskStatus) -> bool {
+        let says_too_little = status.uuid.is_none()
+            && status.exit.is_none()
+            && matches!(
+                status.reason,
+                Some(Reason::Reconciliation | Reason::AgentReregistered)
+            );
+        let Some(known) = self.tasks.get_mut(&status.task_id) else {
+            return false;
+        };
+        let may_say_more = match status.state {
+            TaskState::Failed | TaskState::Killed => true,
+            TaskState::Gone | TaskState::Lost => known.heard,
+            _ => false,
+        };
+        if !says_too_little || !may_say_more {
+            return false;
+        }
+        known.held_answers += 1;
+        if known.held_answers >= ANSWERS_THAT_COUNT {
+            return false;
+        }
+        if known.ask_at.is_none() {
+            let wait_ms = self.timing.reconcile_first_ms;
+            self.plan_question(&status.task_id, now, wait_ms);
+        }
+        true
     }
 
     /// Notes what a status says of where its task stands.
@@ -486,6 +550,7 @@ impl Session {
         }
         if let Some(known) = self.tasks.get_mut(&status.task_id) {
             known.ended = status.state.is_terminal();
+            known.heard |= is_heard(status.state);
             if status.agent_id.is_some() {
                 known.agent_id.clone_from(&status.agent_id);
             }
@@ -546,6 +611,8 @@ impl Session {
             ask_wait_ms: 0,
             kill: None,
             ended: false,
+            heard: false,
+            held_answers: 0,
         });
     }
 
@@ -704,7 +771,7 @@ impl Session {
 
     /// Ends the framework as asked, at the latest after [`TEARDOWN_TIMEOUT_MS`].
     pub(super) fn end(&mut self, now: Timestamp, ending: Ending, out: &mut Vec<Output>) {
-        if self.is_ended() || self.told {
+        if self.is_ended() || self.ending.is_some() {
             return;
         }
         self.ending = Some((ending, now.plus_ms(TEARDOWN_TIMEOUT_MS)));
@@ -723,7 +790,6 @@ impl Session {
     }
 
     fn leave(&mut self, ending: Ending, out: &mut Vec<Output>) {
-        self.told = true;
         match ending {
             Ending::Teardown => out.push(Output::Send(Call::Teardown)),
             Ending::Detach => self.finish(Finished::Asked { ending, told: true }, out),

@@ -510,7 +510,10 @@ impl Scheduler for Service {
 
     fn update(&mut self, calls: &mut Calls, status: &TaskStatus) -> Outcome {
         let now = calls.now();
-        if !self.instances.contains_key(&status.task_id) && !status.state.is_terminal() {
+        if status.state == TaskState::Unknown {
+            // Its agent is not known either. Should it come back, the instance is taken over again.
+            self.instances.remove(&status.task_id);
+        } else if !self.instances.contains_key(&status.task_id) && !status.state.is_terminal() {
             let agent_id = status.agent_id.clone();
             self.adopt(status.task_id.clone(), agent_id, String::new());
         }
