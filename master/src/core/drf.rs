@@ -75,6 +75,14 @@ impl Sums {
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|sum| *sum == 0)
     }
+
+    /// Whether both have something of the same kinds.
+    pub fn has_same_kinds(&self, other: &Self) -> bool {
+        self.0
+            .iter()
+            .zip(&other.0)
+            .all(|(a, b)| (*a == 0) == (*b == 0))
+    }
 }
 
 /// A dominant share divided by a weight: the fraction `used / total`, never rounded.
@@ -243,6 +251,11 @@ impl<N> Place<N> {
             name: &self.name,
             index: self.index,
         }
+    }
+
+    /// Whether its share is above 0.
+    pub const fn has_share(&self) -> bool {
+        self.share.used > 0
     }
 
     /// Which claimant it is, in its owner's table.

@@ -6,8 +6,8 @@
 //! role holds the sum of what its members hold. Indices are reused after removal.
 //!
 //! The price: a change of one member costs O(log members + log roles). A change of the cluster's
-//! totals changes every share and is caught up with by [`Claimants::refresh`], once for any number
-//! of changes: O(members × log members).
+//! totals changes every share above 0 and is caught up with by [`Claimants::refresh`], once for any
+//! number of changes: O(holders × log members).
 
 use ebb_types::{FrameworkId, Resources, Role};
 use imbl::{OrdMap, OrdSet};
@@ -68,12 +68,33 @@ impl RoleEntry {
     }
 }
 
+/// Whose places were made with other totals. While the cluster keeps the same kinds of resources,
+/// who has no share of them has none of another total either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stale {
+    #[default]
+    Nobody,
+    /// Those with a share above 0.
+    Holders,
+    Everybody,
+}
+
+/// Those at the end of an order as long as `concerned` says so of their having a share.
+fn indices<N: Ord>(order: &OrdSet<Place<N>>, concerned: impl Fn(bool) -> bool) -> Vec<u32> {
+    order
+        .iter()
+        .rev()
+        .take_while(|place| concerned(place.has_share()))
+        .map(Place::index)
+        .collect()
+}
+
 /// All roles and members.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Claimants {
     totals: [Sums; CLASSES],
-    /// Whether the places of a class were made with other totals.
-    stale: [bool; CLASSES],
+    /// Whose places of a class were made with other totals.
+    stale: [Stale; CLASSES],
     roles: Table<RoleEntry>,
     role_index: OrdMap<Role, u32>,
     members: Table<Member>,
@@ -115,32 +136,43 @@ impl Claimants {
 
     /// Replaces what the cluster has.
     pub(crate) fn set_total(&mut self, class: Class, total: Sums) {
-        let place = class as usize;
-        self.stale[place] |= self.totals[place] != total;
-        self.totals[place] = total;
+        let slot = class as usize;
+        let old = std::mem::replace(&mut self.totals[slot], total);
+        let stale = if old == total {
+            Stale::Nobody
+        } else if old.has_same_kinds(&total) {
+            Stale::Holders
+        } else {
+            Stale::Everybody
+        };
+        self.stale[slot] = self.stale[slot].max(stale);
     }
 
     /// Whether the order of need is out of date.
     pub(crate) fn is_stale(&self) -> bool {
-        self.stale.contains(&true)
+        self.stale != [Stale::Nobody; CLASSES]
     }
 
-    /// Makes all places anew where totals have changed.
+    /// Makes places anew where totals have changed.
     pub(crate) fn refresh(&mut self) {
-        if !self.is_stale() {
-            return;
-        }
-        self.stale = Default::default();
-        let roles: Vec<u32> = self.role_index.values().copied().collect();
-        for role in roles {
-            let members: Vec<u32> = self
-                .role(role)
-                .map(|entry| entry.members.values().copied().collect())
-                .unwrap_or_default();
-            for member in members {
-                self.place_member(member);
+        for class in Class::ALL {
+            let stale = std::mem::take(&mut self.stale[class as usize]);
+            if stale == Stale::Nobody {
+                continue;
             }
-            self.place_role(role);
+            // Whoever is in no order has no place; those with a share are at the end.
+            let concerned = |has_share: bool| has_share || stale == Stale::Everybody;
+            let roles = indices(self.order(class), concerned);
+            for role in roles {
+                let members = self
+                    .role(role)
+                    .map(|entry| indices(entry.order(class), concerned))
+                    .unwrap_or_default();
+                for member in members {
+                    self.place_member(member);
+                }
+                self.place_role(role);
+            }
         }
     }
 
