@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// Carries a decision out, if its container is still there.
-    fn correct(&mut self, correction: &Correction, out: &mut Outbox) {
+    pub(super) fn correct(&mut self, correction: &Correction, out: &mut Outbox) {
         let carried_out = match self.containers.get(&correction.container_id).cloned() {
             Some(Owner::Task(key)) => self.correct_task(&key, correction, out),
             Some(Owner::Executor(key)) => self.correct_executor(&key, correction, out),
@@ -180,23 +180,21 @@ impl Core {
         correction: &Correction,
         out: &mut Outbox,
     ) -> bool {
-        let now = self.now;
         let Some(task) = self.tasks.get_mut(key) else {
             return false;
         };
         if task.phase != Phase::Running || !task.info.resources.is_revocable() {
             return false;
         }
+        let is_ending = task.ending.is_some();
         if correction.action == CorrectionAction::Evict {
-            self.counters.evictions += 1;
+            self.counters.evictions += u64::from(!is_ending);
             let cause = EndCause::Evicted(eviction_sentence(correction));
-            // Force at once, also where a grace is running: the owner needs it back now.
+            // No grace, also where one is running: the owner needs it back now.
             self.end_task(key, cause, Some(0), out);
-            self.timers.clear(&Timer::Forced(key.clone()));
-            self.force(key, out);
             return true;
         }
-        if task.ending.as_ref().is_some_and(|ending| ending.forced_at >= now) {
+        if is_ending {
             return false;
         }
         let container_id = task.container_id.clone();
@@ -219,7 +217,7 @@ impl Core {
             return false;
         }
         if correction.action == CorrectionAction::Evict {
-            self.counters.evictions += 1;
+            self.counters.evictions += u64::from(executor.ending.is_none());
             executor.ending = Some(Ending {
                 cause: EndCause::Evicted(eviction_sentence(correction)),
                 forced_at: now,

@@ -2,8 +2,8 @@
 
 use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{
-    AgentId, AgentToMaster, CommandInfo, ContainerId, ExecutorId, ExecutorInfo, ExitStatus,
-    FrameworkId, Generation, Incarnation, MasterToAgent, Quantities, Reason, Resources, TaskId,
+    AgentId, AgentToMaster, CommandInfo, ContainerId, Correction, CorrectionAction, ExecutorId, ExecutorInfo, ExitStatus,
+    FrameworkId, Generation, Incarnation, MasterToAgent, Quantities, Reason, Resources, Signal, TaskId,
     TaskInfo, TaskKey, TaskState, TaskStatus, Timestamp, UpdateUuid,
 };
 
@@ -915,4 +915,130 @@ fn a_kill_of_an_executors_task_reaches_the_executor_or_ends_a_task_it_never_had(
     world.subscribe(1, &[]);
     world.kill("a", Some(7));
     assert!(matches!(world.events()[..], [ExecutorEvent::Kill { grace_ms: 7, .. }]));
+}
+
+/// A correction of a task's container, carried out as if a sample had led to it.
+fn correct(world: &mut World, container_id: ContainerId, action: CorrectionAction) {
+    let correction = Correction {
+        at: Timestamp::from_ms(world.now_ms),
+        container_id,
+        task_id: key("lent").1,
+        framework_id: framework(),
+        action,
+        signal: Signal::RunQueueLatency,
+        on_behalf_of: TaskId::new("owner").ok(),
+        value: 9,
+        threshold: 5,
+        duration_ms: 200,
+    };
+    let mut out = super::state::Outbox::default();
+    world.core.correct(&correction, &mut out);
+    world.effects = out.into_effects();
+    for effect in &world.effects {
+        if let Effect::Persist(records) = effect {
+            for record in records {
+                world.disk.apply(record.clone());
+            }
+        }
+    }
+    world.core.check().expect("the invariants hold");
+}
+
+fn with_lent_task() -> World {
+    let mut world = World::registered();
+    world.launch(TaskInfo {
+        resources: Resources::revocable(Quantities::cpus_mem(1000, GIB)),
+        ..task("lent")
+    });
+    world.started("lent");
+    world
+}
+
+#[test]
+fn an_eviction_uses_force_at_once_and_names_its_cause() {
+    let mut world = with_lent_task();
+    let container = world.container("lent");
+    correct(&mut world, container, CorrectionAction::Evict);
+    assert!(world.did(is_kill) && !world.did(is_terminate));
+    assert!(world.did(|effect| matches!(effect, Effect::Observe(Observation::Corrected(_)))));
+    assert_eq!(world.core.counters().evictions, 1);
+    world.exited("lent", ExitStatus::Signal(9));
+    let last = world.last("lent");
+    assert_eq!(last.state, TaskState::Gone);
+    assert_eq!(last.reason, Some(Reason::ContainerPreempted));
+    for word in ["task owner", "run_queue_latency", "9", "5", "200 ms"] {
+        assert!(last.message.contains(word), "{}", last.message);
+    }
+}
+
+#[test]
+fn a_correction_of_a_container_that_is_gone_or_not_revocable_does_nothing() {
+    let mut world = with_lent_task();
+    let gone = ContainerId::new("c-0-9").expect("valid");
+    correct(&mut world, gone, CorrectionAction::Evict);
+    assert!(world.effects.is_empty());
+    world.run("owner");
+    let owner = world.container("owner");
+    correct(&mut world, owner, CorrectionAction::Freeze);
+    assert!(world.effects.is_empty());
+    assert_eq!(world.core.counters().stale_corrections, 2);
+    assert_eq!(world.core.counters().evictions, 0);
+}
+
+#[test]
+fn a_frozen_task_is_thawed_under_its_cap_and_before_it_is_asked_to_end() {
+    let mut world = with_lent_task();
+    let container = world.container("lent");
+    correct(&mut world, container.clone(), CorrectionAction::Freeze);
+    assert!(world.did(|effect| matches!(effect, Effect::Freeze { .. })));
+    correct(
+        &mut world,
+        container.clone(),
+        CorrectionAction::Throttle { cpu_milli: 100 },
+    );
+    assert!(matches!(
+        world.effects[..2],
+        [Effect::Throttle { cpu_milli: Some(100), .. }, Effect::Thaw { .. }]
+    ));
+    correct(&mut world, container, CorrectionAction::Freeze);
+    world.kill("lent", None);
+    let order: Vec<_> = world
+        .effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Thaw { .. }) || is_terminate(effect))
+        .map(is_terminate)
+        .collect();
+    assert_eq!(order, [false, true]);
+}
+
+#[test]
+fn without_samples_nothing_is_lent_and_the_use_is_reported_once_a_second() {
+    let mut world = World::registered();
+    world.run("t");
+    let container = world.container("t");
+    let mut reports = 0;
+    for count in 0..100_u64 {
+        world.now_ms += 100;
+        let mut sample = usage::Sample {
+            taken_ns: count * 100_000_000,
+            full: count % 10 == 0,
+            ..usage::Sample::default()
+        };
+        let mut counters = usage::ContainerSample::absent(ebb_types::MeasureSource::Files);
+        counters.cpu_ns = Some(count * 50_000_000);
+        sample.containers.insert(container.clone(), counters);
+        world.step(Input::Sample(Box::new(sample)));
+        for message in world.said() {
+            if let AgentToMaster::Usage(usage) = message {
+                reports += 1;
+                if count > 20 {
+                    assert_eq!(usage.tasks[0].used.cpu_milli, Some(500));
+                }
+            }
+        }
+    }
+    assert_eq!(reports, 10);
+    world.wait(SAMPLE_STALE_MS * 3);
+    assert!(world.core.counters().stale_samples > 0);
+    assert!(world.core.lent().is_zero());
 }

@@ -1,0 +1,520 @@
+//! The whole agent as a process of its own, with real containers, before a master that the test plays.
+//!
+//! Needs root and cgroups, as the agent does: without them these tests fail.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ebb_api::proto::agent_link_server::{AgentLink, AgentLinkServer};
+use ebb_api::proto::sandbox_client::SandboxClient;
+use ebb_api::proto::{AgentMessage, MasterMessage, ReadRequest};
+use ebb_api::{AgentEnvelope, MasterEnvelope};
+use ebb_types::{
+    AgentId, AgentToMaster, CommandInfo, ExitStatus, FrameworkId, Generation, Incarnation,
+    MasterToAgent, Quantities, Reason, Resources, TaskId, TaskInfo, TaskState, TaskStatus,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MIB: u64 = 1 << 20;
+
+type Outbound = mpsc::Sender<Result<MasterMessage, Status>>;
+
+/// What the played master hears: a connection's beginning, or a message.
+enum Heard {
+    Joined(Outbound),
+    Said(AgentEnvelope),
+}
+
+struct Link {
+    heard: mpsc::Sender<Heard>,
+}
+
+#[tonic::async_trait]
+impl AgentLink for Link {
+    type JoinStream = ReceiverStream<Result<MasterMessage, Status>>;
+
+    async fn join(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
+        let (outbound, stream) = mpsc::channel(10_000);
+        let heard = self.heard.clone();
+        let _ = heard.send(Heard::Joined(outbound)).await;
+        let mut messages = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                let envelope = AgentEnvelope::try_from(message).expect("a valid message");
+                if heard.send(Heard::Said(envelope)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// A master that the test plays, and the agent that it talks to.
+struct Stage {
+    folder: tempfile::TempDir,
+    base: String,
+    master: SocketAddr,
+    agent: Option<Child>,
+    port: u16,
+    heard: mpsc::Receiver<Heard>,
+    outbound: Option<Outbound>,
+    incarnation: Incarnation,
+    /// Every status of each task, as it came, repetitions left out.
+    statuses: BTreeMap<String, Vec<TaskStatus>>,
+    acknowledging: bool,
+}
+
+impl Stage {
+    async fn open(name: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let master = listener.local_addr().unwrap();
+        let (tell, heard) = mpsc::channel(10_000);
+        let service = AgentLinkServer::new(Link { heard: tell });
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        let mut stage = Self {
+            folder: tempfile::tempdir().unwrap(),
+            base: format!("ebb-test-{}-{name}", std::process::id()),
+            master,
+            agent: None,
+            port: free_port(),
+            heard,
+            outbound: None,
+            incarnation: Incarnation(0),
+            statuses: BTreeMap::new(),
+            acknowledging: true,
+        };
+        stage.start_agent();
+        stage.await_registration().await;
+        stage
+    }
+
+    fn start_agent(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_ebb-agent"))
+            .args(["--master", &self.master.to_string()])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--cgroup-base", &self.base])
+            .args(["--cpus", "64", "--mem", "64GiB", "--disk", "1GiB"])
+            .arg("--kill-tasks-on-shutdown")
+            .arg("--work-dir")
+            .arg(self.work_dir())
+            .env("EBB_LOG", "info,ebb_agent=debug")
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(child);
+    }
+
+    fn work_dir(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    async fn say(&self, message: MasterToAgent) {
+        let envelope = MasterEnvelope {
+            generation: Generation(1),
+            message,
+        };
+        let outbound = self.outbound.as_ref().expect("an agent has joined");
+        outbound.send(Ok(envelope.into())).await.unwrap();
+    }
+
+    /// Hears one message; registrations are answered, statuses kept and acknowledged.
+    async fn hear(&mut self) -> Option<AgentToMaster> {
+        let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+        let Ok(Some(heard)) = heard else {
+            panic!("nothing was heard; the agent says:\n{}", self.log());
+        };
+        let envelope = match heard {
+            Heard::Joined(outbound) => {
+                self.outbound = Some(outbound);
+                return None;
+            }
+            Heard::Said(envelope) => envelope,
+        };
+        match &envelope.message {
+            AgentToMaster::Register { incarnation, .. }
+            | AgentToMaster::Reregister { incarnation, .. } => {
+                self.incarnation = *incarnation;
+                self.say(MasterToAgent::Registered {
+                    agent_id: AgentId::new("agent-1").unwrap(),
+                    generation: Generation(1),
+                    heartbeat_interval_ms: 1_000,
+                    unreachable_after_ms: 10_000,
+                })
+                .await;
+            }
+            AgentToMaster::Update { status, .. } => {
+                let all = self.statuses.entry(status.task_id.to_string()).or_default();
+                if all.last().is_none_or(|last| last.uuid != status.uuid) {
+                    all.push(status.clone());
+                }
+                if self.acknowledging {
+                    self.say(MasterToAgent::Acknowledge {
+                        framework_id: framework(),
+                        task_id: status.task_id.clone(),
+                        uuid: status.uuid.unwrap(),
+                    })
+                    .await;
+                }
+            }
+            _ => {}
+        }
+        Some(envelope.message)
+    }
+
+    async fn await_registration(&mut self) -> AgentToMaster {
+        loop {
+            let message = self.hear().await;
+            if let Some(
+                message @ (AgentToMaster::Register { .. } | AgentToMaster::Reregister { .. }),
+            ) = message
+            {
+                return message;
+            }
+        }
+    }
+
+    async fn await_state(&mut self, name: &str, wanted: impl Fn(TaskState) -> bool) -> TaskStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let all = self.statuses.get(name).into_iter().flatten();
+            if let Some(status) = all.clone().find(|status| wanted(status.state)) {
+                return status.clone();
+            }
+            assert!(Instant::now() < until, "{name}: {all:?}\n{}", self.log());
+            self.hear().await;
+        }
+    }
+
+    async fn await_end(&mut self, name: &str) -> TaskStatus {
+        self.await_state(name, TaskState::is_terminal).await
+    }
+
+    async fn launch(&self, name: &str, line: &str) {
+        let mut info = task(name, line);
+        info.resources = Resources::regular(Quantities::cpus_mem(100, 64 * MIB));
+        self.launch_info(info).await;
+    }
+
+    async fn launch_info(&self, info: TaskInfo) {
+        self.say(MasterToAgent::Launch {
+            framework_id: framework(),
+            user: String::new(),
+            incarnation: self.incarnation,
+            task: Box::new(info),
+        })
+        .await;
+    }
+
+    async fn kill(&self, name: &str, grace_ms: u64) {
+        self.say(MasterToAgent::Kill {
+            framework_id: framework(),
+            task_id: TaskId::new(name).unwrap(),
+            grace_ms: Some(grace_ms),
+        })
+        .await;
+    }
+
+    async fn read(&self, name: &str, path: &str, follow: bool) -> Result<String, Status> {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let mut client = SandboxClient::connect(address).await.unwrap();
+        let request = ReadRequest {
+            framework_id: "framework-1".to_owned(),
+            task_id: name.to_owned(),
+            path: path.to_owned(),
+            offset: 0,
+            follow,
+        };
+        let mut stream = client.read(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await? {
+            assert_eq!(chunk.offset, bytes.len() as u64);
+            bytes.extend(chunk.data);
+        }
+        Ok(String::from_utf8(bytes).unwrap())
+    }
+
+    fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("an agent runs").id()
+    }
+
+    /// As a crash does it: no chance to do anything.
+    fn kill_agent(&mut self) {
+        let mut agent = self.agent.take().expect("an agent runs");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Ends the agent politely: nothing may be left of it.
+    async fn close(mut self) {
+        let mut agent = self.agent.take().expect("an agent runs");
+        let pid = rustix::process::Pid::from_child(&agent);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = agent.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "it does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(status.success(), "{status}\n{}", self.log());
+        let left = cgroups_of(&self.base);
+        assert!(left.is_empty(), "left behind: {left:?}\n{}", self.log());
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let pid = rustix::process::Pid::from_child(&agent);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = agent.wait();
+        }
+    }
+}
+
+/// Every cgroup of that base in any mount.
+fn cgroups_of(base: &str) -> Vec<PathBuf> {
+    let mut mounts = vec![PathBuf::from("/sys/fs/cgroup")];
+    mounts.extend(
+        std::fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path()),
+    );
+    mounts
+        .iter()
+        .flat_map(|mount| [mount.join(base), mount.join(format!("{base}-revocable"))])
+        .filter(|path| path.exists())
+        .collect()
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn framework() -> FrameworkId {
+    FrameworkId::new("framework-1").unwrap()
+}
+
+fn task(name: &str, line: &str) -> TaskInfo {
+    TaskInfo {
+        task_id: TaskId::new(name).unwrap(),
+        name: name.to_owned(),
+        agent_id: AgentId::new("agent-1").unwrap(),
+        resources: Resources::ZERO,
+        command: Some(CommandInfo {
+            value: line.to_owned(),
+            shell: true,
+            ..CommandInfo::default()
+        }),
+        executor: None,
+        kill_grace_ms: None,
+        max_completion_ms: None,
+        cpu_limit_milli: None,
+        data: Vec::new(),
+        labels: Vec::new(),
+    }
+}
+
+fn exists(pid: &str) -> bool {
+    Path::new("/proc").join(pid.trim()).exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_to_its_end_and_its_output_can_be_followed() {
+    let mut stage = Stage::open("run").await;
+    stage
+        .launch("t", "echo hello; sleep 0.3; echo $EBB_TASK_ID >&2; echo world; exit 3")
+        .await;
+    stage.await_state("t", |state| state == TaskState::Running).await;
+    let output = stage.read("t", "stdout", true);
+    let output = tokio::time::timeout(PATIENCE, output).await.unwrap();
+    assert_eq!(output.unwrap(), "hello\nworld\n");
+    let end = stage.await_end("t").await;
+    assert_eq!(end.state, TaskState::Failed);
+    assert_eq!(end.exit, Some(ExitStatus::Code(3)));
+    assert_eq!(end.message, "Command exited with status 3");
+    let states: Vec<_> = stage.statuses["t"].iter().map(|status| status.state).collect();
+    assert_eq!(states, [TaskState::Starting, TaskState::Running, TaskState::Failed]);
+    assert_eq!(stage.read("t", "stderr", false).await.unwrap(), "t\n");
+    for bad in ["../spec.json", "/etc/passwd", "..", "none"] {
+        assert!(stage.read("t", bad, false).await.is_err(), "{bad} was read");
+    }
+    assert!(stage.read("nobody", "stdout", false).await.is_err());
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_exist_and_one_that_eats_its_memory_say_so() {
+    let mut stage = Stage::open("bad").await;
+    let mut info = task("absent", "/no/such/program");
+    info.command.as_mut().unwrap().shell = false;
+    stage.launch_info(info).await;
+    stage
+        .launch("greedy", "head -c 300m /dev/zero | tail -c 300m > /dev/null")
+        .await;
+    let absent = stage.await_end("absent").await;
+    assert_eq!(absent.state, TaskState::Failed);
+    assert_eq!(absent.reason, Some(Reason::ContainerLaunchFailed));
+    assert!(absent.message.contains("/no/such/program"), "{}", absent.message);
+    let greedy = stage.await_end("greedy").await;
+    assert_eq!(greedy.reason, Some(Reason::ContainerLimitationMemory), "{greedy:?}");
+    assert!(greedy.limitation.is_some());
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_asks_first_and_then_forces() {
+    let mut stage = Stage::open("kill").await;
+    stage.launch("polite", "trap 'exit 0' TERM; while :; do sleep 0.05; done").await;
+    stage.launch("deaf", "trap '' TERM; while :; do sleep 0.05; done").await;
+    for name in ["polite", "deaf"] {
+        stage.await_state(name, |state| state == TaskState::Running).await;
+    }
+    // The shells have to have set their traps; their sandboxes cannot tell, so they may also die of it.
+    stage.kill("polite", 20_000).await;
+    assert_eq!(stage.await_end("polite").await.state, TaskState::Killed);
+    let since = Instant::now();
+    stage.kill("deaf", 500).await;
+    let deaf = stage.await_end("deaf").await;
+    assert_eq!(deaf.state, TaskState::Killed);
+    assert!(since.elapsed() < Duration::from_secs(5));
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_comes_back_to_its_tasks_and_loses_no_end() {
+    let mut stage = Stage::open("adopt").await;
+    stage.launch("long", "echo $$; sleep 2; exit 7").await;
+    stage.launch("short", "sleep 0.3; exit 5").await;
+    stage.launch("kept", "echo started; sleep 1000").await;
+    for name in ["long", "short", "kept"] {
+        stage.await_state(name, |state| state == TaskState::Running).await;
+    }
+    stage.kill_agent();
+    // Its end comes while there is no agent.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    stage.start_agent();
+    let registration = stage.await_registration().await;
+    let AgentToMaster::Reregister { info, incarnation, tasks, .. } = registration else {
+        panic!("{registration:?}");
+    };
+    assert_eq!(incarnation, Incarnation(2));
+    assert_eq!(info.id, AgentId::new("agent-1").ok());
+    assert_eq!(tasks.len(), 3, "{tasks:?}");
+    assert_eq!(stage.await_end("short").await.exit, Some(ExitStatus::Code(5)));
+    assert_eq!(stage.await_end("long").await.exit, Some(ExitStatus::Code(7)));
+    assert_eq!(stage.read("kept", "stdout", false).await.unwrap(), "started\n");
+    stage.kill("kept", 0).await;
+    assert_eq!(stage.await_end("kept").await.state, TaskState::Killed);
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_wait_for_a_master_that_does_not_acknowledge_and_are_sent_anew_after_a_crash() {
+    let mut stage = Stage::open("unheard").await;
+    stage.acknowledging = false;
+    stage.launch("t", "exit 4").await;
+    stage.await_state("t", |state| state == TaskState::Starting).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.kill_agent();
+    stage.statuses.clear();
+    stage.acknowledging = true;
+    stage.start_agent();
+    let end = stage.await_end("t").await;
+    assert_eq!(end.exit, Some(ExitStatus::Code(4)));
+    let states: Vec<_> = stage.statuses["t"].iter().map(|status| status.state).collect();
+    assert_eq!(states, [TaskState::Starting, TaskState::Running, TaskState::Failed]);
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_ends_every_process_of_every_task() {
+    let mut stage = Stage::open("drain").await;
+    stage.launch("t", "sleep 1000 & echo $!; wait").await;
+    stage.await_state("t", |state| state == TaskState::Running).await;
+    let agent = stage.agent_pid().to_string();
+    stage.close().await;
+    assert!(!exists(&agent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_health_are_served_and_figures_are_measured() {
+    let mut stage = Stage::open("metrics").await;
+    stage.launch("busy", "while :; do :; done").await;
+    stage.await_state("busy", |state| state == TaskState::Running).await;
+    let until = Instant::now() + PATIENCE;
+    let used = loop {
+        assert!(Instant::now() < until, "no use was measured:\n{}", stage.log());
+        if let Some(AgentToMaster::Usage(usage)) = stage.hear().await {
+            let task = usage.tasks.iter().find(|task| task.task_id.as_str() == "busy");
+            if let Some(milli) = task.and_then(|task| task.used.cpu_milli).filter(|m| *m > 300) {
+                assert!(task.unwrap().used.mem_bytes.is_some());
+                break milli;
+            }
+        }
+    };
+    assert!(used < 1_500, "one spinner uses {used} thousandths of a core");
+    let get = |path: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", stage.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(get("/health").contains("200 OK"));
+    let metrics = get("/metrics");
+    for line in [
+        "ebb_agent_tasks{state=\"TASK_RUNNING\"} 1",
+        "ebb_agent_registered 1",
+        "ebb_agent_launch_seconds_count 1",
+        "ebb_agent_measure_source{figure=\"on_cpu\"",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_tasks_run_to_their_ends_one_container_each() {
+    const COUNT: usize = 300;
+    let mut stage = Stage::open("many").await;
+    let since = Instant::now();
+    for index in 0..COUNT {
+        stage.launch(&format!("t{index}"), "true").await;
+    }
+    for index in 0..COUNT {
+        let end = stage.await_end(&format!("t{index}")).await;
+        assert_eq!(end.state, TaskState::Finished, "{end:?}");
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    println!("{COUNT} tasks in {seconds:.2} s: {:.0} a second", COUNT as f64 / seconds);
+    stage.close().await;
+}
