@@ -18,6 +18,8 @@ pub const DEFAULT_PORT: u16 = 5050;
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ebb/master";
 /// Most messages that wait to be read by one connection: more than one reconciliation can bring.
 pub const DEFAULT_OUTBOX_LIMIT: usize = 131_072;
+/// Largest limit of messages that wait for one reader.
+const MAX_OUTBOX_LIMIT: usize = 1 << 24;
 /// Longest setting of time, in milliseconds: ten years.
 const MAX_SETTING_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Largest configuration file, in bytes.
@@ -169,95 +171,122 @@ impl Config {
 
     fn merge(args: MasterArgs, file: FileSettings) -> Result<Self, ConfigError> {
         let default = Self::default();
-        let mut core = default.core;
-        let time = |key, flag: Option<String>, file: Option<String>, least_ms, value: &mut u64| {
-            if let Some(text) = flag.or(file) {
-                *value = duration_ms(key, &text, least_ms)?;
-            }
-            Ok::<_, ConfigError>(())
-        };
-        time(
-            "heartbeat_interval",
-            args.heartbeat_interval,
-            file.heartbeat_interval,
-            1,
-            &mut core.heartbeat_interval_ms,
+        let settings = file.under(args);
+        let allocator_threads = bounded(
+            "allocator_threads",
+            settings
+                .allocator_threads
+                .unwrap_or(default.allocator_threads),
+            MAX_WORKERS,
         )?;
-        time(
-            "agent_timeout",
-            args.agent_timeout,
-            file.agent_timeout,
-            1,
-            &mut core.unreachable_after_ms,
+        let outbox_limit = bounded(
+            "outbox_limit",
+            settings.outbox_limit.unwrap_or(default.outbox_limit),
+            MAX_OUTBOX_LIMIT,
         )?;
-        time(
-            "agent_reregister_timeout",
-            args.agent_reregister_timeout,
-            file.agent_reregister_timeout,
-            0,
-            &mut core.agent_reregister_timeout_ms,
-        )?;
-        time(
-            "framework_recovery_timeout",
-            args.framework_recovery_timeout,
-            file.framework_recovery_timeout,
-            0,
-            &mut core.framework_recovery_ms,
-        )?;
-        let mut offer_ms = core.offer_timeout_ms.unwrap_or(0);
-        time(
-            "offer_timeout",
-            args.offer_timeout,
-            file.offer_timeout,
-            0,
-            &mut offer_ms,
-        )?;
-        core.offer_timeout_ms = (offer_ms > 0).then_some(offer_ms);
-        if core.heartbeat_interval_ms >= core.unreachable_after_ms {
-            return Err(wrong(
-                "heartbeat_interval",
-                format!("{}ms", core.heartbeat_interval_ms),
-                format!(
-                    "it must be below agent_timeout, which is {}ms",
-                    core.unreachable_after_ms
-                ),
-            ));
-        }
-        let threads = args.allocator_threads.or(file.allocator_threads);
-        let allocator_threads = threads.unwrap_or(default.allocator_threads);
-        if !(1..=MAX_WORKERS).contains(&allocator_threads) {
-            let rule = format!("choose 1 to {MAX_WORKERS}");
-            return Err(wrong(
-                "allocator_threads",
-                allocator_threads.to_string(),
-                rule,
-            ));
-        }
-        let limit = args.outbox_limit.or(file.outbox_limit);
-        let outbox_limit = limit.unwrap_or(default.outbox_limit);
-        if !(1..=1 << 24).contains(&outbox_limit) {
-            let rule = format!("choose 1 to {}", 1 << 24);
-            return Err(wrong("outbox_limit", outbox_limit.to_string(), rule));
-        }
-        let listen = match args.listen.or(file.listen) {
+        let listen = match &settings.listen {
             Some(text) => text.parse().map_err(|_| {
-                wrong(
-                    "listen",
-                    text.clone(),
-                    String::from("write an address and a port, like 0.0.0.0:5050"),
-                )
+                let rule = "write an address and a port, like 0.0.0.0:5050";
+                wrong("listen", text.clone(), rule.to_owned())
             })?,
             None => default.listen,
         };
         Ok(Self {
             listen,
-            data_dir: args.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
-            hostname: args.hostname.or(file.hostname).unwrap_or(default.hostname),
-            core,
+            core: settings.core(default.core)?,
+            data_dir: settings.data_dir.unwrap_or(default.data_dir),
+            hostname: settings.hostname.unwrap_or(default.hostname),
             allocator_threads,
             outbox_limit,
         })
     }
+}
+
+impl FileSettings {
+    /// These settings under flags, which win.
+    fn under(self, args: MasterArgs) -> Self {
+        Self {
+            listen: args.listen.or(self.listen),
+            data_dir: args.data_dir.or(self.data_dir),
+            hostname: args.hostname.or(self.hostname),
+            heartbeat_interval: args.heartbeat_interval.or(self.heartbeat_interval),
+            agent_timeout: args.agent_timeout.or(self.agent_timeout),
+            agent_reregister_timeout: args
+                .agent_reregister_timeout
+                .or(self.agent_reregister_timeout),
+            framework_recovery_timeout: args
+                .framework_recovery_timeout
+                .or(self.framework_recovery_timeout),
+            offer_timeout: args.offer_timeout.or(self.offer_timeout),
+            allocator_threads: args.allocator_threads.or(self.allocator_threads),
+            outbox_limit: args.outbox_limit.or(self.outbox_limit),
+        }
+    }
+
+    /// What the core is told.
+    fn core(&self, default: CoreConfig) -> Result<CoreConfig, ConfigError> {
+        let time = |key, text: &Option<String>, least_ms, default_ms| match text {
+            Some(text) => duration_ms(key, text, least_ms),
+            None => Ok(default_ms),
+        };
+        let heartbeat_interval_ms = time(
+            "heartbeat_interval",
+            &self.heartbeat_interval,
+            1,
+            default.heartbeat_interval_ms,
+        )?;
+        let unreachable_after_ms = time(
+            "agent_timeout",
+            &self.agent_timeout,
+            1,
+            default.unreachable_after_ms,
+        )?;
+        if heartbeat_interval_ms >= unreachable_after_ms {
+            return Err(wrong(
+                "heartbeat_interval",
+                format!("{heartbeat_interval_ms}ms"),
+                format!("it must be below agent_timeout, which is {unreachable_after_ms}ms"),
+            ));
+        }
+        let agent_reregister_timeout_ms = time(
+            "agent_reregister_timeout",
+            &self.agent_reregister_timeout,
+            0,
+            default.agent_reregister_timeout_ms,
+        )?;
+        let framework_recovery_ms = time(
+            "framework_recovery_timeout",
+            &self.framework_recovery_timeout,
+            0,
+            default.framework_recovery_ms,
+        )?;
+        let offer_ms = time(
+            "offer_timeout",
+            &self.offer_timeout,
+            0,
+            default.offer_timeout_ms.unwrap_or(0),
+        )?;
+        Ok(CoreConfig {
+            heartbeat_interval_ms,
+            unreachable_after_ms,
+            agent_reregister_timeout_ms,
+            framework_recovery_ms,
+            offer_timeout_ms: (offer_ms > 0).then_some(offer_ms),
+            ..default
+        })
+    }
+}
+
+fn bounded<N: PartialOrd + From<u8> + std::fmt::Display>(
+    key: &'static str,
+    value: N,
+    most: N,
+) -> Result<N, ConfigError> {
+    if value < N::from(1) || value > most {
+        let rule = format!("choose 1 to {most}");
+        return Err(wrong(key, value.to_string(), rule));
+    }
+    Ok(value)
 }
 
 fn wrong(key: &'static str, value: String, rule: String) -> ConfigError {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
@@ -13,6 +14,9 @@ use crate::core::CoreConfig;
 use crate::driver::{Driver, DriverConfig, DriverError};
 use crate::metrics::Metrics;
 use crate::store::{Embedded, RegistryError};
+
+/// How long connections may take to end at a shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a master cannot start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -100,11 +104,17 @@ pub async fn run(
     tracing::info!(%address, "the master listens");
     ready(address);
     let ended = driver.run(shutdown).await;
-    // The driver's end has ended every stream, so the server drains at once.
+    // The driver's end has ended every stream, so the server drains at once; a peer that does not
+    // even read that is not waited for.
     drop(stop);
-    match server.await {
-        Ok(served) => served.map_err(MasterError::Serve)?,
-        Err(join) => return Err(MasterError::Serve(std::io::Error::other(join))),
+    let abort = server.abort_handle();
+    match tokio::time::timeout(DRAIN_TIMEOUT, server).await {
+        Ok(Ok(served)) => served.map_err(MasterError::Serve)?,
+        Ok(Err(join)) => return Err(MasterError::Serve(std::io::Error::other(join))),
+        Err(_elapsed) => {
+            tracing::warn!("connections that do not end are dropped");
+            abort.abort();
+        }
     }
     Ok(ended?)
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tonic::Status;
 
 use crate::driver::Handle;
 use crate::metrics::Metrics;
@@ -36,6 +37,16 @@ async fn health(handle: Handle) -> Response {
         Ok(_) => "ok\n".into_response(),
         Err(stopped) => unavailable(stopped.to_string()),
     }
+}
+
+/// What is not there, in the words of whoever asks.
+pub(super) async fn nothing(headers: HeaderMap) -> Response {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Status::unimplemented("the master has no such service or method").into_http();
+    }
+    let message = "there is nothing here; the master serves gRPC, /metrics and /health\n";
+    (StatusCode::NOT_FOUND, message).into_response()
 }
 
 fn unavailable(message: String) -> Response {

@@ -39,6 +39,7 @@ pub(crate) fn router(handle: &Handle, metrics: Arc<Metrics>) -> Router {
         .add_service(operator)
         .into_axum_router()
         .merge(http::routes(handle.clone(), metrics))
+        .fallback(http::nothing)
 }
 
 fn stopped(stopped: Stopped) -> Status {

@@ -15,6 +15,7 @@
 //! agent, framework and role accounts say; no task is in two places; every offer has a live
 //! framework and a connected agent.
 
+mod absence;
 mod accept;
 mod adopt;
 mod agent;

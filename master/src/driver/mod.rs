@@ -15,6 +15,7 @@
 mod clock;
 mod command;
 mod outbox;
+mod perform;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,24 +25,21 @@ use ebb_types::{Change, Event, MasterToAgent, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::allocator::{Allocator, Batch, StartError};
-use crate::core::record::RegistryWrite;
 use crate::core::{ConnectionId, Core, CoreConfig, Effect, Input, OperatorError, RequestId};
-use crate::ledger::{Ledger, Refused, Transition};
+use crate::ledger::Ledger;
 use crate::metrics::{DriverFigures, Figures};
 use crate::store::{Registry, RegistryError, Writer};
 
 pub use clock::Clock;
 use command::Command;
 pub use command::{Handle, MAX_INBOX, Stopped};
+use outbox::Outbox;
 pub use outbox::{Cut, Inlet};
-use outbox::{Outbox, Unsent};
 
 /// Most inputs of one batch.
 const MAX_BATCH: usize = 512;
 /// Most connections of schedulers, agents and watching operators each.
 const MAX_CONNECTIONS: usize = 100_000;
-/// How often a transition that was contended is tried again before it counts as lost.
-const MAX_LEDGER_RETRIES: u32 = 1000;
 
 /// What the driver is told once.
 #[derive(Clone, Debug)]
@@ -249,14 +247,7 @@ impl Driver {
                 let _unheard = answer.send(self.figures()).is_err();
                 return;
             }
-            Command::Watch(outbox) => {
-                let snapshot = Change::Snapshot(Box::new(self.core.cluster_state()));
-                if self.watchers.len() < MAX_CONNECTIONS && outbox.push(Arc::new(snapshot)).is_ok()
-                {
-                    self.watchers.push(outbox);
-                }
-                Input::Observe(!self.watchers.is_empty())
-            }
+            Command::Watch(outbox) => self.admit_watcher(outbox),
         };
         effects.extend(self.core.step(now, input));
     }
@@ -277,147 +268,14 @@ impl Driver {
         }
     }
 
-    /// Performs effects, and the effects of the connections that are lost on the way.
-    async fn perform(
-        &mut self,
-        now: Timestamp,
-        mut effects: Vec<Effect>,
-    ) -> Result<(), DriverError> {
-        let mut round = Round::default();
-        while !effects.is_empty() {
-            self.persist(&mut effects).await?;
-            for effect in effects.drain(..) {
-                self.perform_one(effect, &mut round);
-            }
-            for input in std::mem::take(&mut round.lost) {
-                effects.extend(self.core.step(now, input));
-            }
-            if std::mem::take(&mut round.unwatched) && self.watchers.is_empty() {
-                effects.extend(self.core.step(now, Input::Observe(false)));
-            }
+    fn admit_watcher(&mut self, outbox: Outbox<Arc<Change>>) -> Input {
+        let snapshot = Change::Snapshot(Box::new(self.core.cluster_state()));
+        if self.watchers.len() >= MAX_CONNECTIONS {
+            outbox.end(too_many());
+        } else if outbox.push(Arc::new(snapshot)).is_ok() {
+            self.watchers.push(outbox);
         }
-        if round.publish {
-            self.allocator.publish(self.core.publish());
-        }
-        if round.wake_all {
-            self.allocator.wake_all();
-        } else if !round.wake.is_empty() {
-            self.allocator.wake_ids(&round.wake);
-        }
-        Ok(())
-    }
-
-    /// Makes the writes of all effects durable, before any of them is performed.
-    async fn persist(&mut self, effects: &mut [Effect]) -> Result<(), DriverError> {
-        let mut writes: Vec<RegistryWrite> = Vec::new();
-        for effect in effects {
-            if let Effect::Persist(more) = effect {
-                writes.append(more);
-            }
-        }
-        if writes.is_empty() {
-            return Ok(());
-        }
-        self.figures.registry_writes += writes.len() as u64;
-        let seconds = self.registry.commit(writes).await?;
-        self.figures.note_commit(seconds);
-        Ok(())
-    }
-
-    fn perform_one(&mut self, effect: Effect, round: &mut Round) {
-        match effect {
-            // Made durable before.
-            Effect::Persist(_) => {}
-            Effect::ToScheduler { connection, event } => {
-                if let Some(lost) = send(&mut self.schedulers, connection, event, &mut self.figures)
-                {
-                    round.lost.push(Input::SchedulerGone { connection: lost });
-                }
-            }
-            Effect::ToAgent {
-                connection,
-                message,
-            } => {
-                if let Some(lost) = send(&mut self.agents, connection, message, &mut self.figures) {
-                    round.lost.push(Input::AgentGone { connection: lost });
-                }
-            }
-            Effect::CloseScheduler { connection, reason } => {
-                tracing::info!(
-                    connection = connection.0,
-                    reason,
-                    "a scheduler's connection is ended"
-                );
-                // Its last event says why.
-                self.schedulers.remove(&connection);
-            }
-            Effect::CloseAgent { connection, reason } => {
-                tracing::info!(
-                    connection = connection.0,
-                    reason,
-                    "an agent's connection is ended"
-                );
-                if let Some(outbox) = self.agents.remove(&connection) {
-                    outbox.end(Cut::Closed(reason));
-                }
-            }
-            Effect::InsertSlot { agent_id, ledger } => {
-                self.ledger.insert(agent_id, ledger);
-            }
-            Effect::RemoveSlot { agent_id } => {
-                self.ledger.remove(&agent_id);
-            }
-            Effect::Ledger {
-                agent_id,
-                incarnation,
-                transition,
-            } => self.transit(&agent_id, incarnation, &transition),
-            Effect::Publish => round.publish = true,
-            Effect::Wake(agents) => round.wake.extend(agents),
-            Effect::WakeAll => round.wake_all = true,
-            Effect::Changed(change) => self.tell_watchers(change, round),
-            Effect::Answer { request, outcome } => {
-                if let Some(answer) = self.answers.remove(&request) {
-                    let _unheard = answer.send(outcome).is_err();
-                }
-            }
-        }
-    }
-
-    /// The core's books say that a transition is possible; only other threads' exchanges can be in
-    /// its way.
-    fn transit(
-        &mut self,
-        agent_id: &ebb_types::AgentId,
-        incarnation: ebb_types::Incarnation,
-        transition: &Transition,
-    ) {
-        let mut result = self.ledger.apply(agent_id, incarnation, transition);
-        for _ in 0..MAX_LEDGER_RETRIES {
-            if !matches!(result, Err(Refused::Contended { .. })) {
-                break;
-            }
-            std::hint::spin_loop();
-            result = self.ledger.apply(agent_id, incarnation, transition);
-        }
-        if let Err(refused) = result {
-            self.figures.ledger_disagreements += 1;
-            tracing::error!(%agent_id, ?transition, %refused, "the ledger and the master's books disagree");
-            debug_assert!(false, "{agent_id}: {transition:?}: {refused}");
-        }
-    }
-
-    fn tell_watchers(&mut self, change: Change, round: &mut Round) {
-        let change = Arc::new(change);
-        for outbox in std::mem::take(&mut self.watchers) {
-            match outbox.push(Arc::clone(&change)) {
-                Ok(()) => self.watchers.push(outbox),
-                Err(unsent) => {
-                    round.unwatched = true;
-                    cut_off(outbox, unsent, &mut self.figures);
-                }
-            }
-        }
+        Input::Observe(!self.watchers.is_empty())
     }
 
     fn figures(&mut self) -> Figures {
@@ -434,16 +292,6 @@ impl Driver {
     }
 }
 
-/// What one batch leaves to do at its end.
-#[derive(Default)]
-struct Round {
-    publish: bool,
-    wake: Vec<ebb_types::AgentId>,
-    wake_all: bool,
-    lost: Vec<Input>,
-    unwatched: bool,
-}
-
 async fn sleep_until(clock: &Clock, due: Option<Timestamp>) {
     match due {
         Some(at) => tokio::time::sleep_until(clock.instant(at).into()).await,
@@ -455,27 +303,4 @@ fn too_many() -> Cut {
     Cut::Closed(format!(
         "the master has {MAX_CONNECTIONS} connections and takes no more; close some"
     ))
-}
-
-/// Hands a message to a connection; that connection, if it is lost by that.
-fn send<T>(
-    outboxes: &mut HashMap<ConnectionId, Outbox<T>>,
-    connection: ConnectionId,
-    message: T,
-    figures: &mut DriverFigures,
-) -> Option<ConnectionId> {
-    let unsent = outboxes.get(&connection)?.push(message).err()?;
-    let outbox = outboxes.remove(&connection)?;
-    cut_off(outbox, unsent, figures);
-    Some(connection)
-}
-
-fn cut_off<T>(outbox: Outbox<T>, unsent: Unsent, figures: &mut DriverFigures) {
-    if unsent == Unsent::Full {
-        figures.slow_readers_cut += 1;
-        tracing::warn!("a reader did not keep up and is cut off");
-        outbox.end(Cut::Slow(String::from(
-            "you did not read what the master sent for too long and were cut off; connect again and read faster",
-        )));
-    }
 }

@@ -1,3 +1,5 @@
+//! How accepted offers become tasks.
+
 use super::*;
 use ebb_types::{ExecutorId, ExecutorInfo, MalformedTask, Reason};
 

@@ -1,3 +1,5 @@
+//! How agents come, go and come back.
+
 use super::*;
 use ebb_types::{AgentStatus, Reason};
 

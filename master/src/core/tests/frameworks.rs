@@ -1,3 +1,5 @@
+//! The life of frameworks.
+
 use super::*;
 use crate::core::limits::MAX_COMPLETED_FRAMEWORKS;
 
@@ -66,7 +68,8 @@ fn subscribing_twice_on_one_stream_ends_it() {
 
 #[test]
 fn wrong_descriptions_are_refused_with_the_rule() {
-    let wrong: [(fn(&mut FrameworkInfo), &str); 4] = [
+    type Spoil = fn(&mut FrameworkInfo);
+    let wrong: [(Spoil, &str); 4] = [
         (|info| info.roles.clear(), "no role"),
         (|info| info.roles.push(role("r")), "twice"),
         (|info| info.failover_timeout_ms = u64::MAX, "ten years"),

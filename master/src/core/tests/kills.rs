@@ -1,3 +1,5 @@
+//! How tasks are killed.
+
 use super::*;
 
 fn kill(agent_id: Option<AgentId>) -> Call {

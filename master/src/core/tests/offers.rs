@@ -1,3 +1,5 @@
+//! How offers are made and end.
+
 use super::*;
 use crate::core::allocate::Proposal;
 

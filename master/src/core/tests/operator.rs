@@ -1,3 +1,5 @@
+//! What operators see and have done.
+
 use super::*;
 use crate::core::{OperatorCommand, RequestId};
 

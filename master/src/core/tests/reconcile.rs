@@ -1,3 +1,5 @@
+//! What reconciliation answers.
+
 use super::*;
 use ebb_types::{Reason, ReconcileTask};
 

@@ -1,3 +1,5 @@
+//! What survives a restart of the master.
+
 use super::*;
 
 #[test]

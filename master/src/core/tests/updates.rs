@@ -1,3 +1,5 @@
+//! How status updates and messages pass.
+
 use super::*;
 
 fn acks(world: &World, agent: &Played) -> usize {

@@ -1,3 +1,5 @@
+//! The rules that a task must keep.
+
 use super::*;
 use crate::core::validate::{Ground, judge};
 use ebb_types::limits::{MAX_GRACE_MS, MAX_QUANTITY};

@@ -1,3 +1,5 @@
+//! The registry over restarts, copies, damage and wrong folders.
+
 use ebb_types::{AgentId, AgentInfo, FrameworkInfo, Quantities};
 
 use super::*;

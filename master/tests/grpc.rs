@@ -1,0 +1,346 @@
+//! The whole master over its real wire, with real clients.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use ebb_api::proto;
+use ebb_master::{MasterError, run};
+use ebb_types::{
+    AgentToMaster, Call, Change, ClusterState, Event, MasterToAgent, ReconcileTask, RunningTask,
+    Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
+};
+use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
+
+async fn register(agent: &mut Agent) -> ebb_types::AgentId {
+    agent.say(AgentToMaster::Register {
+        info: agent_info(),
+        incarnation: agent.incarnation,
+    });
+    agent.registered().await
+}
+
+fn update(agent: &Agent, framework: &ebb_types::FrameworkId, state: TaskState, count: u64) {
+    let now = Timestamp::from_ms(1);
+    let mut status = TaskStatus::new(TaskId::new("t").unwrap(), state, Source::Executor, now);
+    status.uuid = Some(UpdateUuid::of(agent.incarnation, count));
+    agent.say(AgentToMaster::Update {
+        framework_id: framework.clone(),
+        status,
+        latest_state: state,
+    });
+}
+
+async fn told(scheduler: &mut Scheduler) -> TaskStatus {
+    scheduler
+        .until(|event| match event {
+            Event::Update(status) => Some(status),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_task_goes_from_subscription_to_its_acknowledged_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut scheduler = master.scheduler().await;
+    let framework = scheduler.subscribe(framework_info("f")).await;
+    let mut agent = master.agent().await;
+    let agent_id = register(&mut agent).await;
+    let offer = scheduler.offer().await;
+    assert_eq!(offer.agent_id, agent_id);
+    scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
+    let launched = agent
+        .until(|order| match order {
+            MasterToAgent::Launch { task, .. } => Some(task),
+            _ => None,
+        })
+        .await;
+    assert_eq!(*launched, task("t", &agent_id));
+    update(&agent, &framework, TaskState::Finished, 1);
+    let status = told(&mut scheduler).await;
+    assert_eq!(status.state, TaskState::Finished);
+    scheduler.call(Call::Acknowledge {
+        agent_id,
+        task_id: status.task_id,
+        uuid: status.uuid.unwrap(),
+    });
+    let acknowledged = agent
+        .until(|order| match order {
+            MasterToAgent::Acknowledge { uuid, .. } => Some(uuid),
+            _ => None,
+        })
+        .await;
+    assert_eq!(Some(acknowledged), status.uuid);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_master_knows_its_framework_agent_and_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut scheduler = master.scheduler().await;
+    let framework = scheduler.subscribe(framework_info("f")).await;
+    let mut agent = master.agent().await;
+    let agent_id = register(&mut agent).await;
+    let offer = scheduler.offer().await;
+    scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
+    agent
+        .until(|order| matches!(order, MasterToAgent::Launch { .. }).then_some(()))
+        .await;
+    master.stop().await;
+
+    let master = Master::start(config(folder.path())).await;
+    let mut agent = master.agent().await;
+    let mut info = agent_info();
+    info.id = Some(agent_id.clone());
+    agent.say(AgentToMaster::Reregister {
+        info,
+        incarnation: agent.incarnation,
+        tasks: vec![RunningTask {
+            framework_id: framework.clone(),
+            info: task("t", &agent_id),
+            state: TaskState::Running,
+            container_id: None,
+        }],
+        executors: Vec::new(),
+        oversubscribed: Default::default(),
+    });
+    assert_eq!(agent.registered().await, agent_id);
+    let mut scheduler = master.scheduler().await;
+    let mut info = framework_info("f");
+    info.id = Some(framework.clone());
+    assert_eq!(scheduler.subscribe(info).await, framework);
+    scheduler.call(Call::Reconcile { tasks: Vec::new() });
+    assert_eq!(told(&mut scheduler).await.state, TaskState::Running);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_is_cut_off_with_a_reason_and_the_master_runs_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.outbox_limit = 64;
+    let master = Master::start(config).await;
+    let mut slow = master.scheduler().await;
+    slow.subscribe(framework_info("slow")).await;
+    let ask = Call::Reconcile {
+        tasks: (0..1000)
+            .map(|n| ReconcileTask {
+                task_id: TaskId::new(format!("task-{n}")).unwrap(),
+                agent_id: None,
+            })
+            .collect(),
+    };
+    for _ in 0..100 {
+        slow.call(ask.clone());
+    }
+    let end = loop {
+        match slow.next().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    let status = end.expect_err("the stream ended without a reason");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert!(status.message().contains("cut off"), "{status}");
+    assert!(
+        master
+            .http("/metrics")
+            .await
+            .contains("ebb_master_slow_readers_cut_total 1\n")
+    );
+    let mut other = master.scheduler().await;
+    other.subscribe(framework_info("other")).await;
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_breaks_a_rule_is_answered_with_the_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut scheduler = master.scheduler().await;
+    scheduler.subscribe(framework_info("f")).await;
+    let wire = proto::SchedulerCall {
+        call: Some(proto::scheduler_call::Call::Kill(
+            proto::scheduler_call::Kill {
+                task_id: String::from("../etc"),
+                ..Default::default()
+            },
+        )),
+    };
+    scheduler.calls.send(wire).unwrap();
+    let message = scheduler
+        .until(|event| match event {
+            Event::Error(message) => Some(message),
+            _ => None,
+        })
+        .await;
+    assert!(message.contains("kill.task_id"), "{message}");
+    assert_eq!(scheduler.next().await.unwrap(), None);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_and_lies_about_length_harm_nobody_else() {
+    use tokio::io::AsyncWriteExt;
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    // A gRPC frame that claims 4 GiB, in a DATA frame that claims 16 MiB, behind a valid preface.
+    let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    preface.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let mut lie = preface.clone();
+    lie.extend([
+        0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1, 0, 0xff, 0xff, 0xff, 0xff,
+    ]);
+    for bytes in [b"\0\xff nonsense".to_vec(), vec![0; 100_000], preface, lie] {
+        let mut stream = tokio::net::TcpStream::connect(master.address)
+            .await
+            .unwrap();
+        // The master may hang up while it is still being written to.
+        let _hung_up = stream.write_all(&bytes).await.is_err();
+    }
+    let mut scheduler = master.scheduler().await;
+    scheduler.subscribe(framework_info("f")).await;
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut second = config(other.path());
+    second.listen = master.address;
+    let error = soon(run(second, |_| {}, std::future::pending()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, MasterError::Listen { .. }), "{error:?}");
+    assert!(error.to_string().contains("--listen"), "{error}");
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_folder_in_use_or_missing_is_named_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let error = soon(run(config(folder.path()), |_| {}, std::future::pending()))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("another master"), "{error}");
+    let missing = config(&folder.path().join("no/such"));
+    let error = soon(run(missing, |_| {}, std::future::pending()))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn operators_see_the_cluster_and_its_changes_and_can_act() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut operator = master.operator().await;
+    let mut changes = operator
+        .watch(proto::WatchRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let first = soon(changes.message()).await.unwrap().unwrap();
+    assert!(matches!(
+        Change::try_from(first).unwrap(),
+        Change::Snapshot(_)
+    ));
+    let mut scheduler = master.scheduler().await;
+    let framework = scheduler.subscribe(framework_info("f")).await;
+    let next = soon(changes.message()).await.unwrap().unwrap();
+    match Change::try_from(next).unwrap() {
+        Change::FrameworkUpdated(state) => assert_eq!(state.id, framework),
+        other => panic!("{other:?}"),
+    }
+    let weight = proto::set_weights_request::Weight {
+        role: String::from("*"),
+        weight_milli: 3000,
+    };
+    let weights = proto::SetWeightsRequest {
+        weights: vec![weight],
+    };
+    operator.set_weights(weights).await.unwrap();
+    let wire = operator
+        .get_state(proto::StateRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let state = ClusterState::try_from(wire).unwrap();
+    assert_eq!(state.roles[0].weight_milli, 3000);
+    assert_eq!(state.frameworks[0].id, framework);
+    let roles_only = proto::StateRequest {
+        roles: true,
+        ..Default::default()
+    };
+    let wire = operator.get_state(roles_only).await.unwrap().into_inner();
+    assert!(wire.frameworks.is_empty() && !wire.roles.is_empty());
+    let teardown = |id: &str| proto::TeardownRequest {
+        framework_id: id.to_owned(),
+    };
+    operator
+        .teardown(teardown(framework.as_str()))
+        .await
+        .unwrap();
+    let again = operator
+        .teardown(teardown(framework.as_str()))
+        .await
+        .unwrap_err();
+    assert_eq!(again.code(), tonic::Code::NotFound);
+    let bad = operator.teardown(teardown("a/b")).await.unwrap_err();
+    assert_eq!(bad.code(), tonic::Code::InvalidArgument);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served_on_the_same_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let health = master.http("/health").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    let metrics = master.http("/metrics").await;
+    for metric in ebb_master::metrics::TABLE {
+        assert!(
+            metrics.contains(&format!("# TYPE {} ", metric.name)),
+            "{}",
+            metric.name
+        );
+    }
+    assert!(metrics.contains("ebb_master_registry_commit_seconds_count"));
+    assert!(master.http("/nothing").await.starts_with("HTTP/1.1 404"));
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_stays_silent_becomes_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.core.heartbeat_interval_ms = 50;
+    config.core.unreachable_after_ms = 300;
+    let master = Master::start(config).await;
+    let mut scheduler = master.scheduler().await;
+    scheduler.subscribe(framework_info("f")).await;
+    let mut agent = master.agent().await;
+    let agent_id = register(&mut agent).await;
+    let lost = scheduler
+        .until(|event| match event {
+            Event::Failure { agent_id, .. } => Some(agent_id),
+            _ => None,
+        })
+        .await;
+    assert_eq!(lost, Some(agent_id));
+    let end = loop {
+        match agent.next().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(end.unwrap_err().code(), tonic::Code::Aborted);
+    master.stop().await;
+}
