@@ -33,8 +33,9 @@ pub const MAX_KNOWN_TASKS: usize = 100_000;
 /// Most acknowledged statuses that a session remembers for its filter of duplicates.
 pub const MAX_REMEMBERED_UPDATES: usize = 16_384;
 /// An answer to a question that says that a task failed, was killed or is gone lacks how and why; where
-/// the agent's own status exists, it follows and says it. The answer counts when it was given so often.
-pub const ANSWERS_THAT_COUNT: u32 = 4;
+/// the agent's own status exists, it follows and says it. The answer counts when it is still the only
+/// word after so long on one connection, in milliseconds.
+pub const HOLD_ANSWERS_MS: u64 = 30_000;
 /// Heartbeat interval where a master names none, in milliseconds.
 const DEFAULT_HEARTBEAT_MS: u64 = 15_000;
 
@@ -140,8 +141,8 @@ struct Known {
     ended: bool,
     /// Whether a status of its own was heard.
     heard: bool,
-    /// How often an answer said that it has ended, without saying how.
-    held_answers: u32,
+    /// Since when answers say that it has ended, without saying how.
+    held_since: Option<Timestamp>,
 }
 
 /// The session of one framework with its masters.
@@ -475,11 +476,16 @@ impl Session {
         let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
         for task_id in ids {
             self.plan_question(&task_id, now, self.timing.reconcile_first_ms);
-            if let Some(Known {
+            let Some(known) = self.tasks.get_mut(&task_id) else {
+                continue;
+            };
+            // The agent's own statuses take their way anew as well.
+            known.held_since = None;
+            if let Known {
                 agent_id,
                 kill: Some(grace_ms),
                 ..
-            }) = self.tasks.get(&task_id)
+            } = known
             {
                 out.push(Output::Send(Call::Kill {
                     task_id: task_id.clone(),
@@ -523,8 +529,8 @@ impl Session {
         if !says_too_little || !may_say_more {
             return false;
         }
-        known.held_answers += 1;
-        if known.held_answers >= ANSWERS_THAT_COUNT {
+        let since = *known.held_since.get_or_insert(now);
+        if now.ms_since(since) >= HOLD_ANSWERS_MS {
             return false;
         }
         if known.ask_at.is_none() {
@@ -551,6 +557,7 @@ impl Session {
         if let Some(known) = self.tasks.get_mut(&status.task_id) {
             known.ended = status.state.is_terminal();
             known.heard |= is_heard(status.state);
+            known.held_since = None;
             if status.agent_id.is_some() {
                 known.agent_id.clone_from(&status.agent_id);
             }
@@ -612,7 +619,7 @@ impl Session {
             kill: None,
             ended: false,
             heard: false,
-            held_answers: 0,
+            held_since: None,
         });
     }
 
