@@ -9,7 +9,10 @@ use ebb_types::Role;
 use ebb_types::limits::MAX_GRACE_MS;
 
 use crate::client::Address;
+use crate::commands::batch::BatchArgs;
+use crate::commands::dev::DevArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::service::ServiceArgs;
 use crate::output::quantity::{duration_ms, parse_duration_ms, parse_weight};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line. \
@@ -29,8 +32,18 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a master and an agent on this machine, until Ctrl-C
+    Dev(DevArgs),
+    /// Run a master
+    Master(Box<ebb_master::MasterArgs>),
+    /// Run an agent
+    Agent(Box<ebb_agent::Flags>),
     /// Run a command as a task: stream its output, exit with its status
     Run(Box<RunArgs>),
+    /// Run a list of commands, so many at a time
+    Batch(Box<BatchArgs>),
+    /// Keep a number of instances of a command running
+    Service(Box<ServiceArgs>),
     /// Show the cluster, or any one thing by its id
     Status(StatusArgs),
     /// List the agents
@@ -168,7 +181,10 @@ impl Cli {
     /// Whether the answer, and so an error too, is to be JSON.
     pub(crate) fn wants_json(&self) -> bool {
         match &self.command {
+            Command::Dev(args) => args.json,
             Command::Run(args) => args.client.json,
+            Command::Batch(args) => args.client.json,
+            Command::Service(args) => args.client.json,
             Command::Status(args) => args.client.json,
             Command::Agents(args)
             | Command::Frameworks(args)
@@ -180,7 +196,7 @@ impl Cli {
             Command::Kill(args) => args.client.json,
             Command::Weight(args) => args.client.json,
             Command::Teardown(args) => args.client.json,
-            Command::Completions(_) => false,
+            Command::Master(_) | Command::Agent(_) | Command::Completions(_) => false,
         }
     }
 }

@@ -245,13 +245,17 @@ async fn answered<T>(
 
 /// What a status of the master means to a person.
 fn refusal(address: &Address, operation: &'static str, status: &Status) -> CliError {
+    // Only what the transport itself says has a source: no answer of the master came through.
+    if let Some(source) = status.source() {
+        return CliError::Unreachable {
+            address: address.to_string(),
+            cause: root_cause(source),
+        };
+    }
     match status.code() {
         Code::Unavailable => CliError::Unreachable {
             address: address.to_string(),
-            cause: match status.source() {
-                Some(source) => root_cause(source),
-                None => clean(status.message()),
-            },
+            cause: clean(status.message()),
         },
         Code::Unimplemented => CliError::Answer {
             who: format!("the server at {address}"),

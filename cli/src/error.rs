@@ -12,6 +12,9 @@ pub(crate) const EXIT_ERROR: u8 = 1;
 /// The command line was wrong.
 pub(crate) const EXIT_USAGE: u8 = 2;
 
+/// Ctrl-C ended the command, as in a shell.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
 /// Why a command fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {

@@ -21,6 +21,10 @@ use output::Out;
 use output::json::ErrorJson;
 
 fn main() -> ExitCode {
+    // Each task is kept by this same program: before any thread is started.
+    if let Some(code) = ebb_agent::dispatch_executor() {
+        return code;
+    }
     let cli = Cli::parse();
     let json = cli.wants_json();
     match start(cli) {
@@ -35,7 +39,6 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| {

@@ -1,14 +1,19 @@
 //! The commands, one file each. Each gives the code to exit with.
 
 pub(crate) mod agents;
+pub(crate) mod batch;
 pub(crate) mod completions;
+mod daemon;
+mod demand;
 pub(crate) mod details;
+pub(crate) mod dev;
 pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod offers;
 pub(crate) mod roles;
 pub(crate) mod run;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod teardown;
@@ -26,7 +31,12 @@ use crate::output::Out;
 /// [`CliError`] says what went wrong and what to do.
 pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
     match cli.command {
+        Command::Dev(args) => Box::pin(dev::perform(args, out)).await,
+        Command::Master(args) => Box::pin(daemon::master(&args)).await,
+        Command::Agent(flags) => Box::pin(daemon::agent(*flags)).await,
         Command::Run(args) => Box::pin(run::perform(*args, out)).await,
+        Command::Batch(args) => Box::pin(batch::perform(*args, out)).await,
+        Command::Service(args) => Box::pin(service::perform(*args, out)).await,
         Command::Status(args) => status::perform(&args, out).await,
         Command::Agents(args) => agents::perform(&args, out).await,
         Command::Frameworks(args) => frameworks::perform(&args, out).await,

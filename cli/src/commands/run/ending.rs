@@ -4,6 +4,7 @@
 use ebb_framework::RunEvent;
 use ebb_types::{Reason, TaskState, TaskStatus};
 
+use crate::error::EXIT_INTERRUPTED;
 use crate::output::quantity::resources;
 use crate::output::table::clean;
 
@@ -17,8 +18,6 @@ pub(crate) const EXIT_PREEMPTED: u8 = 122;
 pub(crate) const EXIT_KILLED: u8 = 123;
 /// The task ran longer than it may, as with timeout(1).
 pub(crate) const EXIT_TIMED_OUT: u8 = 124;
-/// Ctrl-C, as in a shell.
-pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// How a run ends.
 #[derive(Debug, PartialEq, Eq)]

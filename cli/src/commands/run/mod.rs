@@ -12,21 +12,18 @@ mod waiting;
 use std::time::Duration;
 
 use clap::Args;
-use ebb_framework::offers::{Claim, Demand};
-use ebb_framework::{CommandSpec, RunConfig, RunEvent, RunHandle, run_command};
-use ebb_types::limits::{MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_ENVIRONMENT, MAX_NAME_BYTES};
-use ebb_types::{
-    AgentId, FrameworkId, Quantities, ResourceKind, Resources, Role, TaskId, TaskState, TaskStatus,
-};
+use ebb_framework::{RunConfig, RunEvent, RunHandle, run_command};
+use ebb_types::{AgentId, FrameworkId, Resources, TaskId, TaskState, TaskStatus};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::{ClientArgs, grace_ms, role};
+use super::demand::{DemandArgs, base_name, command, name, word};
+use crate::args::ClientArgs;
 use crate::client::Master;
-use crate::error::CliError;
+use crate::error::{CliError, EXIT_INTERRUPTED};
 use crate::output::Out;
-use crate::output::quantity::{parse_bandwidth, parse_bytes, parse_cpus, parse_duration_ms, shown};
+use crate::output::quantity::{parse_cpus, parse_duration_ms};
 use crate::output::table::clean;
 use crate::signals::Signals;
 
@@ -36,75 +33,13 @@ use output::Output;
 /// Without a fitting offer for so long, it is said once why.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(5);
 /// Without a subscription for so long, it is given up, in milliseconds.
-const GIVE_UP_AFTER_MS: u64 = 30_000;
+pub(crate) const GIVE_UP_AFTER_MS: u64 = 30_000;
 
 const RUN_EXIT_CODES: &str = "Exit codes: the task's own; 128 and the signal's number when a signal \
 ended it; 120 it was never started, 121 its agent is lost, 122 it was preempted, 123 it was killed, \
 124 it ran into --timeout, 130 Ctrl-C; 1 ebb itself failed, 2 wrong command line.\n\
 With --json every line on standard output is an object with the field \"event\": subscribed, \
 waiting, launched, status, output, ended.";
-
-/// Whose resources a task may run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Revocable {
-    /// CPU and disk bandwidth lent by others; memory and disk its own
-    Cpus,
-    /// Everything lent by others
-    All,
-}
-
-/// What one task wants, for all commands that launch some.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DemandArgs {
-    /// Processors
-    #[arg(long, value_name = "N", default_value = "0.5", allow_negative_numbers = true, value_parser = parse_cpus)]
-    pub(crate) cpus: u64,
-    /// Memory
-    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_bytes)]
-    pub(crate) mem: u64,
-    /// Disk space
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub(crate) disk: Option<u64>,
-    /// Disk bandwidth
-    #[arg(long, value_name = "BYTES/S", value_parser = parse_bandwidth)]
-    pub(crate) disk_bandwidth: Option<u64>,
-    /// Run on what others leave idle: it may be taken back at any time
-    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "cpus")]
-    pub(crate) revocable: Option<Revocable>,
-    /// The role whose share is used
-    #[arg(long, default_value = "*", value_parser = role)]
-    pub(crate) role: Role,
-    /// The account to run as; without it, the agent's own
-    #[arg(long, value_parser = name)]
-    pub(crate) user: Option<String>,
-    /// Set an environment variable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
-    pub(crate) env: Vec<(String, String)>,
-    /// Kill it when it runs longer
-    #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
-    pub(crate) timeout: Option<u64>,
-    /// Time between the polite and the forced kill
-    #[arg(long, value_name = "TIME", value_parser = grace_ms)]
-    pub(crate) grace: Option<u64>,
-}
-
-impl DemandArgs {
-    /// What each task wants.
-    pub(crate) fn demand(&self) -> Demand {
-        let amount = Quantities::cpus_mem(self.cpus, self.mem)
-            .with(ResourceKind::Disk, self.disk.unwrap_or(0))
-            .with(
-                ResourceKind::DiskBandwidth,
-                self.disk_bandwidth.unwrap_or(0),
-            );
-        let claim = match self.revocable {
-            None => Claim::Regular,
-            Some(Revocable::Cpus) => Claim::RevocableCompressible,
-            Some(Revocable::All) => Claim::Revocable,
-        };
-        Demand { amount, claim }
-    }
-}
 
 /// `ebb run`.
 #[derive(Debug, Args)]
@@ -115,6 +50,9 @@ pub(crate) struct RunArgs {
     /// A hard ceiling on CPU; without it, idle CPU may be used beyond --cpus
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub(crate) cpu_limit: Option<u64>,
+    /// Kill it when it runs longer
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
+    pub(crate) timeout: Option<u64>,
     /// Display name of the task
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<String>,
@@ -125,64 +63,19 @@ pub(crate) struct RunArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Reads a name.
-pub(crate) fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(char::is_control) {
-        return Err(format!(
-            "a name has 1 to {MAX_NAME_BYTES} bytes and no control characters"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-/// Reads `KEY=VALUE`.
-fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), word(value)?)),
-        _ => Err(format!("{:?} sets nothing; write KEY=VALUE", shown(text))),
-    }
-}
-
-/// Reads one word of a command line.
-pub(crate) fn word(text: &str) -> Result<String, String> {
-    if text.len() > MAX_COMMAND_BYTES {
-        return Err(format!(
-            "it is {} bytes long; at most {MAX_COMMAND_BYTES} are allowed: put it into a file",
-            text.len()
-        ));
-    }
-    Ok(text.to_owned())
-}
-
 fn config(args: &RunArgs) -> Result<RunConfig, CliError> {
-    if args.command.len() > MAX_ARGUMENTS || args.demand.env.len() > MAX_ENVIRONMENT {
-        return Err(CliError::Usage(format!(
-            "a command has at most {MAX_ARGUMENTS} words and {MAX_ENVIRONMENT} variables; put the rest into a file"
-        )));
-    }
-    let program = args.command.first().map_or("", String::as_str);
-    let base = program.rsplit('/').find(|part| !part.is_empty());
-    let mut command = CommandSpec::exec(args.command.iter());
-    command.environment.clone_from(&args.demand.env);
-    command.user.clone_from(&args.demand.user);
-    let demand = args.demand.demand();
-    if demand.amount.is_zero() {
-        return Err(CliError::Usage(
-            "a task must ask for something; give --cpus or --mem more than 0".to_owned(),
-        ));
-    }
     Ok(RunConfig {
         masters: vec![args.client.master.to_string()],
         name: args
             .name
             .clone()
-            .unwrap_or_else(|| base.unwrap_or("run").to_owned()),
+            .unwrap_or_else(|| base_name(&args.command)),
         role: args.demand.role.clone(),
         user: String::new(),
-        command,
-        demand,
+        command: command(&args.command, &args.demand)?,
+        demand: args.demand.demand()?,
         cpu_limit_milli: args.cpu_limit,
-        max_completion_ms: args.demand.timeout,
+        max_completion_ms: args.timeout,
         kill_grace_ms: args.demand.grace,
         give_up_after_ms: Some(GIVE_UP_AFTER_MS),
     })
@@ -259,7 +152,11 @@ pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> CliError {
     let mut sentence = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        sentence.push_str(&format!(": {inner}"));
+        let inner_text = inner.to_string();
+        // Some errors show their cause themselves.
+        if !sentence.contains(&inner_text) {
+            sentence.push_str(&format!(": {inner_text}"));
+        }
         cause = inner.source();
     }
     CliError::Failed(clean(&sentence))
@@ -310,7 +207,7 @@ impl Run {
                     self.explain(wanted, out).await?;
                 }
                 () = signals.next() => if self.interrupted().await {
-                    return Ok(ending::EXIT_INTERRUPTED);
+                    return Ok(EXIT_INTERRUPTED);
                 },
             }
         }

@@ -1,0 +1,50 @@
+//! `ebb master` and `ebb agent`: the daemons, with the flags of `ebb-master` and `ebb-agent`.
+
+use std::io;
+
+use super::dev::log_filter;
+use super::run::failed;
+use crate::error::{CliError, EXIT_OK};
+use crate::signals::Signals;
+
+fn log_to_stderr() -> Result<(), CliError> {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter()?)
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Runs a master until it is told to end.
+pub(crate) async fn master(args: &ebb_master::MasterArgs) -> Result<u8, CliError> {
+    let config = ebb_master::Config::load(args).map_err(|error| failed(&error))?;
+    log_to_stderr()?;
+    let mut signals = Signals::listen()?;
+    let shutdown = async move { signals.next().await };
+    let ended = ebb_master::run(config, |_| {}, shutdown).await;
+    ended.map_err(|error| failed(&error))?;
+    Ok(EXIT_OK)
+}
+
+/// Runs an agent until it is told to end. Without --master, `EBB_MASTER` names the master.
+pub(crate) async fn agent(mut flags: ebb_agent::Flags) -> Result<u8, CliError> {
+    let named = std::env::var("EBB_MASTER")
+        .ok()
+        .filter(|value| !value.is_empty());
+    if flags.config.is_none() {
+        flags.master = flags.master.or(named);
+    }
+    let config = ebb_agent::Config::load(&flags).map_err(|error| failed(&error))?;
+    log_to_stderr()?;
+    let mut signals = Signals::listen()?;
+    let shutdown = async move { signals.next().await };
+    let (ready, is_ready) = tokio::sync::oneshot::channel::<ebb_agent::Ready>();
+    let announce = async {
+        if let Ok(ready) = is_ready.await {
+            tracing::info!(address = %ready.address, work_dir = %ready.work_dir.display(), "the agent serves");
+        }
+    };
+    let (ended, ()) = tokio::join!(ebb_agent::run(config, shutdown, ready), announce);
+    ended.map_err(|error| failed(&error))?;
+    Ok(EXIT_OK)
+}

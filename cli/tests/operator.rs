@@ -1,0 +1,449 @@
+//! The operator's commands: the real program against a played master.
+
+mod played;
+
+use played::{End, Ended, Played, ebb, end_of};
+
+fn is_clean(ended: &Ended) {
+    let all = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(!all.contains('\x1b'), "an escape sequence in {all:?}");
+}
+
+async fn good(played: &Played, args: &[&str]) -> String {
+    let ended = played.ebb(args).await;
+    is_clean(&ended);
+    assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
+    assert_eq!(ended.stderr, "", "{args:?}");
+    ended.stdout
+}
+
+async fn bad(played: &Played, args: &[&str], code: i32, says: &[&str]) {
+    let ended = played.ebb(args).await;
+    is_clean(&ended);
+    let args: Vec<String> = args
+        .iter()
+        .map(|arg| arg.chars().take(60).collect())
+        .collect();
+    assert_eq!(ended.code, Some(code), "{args:?}: {}", ended.stderr);
+    assert_eq!(ended.stdout, "", "{args:?}");
+    for part in says {
+        assert!(
+            ended.stderr.contains(part),
+            "{args:?} does not say {part:?} but {}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_aligned_tables_of_what_the_master_knows() {
+    let played = Played::start(End::NoOffer).await;
+    let tasks = good(&played, &["tasks"]).await;
+    let lines: Vec<&str> = tasks.lines().collect();
+    assert!(
+        lines[0].starts_with("ID     NAME  STATE    FRAMEWORK  AGENT"),
+        "{tasks}"
+    );
+    assert_eq!(lines.len(), 4, "the ended one is left out: {tasks}");
+    assert!(
+        lines[1].starts_with("web.1  shop  running  1-0000     1-S0"),
+        "{tasks}"
+    );
+    assert!(
+        lines[1].contains("1.5  0.25  64 MiB     -  regular"),
+        "{tasks}"
+    );
+    assert!(
+        good(&played, &["tasks", "--all"])
+            .await
+            .contains("finished")
+    );
+    assert!(good(&played, &["agents"]).await.contains("1-S0"));
+    assert!(good(&played, &["frameworks"]).await.contains("connected"));
+    assert!(good(&played, &["offers"]).await.contains("2 cpus, 1 GiB"));
+    assert!(
+        good(&played, &["roles"])
+            .await
+            .contains("eng/web     2.5           1   1.5")
+    );
+    let status = good(&played, &["status"]).await;
+    for part in [
+        "1 registered",
+        "2 running, 1 staging",
+        "cpus",
+        "generation 1",
+    ] {
+        assert!(status.contains(part), "{part} is not in\n{status}");
+    }
+    let top = good(&played, &["top", "--once"]).await;
+    assert!(top.contains("lent 1, used of it -"), "{top}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_one_thing_is_shown_by_a_unique_prefix_of_its_id() {
+    let played = Played::start(End::NoOffer).await;
+    for (id, part) in [
+        ("1-S0", "agent          cafe-1-S0"),
+        ("cafe-1-S", "status         registered"),
+        ("1-0000", "framework      cafe-1-0000"),
+        ("1-0000/web.1", "used cpus      0.25 (by ebpf)"),
+        (
+            "web.2",
+            "TASK_STAGING: a \u{fffd}[31mred\u{fffd}[0m message",
+        ),
+        ("1-O", "offer          cafe-1-O7"),
+        ("eng/", "weight         2.5"),
+    ] {
+        let shown = good(&played, &["status", id]).await;
+        assert!(shown.contains(part), "{id}: {part} is not in\n{shown}");
+    }
+    let candidates = [
+        "\"web.1\" may be any of 2",
+        "cafe-1-0000/web.1",
+        "cafe-1-0001/web.1",
+    ];
+    bad(&played, &["status", "web.1"], 1, &candidates).await;
+    bad(
+        &played,
+        &["status", "nothing"],
+        1,
+        &["there is no", "ebb status"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_reach_the_master() {
+    let played = Played::start(End::NoOffer).await;
+    good(&played, &["kill", "1-0001/web.1", "--grace", "5s"]).await;
+    good(&played, &["weight", "eng/web", "0.5"]).await;
+    good(&played, &["teardown", "1-0001"]).await;
+    assert_eq!(
+        played.asked(),
+        [
+            "kill cafe-1-0001 web.1 Some(5000)",
+            "weight eng/web 500",
+            "teardown cafe-1-0001"
+        ]
+    );
+    let no = ["cannot kill the task", "has no live task web.2"];
+    bad(&played, &["kill", "web.2"], 1, &no).await;
+    bad(
+        &played,
+        &["kill", "done"],
+        1,
+        &["has ended already (TASK_FINISHED)"],
+    )
+    .await;
+    assert_eq!(played.asked().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_come_from_the_agent() {
+    let played = Played::start(End::NoOffer).await;
+    let task = "1-0000/web.1";
+    assert_eq!(good(&played, &["logs", task]).await, "hello\nwörld\n");
+    assert_eq!(good(&played, &["logs", task, "--stderr"]).await, "oh\n");
+    assert_eq!(
+        good(&played, &["logs", task, "--tail", "1"]).await,
+        "wörld\n"
+    );
+    assert_eq!(
+        good(&played, &["logs", task, "-f", "--tail", "1"]).await,
+        "wörld\n"
+    );
+    let json = good(&played, &["logs", task, "--json"]).await;
+    let texts: Vec<String> = json
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|line| line["text"].as_str().expect("a text").to_owned())
+        .collect();
+    assert_eq!(texts.concat(), "hello\nwörld\n", "no character is torn");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_ends_in_a_sentence() {
+    let played = Played::start(End::NoOffer).await;
+    let huge = "x".repeat(65_536);
+    for (id, code, says) in [
+        (huge.as_str(), 2, "no id is longer"),
+        ("", 2, "it is empty"),
+        ("a\x1b[31mb", 2, "control characters"),
+        ("/", 1, "there is no"),
+        ("..", 1, "there is no"),
+        ("../../etc/passwd", 1, "there is no"),
+    ] {
+        for command in ["status", "kill", "logs", "teardown"] {
+            bad(&played, &[command, id], code, &[says]).await;
+        }
+    }
+    bad(&played, &["tasks", "--frobnicate"], 2, &["--frobnicate"]).await;
+    bad(
+        &played,
+        &["run", "--mem", "5 apples", "--", "true"],
+        2,
+        &["apples", "MiB"],
+    )
+    .await;
+    bad(
+        &played,
+        &["run", "--cpus", "0", "--mem", "0", "--", "true"],
+        2,
+        &["ask for something"],
+    )
+    .await;
+    bad(
+        &played,
+        &["batch", "/nonexistent"],
+        2,
+        &["/nonexistent", "No such file"],
+    )
+    .await;
+    bad(&played, &["batch", "/dev/null"], 2, &["nothing to run"]).await;
+    assert_eq!(played.asked(), [""; 0], "nothing was done");
+}
+
+#[tokio::test]
+async fn a_master_that_is_down_is_named_with_the_remedy() {
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = held.local_addr().expect("bound").to_string();
+    drop(held);
+    for args in [
+        &["status"][..],
+        &["top"],
+        &["logs", "x"],
+        &["run", "--", "true"],
+        &["service", "--", "true"],
+    ] {
+        let ended = end_of(ebb(&[args, &["--master", &address][..]].concat())).await;
+        // What follows -- belongs to the command: there the address comes by the environment.
+        let ended = if args.contains(&"--") {
+            let mut command = ebb(args);
+            command.env("EBB_MASTER", &address);
+            end_of(command).await
+        } else {
+            ended
+        };
+        let says = format!(
+            "ebb: cannot reach the master at {address}: connection refused; start one with `ebb dev`, \
+             or name another with --master or EBB_MASTER\n"
+        );
+        assert_eq!((ended.code, ended.stderr), (Some(1), says), "{args:?}");
+    }
+    let mut command = ebb(&["status", "--json"]);
+    command.env("EBB_MASTER", &address);
+    let ended = end_of(command).await;
+    let error: serde_json::Value = serde_json::from_str(&ended.stderr).expect("JSON");
+    assert_eq!(error["exit_code"], 1);
+    assert!(error["error"].as_str().expect("a text").contains("refused"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_master_is_told_apart() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    // It takes every connection and ends it without a word.
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let ended = end_of(ebb(&["status", "--master", &address])).await;
+    assert_eq!(ended.code, Some(1));
+    let says = format!("ebb: cannot reach the master at {address}: ");
+    assert!(ended.stderr.starts_with(&says), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_leaves_is_no_error() {
+    let played = Played::start(End::NoOffer).await;
+    let mut top = played
+        .command(&["top", "--json", "--interval", "100ms"])
+        .spawn()
+        .expect("starts");
+    drop(top.stdout.take());
+    let status = tokio::time::timeout(std::time::Duration::from_secs(20), top.wait()).await;
+    assert_eq!(status.expect("ends").expect("waited for").code(), Some(0));
+}
+
+#[tokio::test]
+async fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = end_of(ebb(&["completions", shell])).await;
+        assert_eq!(ended.code, Some(0));
+        assert!(ended.stdout.contains("teardown"), "{shell}");
+    }
+}
+
+/// The shape of the JSON is a promise: this is it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_keeps_its_shape() {
+    let played = Played::start(End::NoOffer).await;
+    let json = |text: String| -> serde_json::Value { serde_json::from_str(&text).expect("JSON") };
+    let amounts = |cpu: u64, mem: u64| {
+        serde_json::json!({
+            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0
+        })
+    };
+    let own = serde_json::json!({"regular": amounts(1_500, 64 << 20), "revocable": amounts(0, 0)});
+    let none = serde_json::json!({"regular": amounts(0, 0), "revocable": amounts(0, 0)});
+
+    let tasks = json(good(&played, &["tasks", "--all", "--json"]).await);
+    assert_eq!(tasks.as_array().map(Vec::len), Some(4));
+    let mut task = serde_json::json!({
+        "framework_id": "cafe-1-0000", "task_id": "web.1", "name": "shop", "agent_id": "cafe-1-S0",
+        "role": "*", "state": "TASK_RUNNING", "terminal": false, "resources": own,
+        "executor_id": null, "container_id": null,
+        "statuses": [{
+            "at_ms": 1_700_000_001_000_u64, "state": "TASK_RUNNING", "reason": null,
+            "message": "a \u{1b}[31mred\u{1b}[0m message",
+            "exit_code": null, "exit_signal": null, "limitation": null
+        }]
+    });
+    assert_eq!(tasks[0], task);
+    task["kind"] = "task".into();
+    let one = json(good(&played, &["status", "1-0000/web.1", "--json"]).await);
+    assert_eq!(one, task);
+
+    let agents = json(good(&played, &["agents", "--json"]).await);
+    assert_eq!(
+        agents[0],
+        serde_json::json!({
+            "id": "cafe-1-S0", "hostname": "127.0.0.1", "port": agents[0]["port"],
+            "version": "0.1.0", "status": "registered", "registered_at_ms": 1_700_000_000_000_u64,
+            "attributes": [], "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
+            "oversubscribed": amounts(1_000, 0),
+            "usage": {
+                "at_ms": 1_700_000_001_500_u64, "machine_cpu_milli": 500, "machine_mem_bytes": null,
+                "lent": amounts(1_000, 0), "taken_back_cpu_milli": 0, "corrections": [],
+                "tasks": [{
+                    "framework_id": "cafe-1-0000", "task_id": "web.1", "container_id": "c1",
+                    "allocated": own, "cpu_milli": 250, "mem_bytes": null, "disk_bytes_per_s": null,
+                    "run_queue_wait_ns": null, "run_queue_p99_ns": null,
+                    "preempted_by_revocable_per_s": null, "cpu_source": "ebpf",
+                    "throttled_to_milli": null, "frozen": false
+                }]
+            }
+        })
+    );
+
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect()
+    };
+    let summary = json(good(&played, &["status", "--json"]).await);
+    assert_eq!(
+        keys(&summary),
+        [
+            "agents",
+            "allocated",
+            "at_ms",
+            "connected_frameworks",
+            "frameworks",
+            "live_tasks",
+            "master",
+            "offered",
+            "offers",
+            "oversubscribed",
+            "roles",
+            "taken_back_cpu_milli",
+            "tasks",
+            "total",
+            "used_cpu_milli",
+            "used_mem_bytes"
+        ]
+    );
+    let frameworks = json(good(&played, &["frameworks", "--json"]).await);
+    assert_eq!(
+        keys(&frameworks[0]),
+        [
+            "allocated",
+            "capabilities",
+            "connected",
+            "failover_deadline_ms",
+            "failover_timeout_ms",
+            "hostname",
+            "id",
+            "live_tasks",
+            "name",
+            "offered",
+            "principal",
+            "registered_at_ms",
+            "roles",
+            "suppressed_roles",
+            "user",
+            "webui_url"
+        ]
+    );
+    let offers = json(good(&played, &["offers", "--json"]).await);
+    assert_eq!(
+        keys(&offers[0]),
+        [
+            "agent_id",
+            "attributes",
+            "deadline_ms",
+            "executor_ids",
+            "framework_id",
+            "hostname",
+            "id",
+            "resources",
+            "role"
+        ]
+    );
+    let roles = json(good(&played, &["roles", "--json"]).await);
+    assert_eq!(
+        keys(&roles[0]),
+        ["allocated", "frameworks", "offered", "role", "weight_milli"]
+    );
+    let top = json(good(&played, &["top", "--once", "--json"]).await);
+    assert_eq!(
+        keys(&top),
+        [
+            "agents",
+            "at_ms",
+            "corrections",
+            "corrections_total",
+            "master_id",
+            "tasks",
+            "trouble"
+        ]
+    );
+    assert_eq!(
+        keys(&top["tasks"][0]),
+        [
+            "agent_id",
+            "allocated",
+            "allocated_cpu_milli",
+            "allocated_mem_bytes",
+            "cpu_source",
+            "framework",
+            "framework_id",
+            "frozen",
+            "name",
+            "revocable",
+            "run_queue_p99_ns",
+            "state",
+            "task_id",
+            "throttled_to_milli",
+            "used_cpu_milli",
+            "used_disk_bytes_per_s",
+            "used_mem_bytes"
+        ]
+    );
+    assert_eq!(
+        keys(&top["agents"][0]["cpu_milli"]),
+        [
+            "allocated",
+            "lent",
+            "lent_allocated",
+            "lent_used",
+            "machine_used",
+            "total",
+            "used"
+        ]
+    );
+}

@@ -1,0 +1,483 @@
+//! A played cluster: a server that answers as a master and as an agent would, so that the real
+//! program can be run against known answers.
+
+use std::pin::Pin;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ebb_api::proto::{
+    self, ReadChunk, ReadRequest, SchedulerCall, SchedulerEvent,
+    operator_server::{Operator, OperatorServer},
+    sandbox_server::{Sandbox, SandboxServer},
+    scheduler_call::Call,
+    scheduler_event::{self, Event},
+    scheduler_server::{Scheduler, SchedulerServer},
+};
+use ebb_types::{
+    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, FrameworkId,
+    FrameworkInfo, FrameworkState, Generation, MasterInfo, MeasureSource, Offer, OfferId,
+    Quantities, Reason, Resources, Role, RoleState, Source, TaskId, TaskRecord, TaskState,
+    TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What was asked of the played master, as words.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// How the played task ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// It exits with this code.
+    Exits(i32),
+    /// It is preempted.
+    Preempted,
+    /// It never ends by itself; a kill ends it.
+    WhenKilled,
+    /// There is no offer.
+    NoOffer,
+}
+
+/// The played cluster.
+#[derive(Clone)]
+pub struct Played {
+    port: u16,
+    asked: Asked,
+    end: End,
+}
+
+impl Played {
+    /// Starts to play.
+    pub async fn start(end: End) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let played = Self {
+            port: listener.local_addr().expect("bound").port(),
+            asked: Asked::default(),
+            end,
+        };
+        let server = tonic::transport::Server::builder()
+            .add_service(OperatorServer::new(played.clone()))
+            .add_service(SandboxServer::new(played.clone()))
+            .add_service(SchedulerServer::new(played.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        played
+    }
+
+    /// What was asked so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("not poisoned").clone()
+    }
+
+    fn note(&self, words: String) {
+        self.asked.lock().expect("not poisoned").push(words);
+    }
+
+    /// A command of `ebb` that talks to this cluster.
+    pub fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = ebb(args);
+        command.env("EBB_MASTER", format!("127.0.0.1:{}", self.port));
+        command
+    }
+
+    /// Runs `ebb` to its end.
+    pub async fn ebb(&self, args: &[&str]) -> Ended {
+        end_of(self.command(args)).await
+    }
+
+    fn state(&self) -> ClusterState {
+        state(self.port)
+    }
+}
+
+/// The program under test, with nothing of the tester's own environment that would change it.
+pub fn ebb(args: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_ebb"));
+    command
+        .args(args)
+        .env_remove("EBB_MASTER")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// How a run of `ebb` ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub async fn end_of(mut command: tokio::process::Command) -> Ended {
+    let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    ended.expect("ends in time").expect("can be started").into()
+}
+
+fn own() -> Resources {
+    Resources::regular(Quantities::cpus_mem(1_500, 64 << 20))
+}
+
+fn task(framework: &FrameworkId, name: &str, state: TaskState) -> TaskRecord {
+    let task_id = TaskId::new(name).expect("valid");
+    let at = Timestamp::from_ms(1_700_000_001_000);
+    TaskRecord {
+        framework_id: framework.clone(),
+        task_id: task_id.clone(),
+        name: "shop".into(),
+        agent_id: AgentId::new("cafe-1-S0").expect("valid"),
+        role: Role::new("*").expect("valid"),
+        resources: own(),
+        state,
+        executor_id: None,
+        container_id: None,
+        statuses: vec![TaskStatus {
+            message: "a \x1b[31mred\x1b[0m message".into(),
+            ..TaskStatus::new(task_id, state, Source::Executor, at)
+        }],
+    }
+}
+
+fn framework(id: &FrameworkId, name: &str) -> FrameworkState {
+    FrameworkState {
+        id: id.clone(),
+        info: FrameworkInfo {
+            id: Some(id.clone()),
+            name: name.into(),
+            user: "nobody".into(),
+            roles: vec![Role::new("eng/web").expect("valid")],
+            failover_timeout_ms: 60_000,
+            hostname: "host".into(),
+            principal: String::new(),
+            webui_url: String::new(),
+            capabilities: Vec::new(),
+            labels: Vec::new(),
+        },
+        connected: true,
+        registered_at: Timestamp::from_ms(1_700_000_000_000),
+        failover_deadline: None,
+        suppressed_roles: Vec::new(),
+        offered: Resources::ZERO,
+        allocated: own(),
+        live_tasks: 2,
+    }
+}
+
+fn agent(port: u16) -> AgentState {
+    let id = AgentId::new("cafe-1-S0").expect("valid");
+    let total = Quantities::cpus_mem(4_000, 8 << 30);
+    AgentState {
+        id: id.clone(),
+        info: AgentInfo {
+            id: Some(id),
+            hostname: "127.0.0.1".into(),
+            port,
+            total,
+            attributes: Vec::new(),
+            version: "0.1.0".into(),
+        },
+        status: AgentStatus::Registered,
+        registered_at: Timestamp::from_ms(1_700_000_000_000),
+        offered: Resources::ZERO,
+        allocated: own(),
+        oversubscribed: Quantities::cpus_mem(1_000, 0),
+        usage: Some(AgentUsage {
+            at: Timestamp::from_ms(1_700_000_001_500),
+            machine_cpu_milli: Some(500),
+            machine_mem_bytes: None,
+            lent: Quantities::cpus_mem(1_000, 0),
+            taken_back_cpu_milli: 0,
+            tasks: vec![TaskUsage {
+                framework_id: FrameworkId::new("cafe-1-0000").expect("valid"),
+                task_id: TaskId::new("web.1").expect("valid"),
+                container_id: ebb_types::ContainerId::new("c1").expect("valid"),
+                allocated: own(),
+                used: TaskUsageFigures {
+                    cpu_milli: Some(250),
+                    ..TaskUsageFigures::default()
+                },
+                cpu_source: MeasureSource::Ebpf,
+                throttled_to_milli: None,
+                frozen: false,
+            }],
+            corrections: Vec::new(),
+        }),
+    }
+}
+
+fn state(port: u16) -> ClusterState {
+    let (one, two) = ("cafe-1-0000", "cafe-1-0001");
+    let (one, two) = (
+        FrameworkId::new(one).expect("valid"),
+        FrameworkId::new(two).expect("valid"),
+    );
+    ClusterState {
+        master: MasterInfo {
+            id: "cafe-1".into(),
+            generation: Generation(1),
+            hostname: "127.0.0.1".into(),
+            port,
+            version: "0.1.0".into(),
+        },
+        at: Timestamp::from_ms(1_700_000_002_000),
+        agents: vec![agent(port)],
+        frameworks: vec![framework(&one, "web"), framework(&two, "more web")],
+        tasks: vec![
+            task(&one, "web.1", TaskState::Running),
+            task(&one, "web.2", TaskState::Staging),
+            task(&two, "web.1", TaskState::Running),
+            task(&two, "done", TaskState::Finished),
+        ],
+        roles: vec![RoleState {
+            role: Role::new("eng/web").expect("valid"),
+            weight_milli: 2_500,
+            frameworks: vec![one.clone()],
+            offered: Resources::ZERO,
+            allocated: own(),
+        }],
+        offers: vec![offer(&two)],
+    }
+}
+
+fn offer(framework: &FrameworkId) -> Offer {
+    Offer {
+        id: OfferId::new("cafe-1-O7").expect("valid"),
+        framework_id: framework.clone(),
+        agent_id: AgentId::new("cafe-1-S0").expect("valid"),
+        hostname: "127.0.0.1".into(),
+        role: Role::new("*").expect("valid"),
+        resources: Resources::regular(Quantities::cpus_mem(2_000, 1 << 30)),
+        attributes: Vec::new(),
+        executor_ids: Vec::new(),
+        deadline: None,
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for Played {
+    async fn get_state(
+        &self,
+        _: Request<proto::StateRequest>,
+    ) -> Result<Response<proto::ClusterState>, Status> {
+        Ok(Response::new(self.state().into()))
+    }
+
+    type WatchStream = Answers<proto::Change>;
+
+    async fn watch(
+        &self,
+        _: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let snapshot = ebb_types::Change::Snapshot(Box::new(self.state()));
+        let changes = tokio_stream::once(Ok(snapshot.into())).chain(tokio_stream::pending());
+        Ok(Response::new(Box::pin(changes)))
+    }
+
+    async fn set_weights(
+        &self,
+        request: Request<proto::SetWeightsRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        for weight in request.into_inner().weights {
+            self.note(format!("weight {} {}", weight.role, weight.weight_milli));
+        }
+        Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn teardown(
+        &self,
+        request: Request<proto::TeardownRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.note(format!("teardown {}", request.into_inner().framework_id));
+        Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn kill_task(
+        &self,
+        request: Request<proto::KillTaskRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let request = request.into_inner();
+        if request.task_id == "web.2" {
+            return Err(Status::failed_precondition(
+                "framework cafe-1-0000 has no live task web.2; list its tasks with `ebb tasks`",
+            ));
+        }
+        let proto::KillTaskRequest {
+            framework_id,
+            task_id,
+            grace_ms,
+        } = request;
+        self.note(format!("kill {framework_id} {task_id} {grace_ms:?}"));
+        Ok(Response::new(proto::Empty {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Sandbox for Played {
+    type ReadStream = Answers<ReadChunk>;
+
+    async fn read(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        let text = match request.path.as_str() {
+            "stdout" => "hello\nwörld\n",
+            "stderr" => "oh\n",
+            path => return Err(Status::not_found(format!("there is no file {path}"))),
+        };
+        let from = usize::try_from(request.offset)
+            .expect("small")
+            .min(text.len());
+        // Pieces of three bytes: one ends within the ö.
+        let chunks: Vec<_> = text.as_bytes()[from..]
+            .chunks(3)
+            .enumerate()
+            .map(|(n, data)| {
+                Ok(ReadChunk {
+                    offset: (from + 3 * n) as u64,
+                    data: data.to_vec(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+}
+
+#[tonic::async_trait]
+impl Scheduler for Played {
+    type SubscribeStream = Answers<SchedulerEvent>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<SchedulerCall>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let (events, stream) = mpsc::channel(64);
+        tokio::spawn(self.clone().play(request.into_inner(), events));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+type Events = mpsc::Sender<Result<SchedulerEvent, Status>>;
+
+impl Played {
+    async fn play(self, mut calls: Streaming<SchedulerCall>, events: Events) {
+        let mut task: Option<String> = None;
+        let mut statuses = 0;
+        while let Ok(Some(call)) = calls.message().await {
+            match call.call {
+                Some(Call::Subscribe(_)) => self.subscribed(&events).await,
+                Some(Call::Accept(accept)) => {
+                    let launch = accept
+                        .operations
+                        .into_iter()
+                        .next()
+                        .and_then(|o| o.operation);
+                    let Some(proto::operation::Operation::Launch(launch)) = launch else {
+                        continue;
+                    };
+                    let id = launch.tasks.first().expect("a task").task_id.clone();
+                    self.note(format!("launch {:?}", launch.tasks[0].command));
+                    statuses += 1;
+                    tell(&events, status(&id, TaskState::Running, statuses)).await;
+                    statuses += 1;
+                    if let Some(end) = self.last_status(&id, statuses) {
+                        tell(&events, end).await;
+                    }
+                    task = Some(id);
+                }
+                Some(Call::Kill(_)) => {
+                    self.note("kill".into());
+                    if let Some(id) = &task {
+                        statuses += 1;
+                        let mut end = status(id, TaskState::Killed, statuses);
+                        end.exit = Some(ebb_types::ExitStatus::Signal(15));
+                        tell(&events, end).await;
+                    }
+                }
+                Some(Call::Teardown(_)) => {
+                    self.note("framework ended".into());
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn subscribed(&self, events: &Events) {
+        let id = FrameworkId::new("cafe-1-0009").expect("valid");
+        let subscribed = scheduler_event::Event::Subscribed(proto::scheduler_event::Subscribed {
+            framework_id: id.to_string(),
+            heartbeat_interval_ms: 15_000,
+            master: Some(self.state().master.into()),
+        });
+        send(events, subscribed).await;
+        if !matches!(self.end, End::NoOffer) {
+            let offers = vec![offer(&id).into()];
+            send(
+                events,
+                Event::Offers(proto::scheduler_event::Offers { offers }),
+            )
+            .await;
+        }
+    }
+
+    fn last_status(&self, id: &str, count: u64) -> Option<TaskStatus> {
+        match self.end {
+            End::Exits(code) => {
+                let is_success = code == 0;
+                let state = if is_success {
+                    TaskState::Finished
+                } else {
+                    TaskState::Failed
+                };
+                let mut end = status(id, state, count);
+                end.exit = Some(ebb_types::ExitStatus::Code(code));
+                Some(end)
+            }
+            End::Preempted => {
+                let mut end = status(id, TaskState::Failed, count);
+                end.reason = Some(Reason::ContainerPreempted);
+                end.exit = Some(ebb_types::ExitStatus::Signal(9));
+                Some(end)
+            }
+            End::WhenKilled | End::NoOffer => None,
+        }
+    }
+}
+
+fn status(id: &str, state: TaskState, count: u64) -> TaskStatus {
+    let id = TaskId::new(id).expect("valid");
+    let at = Timestamp::from_ms(1_700_000_003_000 + count);
+    let mut status = TaskStatus::new(id, state, Source::Executor, at);
+    status.agent_id = AgentId::new("cafe-1-S0").ok();
+    status.uuid = Some(ebb_types::UpdateUuid::of(ebb_types::Incarnation(1), count));
+    status
+}
+
+async fn tell(events: &Events, status: TaskStatus) {
+    send(events, Event::Update(status.into())).await;
+}
+
+async fn send(events: &Events, event: Event) {
+    // A framework that has gone is no fault of the played master.
+    let _ = events.send(Ok(SchedulerEvent { event: Some(event) })).await;
+}
