@@ -68,6 +68,11 @@ impl<S: Scheduler> Engine<S> {
         &self.scheduler
     }
 
+    /// The scheduler, for whoever runs the engine and changes something between two steps.
+    pub const fn scheduler_mut(&mut self) -> &mut S {
+        &mut self.scheduler
+    }
+
     /// The session.
     pub const fn session(&self) -> &Session {
         &self.session

@@ -11,6 +11,8 @@ mod connection;
 mod driver;
 mod engine;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use calls::{Calls, Ending};
 pub use config::{Acknowledgement, SchedulerConfig, Timing};
