@@ -51,6 +51,12 @@ impl Core {
             Some(id) => id.clone(),
         };
         if let Some(known) = known {
+            // What comes on an older connection than the one in use was overtaken on its way.
+            if known.connection.is_some_and(|current| connection < current) {
+                self.counters.stale_messages += 1;
+                self.close_scheduler(connection, "Framework failed over");
+                return;
+            }
             let stand_in = known.stand_in;
             if !stand_in && known.info.principal != info.principal {
                 self.refuse_scheduler(

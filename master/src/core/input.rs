@@ -10,7 +10,8 @@ use super::record::RegistryWrite;
 use super::snapshot::BatchId;
 use crate::ledger::{AgentLedger, Transition};
 
-/// Names one connection of a scheduler or agent; never used twice by one master process.
+/// Names one connection of a scheduler or agent; never used twice by one master process. One that was
+/// opened later is larger: what an older connection still brings is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 

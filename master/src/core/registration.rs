@@ -84,6 +84,9 @@ impl Core {
                 return;
             }
         };
+        if self.is_repetition(connection, &id, incarnation) {
+            return;
+        }
         self.counters.agents_reregistered += 1;
         self.leave_connection(&id, Some(connection));
         let absent = self.absent.remove(&id);
@@ -115,6 +118,35 @@ impl Core {
         self.adopt(&id, tasks, executors, returns);
         self.resend_kills(&id);
         self.agent_changed(&id);
+    }
+
+    /// Whether a registration is one that was taken in already, or was overtaken by one on a newer
+    /// connection: what it brings along is not what the agent has now.
+    fn is_repetition(
+        &mut self,
+        connection: ConnectionId,
+        id: &AgentId,
+        incarnation: Incarnation,
+    ) -> bool {
+        let Some(agent) = self.agents.get(id) else {
+            return false;
+        };
+        if agent.incarnation != incarnation {
+            return false;
+        }
+        if agent.connection == Some(connection) {
+            self.greet(connection, id);
+            return true;
+        }
+        if connection < agent.newest {
+            self.counters.stale_messages += 1;
+            self.emit(Effect::CloseAgent {
+                connection,
+                reason: format!("Agent {id} has registered on a newer connection"),
+            });
+            return true;
+        }
+        false
     }
 
     /// The id under which an agent may come back, or why it may not.
@@ -162,6 +194,7 @@ impl Core {
             incarnation: Incarnation::default(),
             registration: Incarnation::default(),
             connection: None,
+            newest: ConnectionId(0),
             in_ledger: false,
             registered_at,
             last_heard: self.now,
@@ -189,6 +222,7 @@ impl Core {
             return;
         };
         agent.connection = Some(connection);
+        agent.newest = connection;
         agent.incarnation = incarnation;
         agent.registration = registration;
         agent.last_heard = self.now;

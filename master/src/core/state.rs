@@ -163,6 +163,8 @@ pub(super) struct Agent {
     /// Its registration, as the ledger knows it.
     pub(super) registration: Incarnation,
     pub(super) connection: Option<ConnectionId>,
+    /// The connection of its last registration; what an older one still brings is stale.
+    pub(super) newest: ConnectionId,
     /// Whether the ledger has it: while it is connected and its tasks hold no more than it has.
     pub(super) in_ledger: bool,
     pub(super) registered_at: Timestamp,

@@ -364,3 +364,36 @@ fn an_agent_may_not_bring_along_what_cannot_be_counted() {
         MasterToAgent::Refused { .. }
     ));
 }
+
+#[test]
+fn a_registration_that_comes_twice_or_late_does_not_undo_what_came_after_it() {
+    let mut world = World::new();
+    let scheduler = world.subscribe(framework_info("f", &["r"]));
+    let agent = world.register(agent_info(4000, 4096));
+    let late = world.connection();
+    let back = world.reregister(&agent, agent_info(4000, 4096), Vec::new());
+    let offer = world.offer(&scheduler);
+    world.accept(
+        &scheduler,
+        &offer,
+        vec![command_task("t", &agent.id, res(1000, 0))],
+    );
+    let mut info = agent_info(4000, 4096);
+    info.id = Some(agent.id.clone());
+    let again = AgentToMaster::Reregister {
+        info,
+        incarnation: agent.incarnation,
+        tasks: Vec::new(),
+        executors: Vec::new(),
+        oversubscribed: Quantities::ZERO,
+    };
+    world.say(&back, again.clone());
+    let overtaken = Played {
+        connection: late,
+        ..agent
+    };
+    world.say(&overtaken, again);
+    assert!(world.closed.contains_key(&late) && !world.closed.contains_key(&back.connection));
+    assert_eq!(world.allocated(&back), res(1000, 0));
+    assert!(world.updates(&scheduler).is_empty());
+}

@@ -286,3 +286,25 @@ fn updates_that_were_not_acknowledged_are_repeated_to_the_next_scheduler() {
         (TaskState::Finished, Some(uuid))
     );
 }
+
+#[test]
+fn a_subscription_that_was_overtaken_by_a_newer_one_does_not_take_over() {
+    let mut world = World::new();
+    let first = world.subscribe(framework_info("f", &["r"]));
+    let late = world.connection();
+    let mut info = framework_info("f", &["r"]);
+    info.id = Some(first.id.clone());
+    let second = world.subscribe(info.clone());
+    world.step(Input::Scheduler {
+        connection: late,
+        call: Call::Subscribe {
+            info,
+            suppressed_roles: Vec::new(),
+        },
+    });
+    assert_eq!(error_of(&world, late), "Framework failed over");
+    assert_eq!(
+        world.core.frameworks[&first.id].connection,
+        Some(second.connection)
+    );
+}
