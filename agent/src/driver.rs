@@ -34,11 +34,17 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub enum Event {
     /// Something for the core.
-    Core(Input),
+    Core(Box<Input>),
     /// A connection to the master stands.
     LinkUp(Link),
     /// A framework's own executor has dialled in.
     ExecutorUp(Session, ExecutorLink),
+}
+
+impl From<Input> for Event {
+    fn from(input: Input) -> Self {
+        Self::Core(Box::new(input))
+    }
 }
 
 /// The loop cannot go on.
@@ -51,7 +57,9 @@ pub enum DriverError {
         message: String,
     },
     /// The journal cannot be written any more.
-    #[error("the journal cannot be written any more: {message}; tasks run on, start the agent anew")]
+    #[error(
+        "the journal cannot be written any more: {message}; tasks run on, start the agent anew"
+    )]
     Journal {
         /// Why.
         message: String,
@@ -91,7 +99,8 @@ impl Clock {
     fn instant(&self, at: Timestamp) -> Instant {
         let ms = at.as_ms().saturating_sub(self.anchor_ms);
         // A day is as good as never: the loop looks again then.
-        self.since + Duration::from_millis(ms.min(self.since.elapsed().as_millis() as u64 + 86_400_000))
+        self.since
+            + Duration::from_millis(ms.min(self.since.elapsed().as_millis() as u64 + 86_400_000))
     }
 }
 
@@ -198,10 +207,10 @@ impl Driver {
             {
                 return Ok(());
             }
-            let deadline = self
-                .core
-                .next_deadline()
-                .map_or_else(|| self.clock.instant(Timestamp::from_ms(u64::MAX)), |at| self.clock.instant(at));
+            let deadline = self.core.next_deadline().map_or_else(
+                || self.clock.instant(Timestamp::from_ms(u64::MAX)),
+                |at| self.clock.instant(at),
+            );
             let deadline = drain_until.map_or(deadline, |until| until.min(deadline));
             tokio::select! {
                 biased;
@@ -248,7 +257,7 @@ impl Driver {
                 Ok(())
             }
             Event::Core(input) => {
-                match &input {
+                match &*input {
                     Input::LinkDown { conn }
                         if self.link.as_ref().is_some_and(|link| link.conn == *conn) =>
                     {
@@ -259,7 +268,7 @@ impl Driver {
                     }
                     _ => {}
                 }
-                self.step(input)
+                self.step(*input)
             }
         }
     }

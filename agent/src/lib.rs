@@ -186,12 +186,26 @@ pub async fn run(
         task.abort();
     }
     let clean = drain && outcome.is_ok();
+    if clean {
+        tracing::info!("the agent ends with its tasks");
+    } else {
+        tracing::info!(
+            "the agent ends; tasks run on, and the next agent in this work folder takes them over"
+        );
+    }
     let ended = tokio::task::spawn_blocking(move || {
-        start::wind_up(driver, assembled.sampler_thread, &assembled.runtime, clean, &socket);
+        start::wind_up(
+            driver,
+            assembled.sampler_thread,
+            &assembled.runtime,
+            clean,
+            &socket,
+        );
     });
     ended
         .await
         .map_err(|error| AgentError::Thread(std::io::Error::other(error)))?;
+    tracing::info!("the agent has ended");
     Ok(outcome?)
 }
 

@@ -73,7 +73,10 @@ pub fn find(
     ];
     Ok(Found {
         total: Quantities::from_pairs(found.iter().map(|(kind, (amount, _))| (*kind, *amount))),
-        sources: found.into_iter().map(|(kind, (_, source))| (kind, source)).collect(),
+        sources: found
+            .into_iter()
+            .map(|(kind, (_, source))| (kind, source))
+            .collect(),
     })
 }
 
@@ -83,7 +86,10 @@ fn detect_cpus() -> Result<(u64, String), MachineError> {
         path: "/proc/self/status".into(),
         source,
     })?;
-    Ok((count.get() as u64 * 1_000, "all CPUs that this process may use".to_owned()))
+    Ok((
+        count.get() as u64 * 1_000,
+        "all CPUs that this process may use".to_owned(),
+    ))
 }
 
 fn detect_mem() -> Result<(u64, String), MachineError> {
@@ -101,7 +107,10 @@ fn detect_mem() -> Result<(u64, String), MachineError> {
         .and_then(|number| number.trim().parse::<u64>().ok())
         .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidData)))?;
     let all = kib * 1_024;
-    Ok((without(all, GIB), "the machine's memory less 1 GiB, or half".to_owned()))
+    Ok((
+        without(all, GIB),
+        "the machine's memory less 1 GiB, or half".to_owned(),
+    ))
 }
 
 fn detect_disk(work_dir: &Path) -> Result<(u64, String), MachineError> {
@@ -111,7 +120,10 @@ fn detect_disk(work_dir: &Path) -> Result<(u64, String), MachineError> {
         source: source.into(),
     })?;
     let all = stat.f_blocks.saturating_mul(stat.f_frsize);
-    Ok((without(all, 5 * GIB), "the work folder's disk less 5 GiB, or half".to_owned()))
+    Ok((
+        without(all, 5 * GIB),
+        "the work folder's disk less 5 GiB, or half".to_owned(),
+    ))
 }
 
 /// All but `kept`, or half where that is more than half.
@@ -135,7 +147,10 @@ fn bandwidth(configured: &ConfiguredResources, work_dir: &Path, mounts: &Mounts)
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok())
     {
-        return (rate, "measured by direct writes at the first start".to_owned());
+        return (
+            rate,
+            "measured by direct writes at the first start".to_owned(),
+        );
     }
     match measure(work_dir) {
         Ok(rate) => {
@@ -143,7 +158,10 @@ fn bandwidth(configured: &ConfiguredResources, work_dir: &Path, mounts: &Mounts)
             let _ = fs::write(&remembered, format!("{rate}\n"));
             (rate, "measured by direct writes".to_owned())
         }
-        Err(error) => (0, format!("not offered: it could not be measured ({error})")),
+        Err(error) => (
+            0,
+            format!("not offered: it could not be measured ({error})"),
+        ),
     }
 }
 
@@ -157,7 +175,7 @@ fn measure(work_dir: &Path) -> io::Result<u64> {
         .truncate(true)
         .custom_flags(flags)
         .open(&path)
-        .and_then(|file| write_for_a_while(file));
+        .and_then(write_for_a_while);
     fs::remove_file(&path)?;
     result
 }
@@ -165,7 +183,11 @@ fn measure(work_dir: &Path) -> io::Result<u64> {
 fn write_for_a_while(mut file: File) -> io::Result<u64> {
     let buffer = vec![0x5a; BLOCK_BYTES + ALIGN_BYTES];
     let misaligned = buffer.as_ptr().addr() % ALIGN_BYTES;
-    let start = if misaligned == 0 { 0 } else { ALIGN_BYTES - misaligned };
+    let start = if misaligned == 0 {
+        0
+    } else {
+        ALIGN_BYTES - misaligned
+    };
     let block = &buffer[start..start + BLOCK_BYTES];
     let since = Instant::now();
     let mut written = 0;

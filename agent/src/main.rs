@@ -1,5 +1,6 @@
 //! The program `ebb-agent`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -34,11 +35,16 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log)
-        .with_context(|| format!("--log {:?} is no filter; write info or ebb_agent=debug", arguments.log))?;
+    let filter = EnvFilter::try_new(&arguments.log).with_context(|| {
+        format!(
+            "--log {:?} is no filter; write info or ebb_agent=debug",
+            arguments.log
+        )
+    })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
     let config = Config::load(&arguments.flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

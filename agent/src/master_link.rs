@@ -131,7 +131,7 @@ impl Dialler {
             // The loop gives a connection up by dropping its end.
             _ = given_up => Ok(false),
         };
-        let gone = Event::Core(Input::LinkDown { conn });
+        let gone = Event::from(Input::LinkDown { conn });
         // If the loop is gone there is nobody to tell.
         let _ = self.events.send(gone).await;
         heard
@@ -165,7 +165,7 @@ impl Dialler {
                     generation: envelope.generation,
                     message: envelope.message,
                 };
-                self.events.send(Event::Core(input)).await.is_ok()
+                self.events.send(Event::from(input)).await.is_ok()
             }
             Err(invalid) => {
                 self.metrics.malformed();

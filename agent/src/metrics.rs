@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ebb_types::{Correction, FrameworkId, Quantities, ResourceKind, TaskState};
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use metrics_util::MetricKindMask;
 
 use crate::core::Core;
@@ -135,6 +137,8 @@ table! {
         "Statuses of frameworks' own executors that were not forwarded.";
     FRAMEWORK_MESSAGES_DROPPED = Counter "ebb_agent_framework_messages_dropped_total",
         "Messages between schedulers and executors that were dropped.";
+    CONTAINER_SECONDS = Histogram "ebb_agent_container_operation_seconds",
+        "Time that an operation on a container took, by operation.";
     CONTAINER_FAULTS = Counter "ebb_agent_container_faults_total",
         "Operations on containers that failed, by operation.";
     READERS_CUT_OFF = Counter "ebb_agent_sandbox_readers_cut_off_total",
@@ -166,8 +170,8 @@ const META: Metadata<'static> = Metadata::new("ebb_agent", Level::INFO, None);
 impl Metrics {
     /// A recorder that knows the table.
     pub fn new() -> Self {
-        let mut builder = PrometheusBuilder::new()
-            .idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_IDLE));
+        let mut builder =
+            PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_IDLE));
         for metric in TABLE.iter().filter(|metric| metric.kind == Kind::Histogram) {
             let matcher = Matcher::Full(metric.name.to_owned());
             builder = builder
@@ -205,7 +209,9 @@ impl Metrics {
     }
 
     fn key(metric: &Metric, labels: &[(&'static str, SharedString)]) -> Key {
-        let labels = labels.iter().map(|(name, value)| Label::new(*name, value.clone()));
+        let labels = labels
+            .iter()
+            .map(|(name, value)| Label::new(*name, value.clone()));
         Key::from_parts(metric.name, labels.collect::<Vec<_>>())
     }
 
@@ -224,14 +230,15 @@ impl Metrics {
         self.recorder.register_gauge(&key, &META).set(value as f64);
     }
 
-    fn record(&self, metric: &Metric, seconds: f64) {
-        let key = Self::key(metric, &[]);
-        self.recorder.register_histogram(&key, &META).record(seconds);
+    fn record(&self, metric: &Metric, labels: &[(&'static str, SharedString)], took: Duration) {
+        let key = Self::key(metric, labels);
+        let histogram = self.recorder.register_histogram(&key, &META);
+        histogram.record(took.as_secs_f64());
     }
 
     /// A container runs; so long after the order came.
     pub fn launched(&self, after: Duration) {
-        self.record(&LAUNCH_SECONDS, after.as_secs_f64());
+        self.record(&LAUNCH_SECONDS, &[], after);
     }
 
     /// A connection to a master stands.
@@ -253,7 +260,7 @@ impl Metrics {
 
     /// A reading took so long.
     pub fn sampled(&self, took: Duration) {
-        self.record(&SAMPLE_SECONDS, took.as_secs_f64());
+        self.record(&SAMPLE_SECONDS, &[], took);
     }
 
     /// The core had no room for a reading.
@@ -263,7 +270,7 @@ impl Metrics {
 
     /// A batch of records was written.
     pub fn journaled(&self, took: Duration, bytes: u64) {
-        self.record(&JOURNAL_SECONDS, took.as_secs_f64());
+        self.record(&JOURNAL_SECONDS, &[], took);
         self.set(&JOURNAL_BYTES, &[], bytes);
     }
 
@@ -271,6 +278,12 @@ impl Metrics {
     pub fn journal_rewritten(&self, bytes: u64) {
         self.add(&JOURNAL_REWRITES, &[], 1);
         self.set(&JOURNAL_BYTES, &[], bytes);
+    }
+
+    /// An operation on a container took so long.
+    pub fn container_operation(&self, operation: &'static str, took: Duration) {
+        let labels = [("operation", operation.into())];
+        self.record(&CONTAINER_SECONDS, &labels, took);
     }
 
     /// An operation on a container failed.
@@ -459,7 +472,10 @@ mod tests {
         metrics.container_fault("freeze");
         let text = metrics.render();
         assert!(text.contains("# HELP ebb_agent_launch_seconds"), "{text}");
-        assert!(text.contains("ebb_agent_launch_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        assert!(
+            text.contains("ebb_agent_launch_seconds_bucket{le=\"0.005\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("ebb_agent_container_faults_total{operation=\"freeze\"} 1"));
         // Another agent in the process knows nothing of it.
         assert!(!Metrics::new().render().contains("freeze"));

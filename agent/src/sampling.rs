@@ -179,7 +179,7 @@ impl Worker {
             .sample(if full { Detail::Full } else { Detail::Quick });
         self.metrics.sampled(since.elapsed());
         let input = Input::Sample(Box::new(convert(sample, full)));
-        if self.events.try_send(Event::Core(input)).is_err() {
+        if self.events.try_send(Event::from(input)).is_err() {
             self.metrics.sample_dropped();
         }
         if full {
@@ -243,7 +243,9 @@ fn container(counters: &ContainerCounters) -> usage::ContainerSample {
     sample.preempted_by_revocable = switches.map(|switches| switches.preempted_by_revocable);
     sample.preempted_by_other =
         switches.map(|switches| switches.preempted_by_owned + switches.preempted_by_unmanaged);
-    sample.throttled_ns = counters.throttling.map(|throttling| throttling.throttled_ns);
+    sample.throttled_ns = counters
+        .throttling
+        .map(|throttling| throttling.throttled_ns);
     sample.mem_bytes = counters.memory.map(|memory| memory.working_set_bytes());
     sample.disk_bytes = counters
         .disk

@@ -138,8 +138,8 @@ pub(crate) fn assemble(
     .map_err(AgentError::Thread)?;
     let found = prepared.recovered.found.clone();
     containers.adopt(prepared.recovered);
-    let writer = Writer::start(prepared.opened.journal, Arc::clone(&metrics))
-        .map_err(AgentError::Thread)?;
+    let writer =
+        Writer::start(prepared.opened.journal, Arc::clone(&metrics)).map_err(AgentError::Thread)?;
     let core = Core::new(prepared.core_config, prepared.opened.restored, incarnation);
     let live = Arc::new(LiveTasks::default());
     let driver = Driver::new(Parts {

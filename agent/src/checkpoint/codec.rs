@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] if what follows is no record.
-    pub fn next(&mut self) -> Result<Option<Record>, DecodeError> {
+    pub fn read(&mut self) -> Result<Option<Record>, DecodeError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -192,7 +192,9 @@ impl<'a> Reader<'a> {
             ENDING => Record::Ending {
                 framework_id: self.framework()?,
                 task_id: self.id(|text| TaskId::new(text))?,
-                ending: self.ending()?.ok_or_else(|| bad("an ending without a cause"))?,
+                ending: self
+                    .ending()?
+                    .ok_or_else(|| bad("an ending without a cause"))?,
             },
             FORGOTTEN => Record::Forgotten {
                 framework_id: self.framework()?,

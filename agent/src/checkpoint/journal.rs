@@ -186,7 +186,7 @@ fn replay(path: &Path, content: &[u8], restored: &mut Restored) -> Result<u64, C
         };
         let mut reader = Reader::new(payload);
         while let Some(record) = reader
-            .next()
+            .read()
             .map_err(|error| damaged(at, error.to_string()))?
         {
             restored.apply(record);

@@ -13,9 +13,9 @@ use ebb_types::Incarnation;
 
 pub mod codec;
 pub mod journal;
-pub mod writer;
 #[cfg(test)]
 mod tests;
+pub mod writer;
 
 /// Longest identity file that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4_096;

@@ -137,9 +137,15 @@ fn a_journal_that_is_cut_at_any_byte_gives_every_whole_batch_before_the_cut() {
         torn += u64::from(opened.torn_bytes > 0);
         // What is written now must stand after it.
         let mut journal = opened.journal;
-        journal.append(&[Record::Generation(Generation(99))]).unwrap();
+        journal
+            .append(&[Record::Generation(Generation(99))])
+            .unwrap();
         let again = Journal::open(&path).unwrap();
-        assert_eq!(again.restored.generation, Generation(99), "cut at byte {cut}");
+        assert_eq!(
+            again.restored.generation,
+            Generation(99),
+            "cut at byte {cut}"
+        );
         assert_eq!(again.torn_bytes, 0);
     }
     assert!(torn > 400, "only {torn} cuts tore a frame");
@@ -157,7 +163,10 @@ fn a_journal_whose_middle_is_damaged_is_refused_with_the_place() {
     content[20] ^= 1;
     fs::write(&path, &content).unwrap();
     let error = Journal::open(&path).unwrap_err();
-    assert!(matches!(error, CheckpointError::Damaged { at: 8, .. }), "{error}");
+    assert!(
+        matches!(error, CheckpointError::Damaged { at: 8, .. }),
+        "{error}"
+    );
     fs::write(&path, "not a journal at all").unwrap();
     let sentence = Journal::open(&path).unwrap_err().to_string();
     assert!(sentence.contains("damaged at byte 0") && sentence.contains("backup"));
@@ -181,8 +190,20 @@ fn a_rewritten_journal_says_the_same_and_takes_more() {
         Record::AgentId(restored.agent_id.clone().unwrap()),
         Record::Generation(restored.generation),
     ];
-    snapshot.extend(restored.executors.values().cloned().map(|e| Record::Executor(Box::new(e))));
-    snapshot.extend(restored.tasks.values().cloned().map(|t| Record::Task(Box::new(t))));
+    snapshot.extend(
+        restored
+            .executors
+            .values()
+            .cloned()
+            .map(|e| Record::Executor(Box::new(e))),
+    );
+    snapshot.extend(
+        restored
+            .tasks
+            .values()
+            .cloned()
+            .map(|t| Record::Task(Box::new(t))),
+    );
     journal.compact(&snapshot).unwrap();
     assert!(journal.bytes() < before / 100 && !journal.wants_compaction());
     journal.append(&records()[7..8]).unwrap();

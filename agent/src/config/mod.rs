@@ -373,10 +373,7 @@ mod tests {
         assert_eq!(config.master, "m:1");
         assert_eq!(config.resources.cpu_milli, Some(1500));
         assert_eq!(config.resources.mem_bytes, Some(4 << 30));
-        assert_eq!(
-            config.resources.disk_bandwidth_bytes_per_s,
-            Some(100 << 20)
-        );
+        assert_eq!(config.resources.disk_bandwidth_bytes_per_s, Some(100 << 20));
         assert_eq!(config.attributes.len(), 2);
         assert_eq!(config.sandbox_keep_ms, 7_200_000);
         assert!(!config.lending.estimator.cpus.lend);
@@ -403,12 +400,24 @@ mod tests {
             ("cpus = '2GiB'", &["cpus", "2GiB", "1.5"]),
             ("cpus = -1", &["cpus", "-1"]),
             ("cpus = nan", &["cpus"]),
-            ("disk_bandwidth = '5GiB'", &["disk_bandwidth", "5GiB", "MiB/s"]),
-            ("listen = 'everywhere'", &["listen", "everywhere", "0.0.0.0:5051"]),
-            ("master = 'https://x'", &["master", "https://x", "10.0.0.1:5050"]),
+            (
+                "disk_bandwidth = '5GiB'",
+                &["disk_bandwidth", "5GiB", "MiB/s"],
+            ),
+            (
+                "listen = 'everywhere'",
+                &["listen", "everywhere", "0.0.0.0:5051"],
+            ),
+            (
+                "master = 'https://x'",
+                &["master", "https://x", "10.0.0.1:5050"],
+            ),
             ("attributes = 'rack'", &["attributes", "rack", "name:value"]),
             ("cgroup_base = '../x'", &["cgroup_base", "../x", "letters"]),
-            ("sandbox_keep = '5 years'", &["sandbox_keep", "5 years", "7d"]),
+            (
+                "sandbox_keep = '5 years'",
+                &["sandbox_keep", "5 years", "7d"],
+            ),
             ("cpus = [", &["agent.toml"]),
         ] {
             let error = parse(text).expect_err(text).to_string();

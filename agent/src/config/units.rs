@@ -46,10 +46,16 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     }
     let whole: u128 = whole.parse().ok()?;
     let scale = 10_u128.pow(u32::try_from(part.len()).ok()?);
-    let part: u128 = if part.is_empty() { 0 } else { part.parse().ok()? };
+    let part: u128 = if part.is_empty() {
+        0
+    } else {
+        part.parse().ok()?
+    };
     let total = whole.checked_mul(scale)?.checked_add(part)?;
     let total = total.checked_mul(u128::from(unit))? / scale;
-    u64::try_from(total).ok().filter(|amount| *amount <= MAX_QUANTITY)
+    u64::try_from(total)
+        .ok()
+        .filter(|amount| *amount <= MAX_QUANTITY)
 }
 
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -66,7 +72,9 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 pub fn cpus(text: &str) -> Result<u64, BadValue> {
     scaled(text, 1_000)
         .filter(|milli| *milli > 0)
-        .ok_or_else(|| BadValue::new("give a number of cores above 0 without a unit, like 2 or 1.5"))
+        .ok_or_else(|| {
+            BadValue::new("give a number of cores above 0 without a unit, like 2 or 1.5")
+        })
 }
 
 /// A size, like `4GiB`, in bytes.
@@ -153,7 +161,9 @@ mod tests {
         assert_eq!(bytes("10 MB"), Ok(10_000_000));
         assert_eq!(bandwidth("1GB/s"), Ok(1_000_000_000));
         assert_eq!(duration_ms("1.5s"), Ok(1_500));
-        for bad in ["", "GiB", "1", "1gib", "1GiB ", "-1GiB", "1e3GiB", "0x1GiB", "1.2.3GiB"] {
+        for bad in [
+            "", "GiB", "1", "1gib", "1GiB ", "-1GiB", "1e3GiB", "0x1GiB", "1.2.3GiB",
+        ] {
             assert!(bytes(bad).is_err(), "{bad:?} was taken");
         }
         assert!(cpus("0").is_err() && cpus("").is_err() && cpus(".5").is_err());

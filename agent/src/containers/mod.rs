@@ -13,6 +13,7 @@ use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ebb_types::{ContainerId, ExitStatus, ResourceKind, Resources};
 use tokio::runtime::Handle as Tokio;
@@ -34,8 +35,8 @@ pub use recover::{Recovered, recover};
 
 /// Most orders that wait for one thread. Far more than all tasks of an agent can ask for at once.
 const MAX_QUEUE: usize = 4 * crate::core::MAX_TASKS;
-/// Most launch threads; starting processes is the kernel's work, and more of them do not speed it up.
-const MAX_LAUNCH_THREADS: usize = 4;
+/// Most launch threads. There are two a CPU, since each waits about half of its time for a new process.
+const MAX_LAUNCH_THREADS: usize = 8;
 
 /// What the hands are asked to do.
 #[derive(Debug)]
@@ -123,7 +124,9 @@ pub struct Tools {
 
 /// More orders wait than there is room for: the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {MAX_QUEUE} orders wait for one thread: the machine does not keep up; start the agent anew")]
+#[error(
+    "more than {MAX_QUEUE} orders wait for one thread: the machine does not keep up; start the agent anew"
+)]
 pub struct Overrun;
 
 /// The threads, seen from the loop.
@@ -157,7 +160,7 @@ impl Containers {
             cancelled: Mutex::default(),
         });
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let count = cpus.clamp(2, MAX_LAUNCH_THREADS);
+        let count = (2 * cpus).clamp(4, MAX_LAUNCH_THREADS);
         let mut threads = Vec::new();
         let mut lane = |name: String| {
             let (orders, inbox) = mpsc::channel(MAX_QUEUE);
@@ -198,10 +201,9 @@ impl Containers {
     }
 
     fn lane_of(&self, container_id: &ContainerId) -> &mpsc::Sender<Order> {
-        let sum = container_id
-            .as_str()
-            .bytes()
-            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let sum = container_id.as_str().bytes().fold(0_usize, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(byte.into())
+        });
         &self.launches[sum % self.launches.len()]
     }
 
@@ -242,7 +244,10 @@ impl Shared {
         while let Some(order) = inbox.blocking_recv() {
             let name = order.name();
             let container_id = order.container_id().clone();
-            if let Err(error) = self.obey(order) {
+            let since = Instant::now();
+            let outcome = self.obey(order);
+            self.metrics.container_operation(name, since.elapsed());
+            if let Err(error) = outcome {
                 self.metrics.container_fault(name);
                 tracing::warn!(container = %container_id, operation = name, error = %chain(&*error),
                     "an operation on a container failed");
@@ -303,7 +308,6 @@ impl Shared {
             pids: None,
             disk: self
                 .device
-                .clone()
                 .zip(bandwidth)
                 .map(|(device, bytes_per_s)| DiskLimits {
                     device,
@@ -316,7 +320,7 @@ impl Shared {
 
     fn tell(&self, input: Input) {
         // The loop outlives its threads; if it is gone, nobody wants to know.
-        let _ = self.events.blocking_send(Event::Core(input));
+        let _ = self.events.blocking_send(Event::from(input));
     }
 
     fn launch(self: &Arc<Self>, order: &LaunchOrder) {
@@ -340,7 +344,8 @@ impl Shared {
                 let executor = Arc::new(launched.executor);
                 let paths = launched.container.paths();
                 let revocable = request.limits.revocable;
-                self.sampler.register(container_id.clone(), &paths, revocable);
+                self.sampler
+                    .register(container_id.clone(), &paths, revocable);
                 let known = Known {
                     executor: Some(Arc::clone(&executor)),
                     run: executor.run().clone(),
@@ -410,7 +415,7 @@ impl Shared {
                 },
                 _ => Input::Exited { container_id, exit },
             };
-            let _ = shared.events.send(Event::Core(input)).await;
+            let _ = shared.events.send(Event::from(input)).await;
         });
     }
 
@@ -423,7 +428,7 @@ impl Shared {
         if started {
             let container_id = container_id.clone();
             let input = Input::Started { container_id };
-            let _ = self.events.send(Event::Core(input)).await;
+            let _ = self.events.send(Event::from(input)).await;
         }
         started
     }

@@ -39,7 +39,9 @@ impl Core {
         let held = tasks
             .map(|task| task.info.resources)
             .chain(executors)
-            .fold(Resources::ZERO, |sum, resources| sum.saturating_add(&resources));
+            .fold(Resources::ZERO, |sum, resources| {
+                sum.saturating_add(&resources)
+            });
         if held != self.held {
             return Err(format!("tasks hold {held}, but {} is counted", self.held));
         }

@@ -173,9 +173,7 @@ pub(super) struct Verdict {
 /// Of a task that was asked to end before it was started.
 pub(super) fn not_started(task: &Task, message: String) -> Verdict {
     let (state, reason, default) = match task.ending.as_ref().map(|ending| &ending.cause) {
-        Some(EndCause::Evicted(why)) => {
-            (TaskState::Gone, Reason::ContainerPreempted, why.clone())
-        }
+        Some(EndCause::Evicted(why)) => (TaskState::Gone, Reason::ContainerPreempted, why.clone()),
         Some(EndCause::FrameworkRemoved) => (
             TaskState::Killed,
             Reason::FrameworkRemoved,

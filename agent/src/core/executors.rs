@@ -65,7 +65,9 @@ impl Core {
         match self.executors.get(&key) {
             None if self.executors.len() >= MAX_EXECUTORS => Some(Refusal::dropped(
                 Reason::ResourcesUnknown,
-                format!("The agent runs {MAX_EXECUTORS} executors, which is the most that it takes"),
+                format!(
+                    "The agent runs {MAX_EXECUTORS} executors, which is the most that it takes"
+                ),
             )),
             None => None,
             Some(known) if known.ending.is_some() => Some(Refusal::dropped(
@@ -151,7 +153,10 @@ impl Core {
         let mut environment = vec![
             ("EBB_FRAMEWORK_ID".to_owned(), key.0.to_string()),
             ("EBB_EXECUTOR_ID".to_owned(), key.1.to_string()),
-            ("EBB_CONTAINER_ID".to_owned(), executor.container_id.to_string()),
+            (
+                "EBB_CONTAINER_ID".to_owned(),
+                executor.container_id.to_string(),
+            ),
         ];
         environment.extend(
             self.agent_id
@@ -164,7 +169,10 @@ impl Core {
             framework_id: key.0.clone(),
             task_id: None,
             executor_id: Some(key.1.clone()),
-            user: command.user.clone().unwrap_or_else(|| executor.user.clone()),
+            user: command
+                .user
+                .clone()
+                .unwrap_or_else(|| executor.user.clone()),
             command,
             environment,
             resources: Resources::ZERO,
@@ -265,7 +273,10 @@ impl Core {
         message: &str,
         out: &mut Outbox,
     ) {
-        let tasks: Vec<TaskKey> = self.live_tasks_of(key).map(|(key, _)| key.clone()).collect();
+        let tasks: Vec<TaskKey> = self
+            .live_tasks_of(key)
+            .map(|(key, _)| key.clone())
+            .collect();
         for task_key in tasks {
             let says = Says::because(reason, message);
             self.task_ended(&task_key, Verdict { state, says }, out);
@@ -428,7 +439,8 @@ impl Core {
             .as_ref()
             .map_or(now, |ending| ending.forced_at.max(now));
         self.timers.clear(&Timer::Subscription(key.clone()));
-        self.timers.set(Timer::ExecutorForced(key.clone()), forced_at);
+        self.timers
+            .set(Timer::ExecutorForced(key.clone()), forced_at);
     }
 
     /// Ends an executor by force, again and again until its end is seen.
@@ -463,7 +475,11 @@ impl Core {
             .ending
             .as_ref()
             .map_or(0, |ending| ending.forced_at.ms_since(now));
-        if let Some(session) = self.executors.get(&key).and_then(|executor| executor.session) {
+        if let Some(session) = self
+            .executors
+            .get(&key)
+            .and_then(|executor| executor.session)
+        {
             let task_id = task_key.1.clone();
             say(session, ExecutorEvent::Kill { task_id, grace_ms }, out);
         }
@@ -476,7 +492,11 @@ impl Core {
         data: Vec<u8>,
         out: &mut Outbox,
     ) {
-        match self.executors.get(key).and_then(|executor| executor.session) {
+        match self
+            .executors
+            .get(key)
+            .and_then(|executor| executor.session)
+        {
             Some(session) => say(session, ExecutorEvent::Message(data), out),
             None => self.counters.messages_dropped += 1,
         }
@@ -498,7 +518,7 @@ impl Core {
     }
 
     /// An executor speaks.
-    pub(super) fn from_executor(
+    pub(super) fn hear_executor(
         &mut self,
         session: Session,
         key: &ExecutorKey,
@@ -523,7 +543,13 @@ impl Core {
             if let Some(before) = current {
                 out.effect(Effect::DropExecutor { session: before });
             }
-            self.subscribe(session, key, &unacknowledged_tasks, unacknowledged_updates, out);
+            self.subscribe(
+                session,
+                key,
+                &unacknowledged_tasks,
+                unacknowledged_updates,
+                out,
+            );
             return;
         }
         if current != Some(session) {
@@ -575,7 +601,10 @@ impl Core {
             self.ask_executor_to_end(key, out);
             return;
         }
-        let tasks: Vec<TaskKey> = self.live_tasks_of(key).map(|(key, _)| key.clone()).collect();
+        let tasks: Vec<TaskKey> = self
+            .live_tasks_of(key)
+            .map(|(key, _)| key.clone())
+            .collect();
         for task_key in &tasks {
             if let Some(task) = self.tasks.get_mut(task_key)
                 && task.phase == Phase::Queued
@@ -584,11 +613,20 @@ impl Core {
                 task.phase = Phase::Running;
             }
             self.deliver(key, task_key, out);
-            if self.tasks.get(task_key).is_some_and(|task| task.ending.is_some()) {
+            if self
+                .tasks
+                .get(task_key)
+                .is_some_and(|task| task.ending.is_some())
+            {
                 self.end_executor_task(task_key, out);
             }
         }
-        if tasks.is_empty() && self.executors.get(key).is_some_and(|executor| !executor.given) {
+        if tasks.is_empty()
+            && self
+                .executors
+                .get(key)
+                .is_some_and(|executor| !executor.given)
+        {
             self.shut_executor(key, EndCause::ExecutorShutdown, out);
         }
     }
@@ -607,7 +645,11 @@ impl Core {
             return;
         };
         if status.state == TaskState::Staging {
-            refuse(session, "TASK_STAGING is not a state that executors report", out);
+            refuse(
+                session,
+                "TASK_STAGING is not a state that executors report",
+                out,
+            );
             return;
         }
         let task_key = (key.0.clone(), status.task_id.clone());
@@ -686,4 +728,3 @@ fn refuse(session: Session, why: &str, out: &mut Outbox) {
     say(session, ExecutorEvent::Error(why.to_owned()), out);
     out.effect(Effect::DropExecutor { session });
 }
-

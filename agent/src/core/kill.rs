@@ -107,8 +107,10 @@ impl Core {
         out.effect(Effect::KillContainer {
             container_id: task.container_id.clone(),
         });
-        self.timers
-            .set(Timer::Forced(key.clone()), now.plus_ms(FORCED_KILL_RETRY_MS));
+        self.timers.set(
+            Timer::Forced(key.clone()),
+            now.plus_ms(FORCED_KILL_RETRY_MS),
+        );
     }
 
     /// A framework is no more: everything of it ends, and nobody will acknowledge anything.

@@ -57,7 +57,9 @@ impl Core {
         let home = info.executor.as_ref().filter(|_| refusal.is_none());
         let home = home.and_then(|executor| {
             let key = (framework_id.clone(), executor.executor_id.clone());
-            self.executors.get(&key).map(|known| known.container_id.clone())
+            self.executors
+                .get(&key)
+                .map(|known| known.container_id.clone())
         });
         let container_id = home.unwrap_or_else(|| self.next_container_id());
         let own_executor = info.executor.is_some();
@@ -202,7 +204,10 @@ impl Core {
     pub(super) fn next_container_id(&mut self) -> ContainerId {
         self.container_count += 1;
         let count = self.container_count;
-        let text = format!("{}-{}-{count}", self.config.container_prefix, self.incarnation.0);
+        let text = format!(
+            "{}-{}-{count}",
+            self.config.container_prefix, self.incarnation.0
+        );
         ContainerId::new(text).expect("a valid prefix makes valid container ids")
     }
 }

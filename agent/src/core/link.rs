@@ -91,7 +91,10 @@ impl Core {
 
     /// The registration was not answered in time.
     pub(super) fn registration_timed_out(&mut self, out: &mut Outbox) {
-        self.reconnect("the master did not answer the registration within 10 s", out);
+        self.reconnect(
+            "the master did not answer the registration within 10 s",
+            out,
+        );
     }
 
     /// The master has to hear something.
@@ -117,7 +120,7 @@ impl Core {
     }
 
     /// A message of the master. Those of an earlier connection or generation are refused.
-    pub(super) fn from_master(
+    pub(super) fn hear_master(
         &mut self,
         conn: Conn,
         generation: Generation,

@@ -222,7 +222,11 @@ impl Restored {
         let Some(task) = self.tasks.get_mut(&key) else {
             return;
         };
-        if task.updates.first().is_some_and(|status| status.uuid == Some(uuid)) {
+        if task
+            .updates
+            .first()
+            .is_some_and(|status| status.uuid == Some(uuid))
+        {
             task.updates.remove(0);
         }
         if task.is_over() {

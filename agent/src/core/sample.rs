@@ -144,7 +144,10 @@ impl Core {
         if executor.phase != Phase::Running {
             return None;
         }
-        let first = self.live_tasks_of(key).next().map(|(task_key, _)| task_key.1.clone());
+        let first = self
+            .live_tasks_of(key)
+            .next()
+            .map(|(task_key, _)| task_key.1.clone());
         Some(TaskView {
             container_id: container_id.clone(),
             framework_id: key.0.clone(),
@@ -174,12 +177,7 @@ impl Core {
         self.samples.unreported.push(correction.clone());
     }
 
-    fn correct_task(
-        &mut self,
-        key: &TaskKey,
-        correction: &Correction,
-        out: &mut Outbox,
-    ) -> bool {
+    fn correct_task(&mut self, key: &TaskKey, correction: &Correction, out: &mut Outbox) -> bool {
         let Some(task) = self.tasks.get_mut(key) else {
             return false;
         };

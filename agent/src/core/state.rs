@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ebb_types::{
-    AgentId, AgentInfo, AgentToMaster, AgentUsage, ContainerId, ExecutorId, ExecutorInfo, FrameworkId,
-    Generation, Incarnation, Quantities, Resources, TaskInfo, TaskKey, TaskState,
+    AgentId, AgentInfo, AgentToMaster, AgentUsage, ContainerId, ExecutorId, ExecutorInfo,
+    FrameworkId, Generation, Incarnation, Quantities, Resources, TaskInfo, TaskKey, TaskState,
     Timestamp, UpdateUuid,
 };
 

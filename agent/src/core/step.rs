@@ -42,7 +42,7 @@ impl Core {
                 conn,
                 generation,
                 message,
-            } => self.from_master(conn, generation, message, out),
+            } => self.hear_master(conn, generation, message, out),
             Input::Started { container_id } => self.container_started(&container_id, out),
             Input::StartFailed {
                 container_id,
@@ -58,7 +58,7 @@ impl Core {
                 framework_id,
                 executor_id,
                 call,
-            } => self.from_executor(session, &(framework_id, executor_id), call, out),
+            } => self.hear_executor(session, &(framework_id, executor_id), call, out),
             Input::ExecutorGone { session } => self.executor_gone(session, out),
             Input::ShutDown => self.shut_down(out),
             Input::Tick => {}

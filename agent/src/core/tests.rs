@@ -2,9 +2,10 @@
 
 use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{
-    AgentId, AgentToMaster, CommandInfo, ContainerId, Correction, CorrectionAction, ExecutorId, ExecutorInfo, ExitStatus,
-    FrameworkId, Generation, Incarnation, MasterToAgent, Quantities, Reason, Resources, Signal, TaskId,
-    TaskInfo, TaskKey, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    AgentId, AgentToMaster, CommandInfo, ContainerId, Correction, CorrectionAction, ExecutorId,
+    ExecutorInfo, ExitStatus, FrameworkId, Generation, Incarnation, MasterToAgent, Quantities,
+    Reason, Resources, Signal, TaskId, TaskInfo, TaskKey, TaskState, TaskStatus, Timestamp,
+    UpdateUuid,
 };
 
 use super::*;
@@ -291,8 +292,12 @@ impl World {
     }
 
     fn executor_update(&mut self, session: u64, name: &str, state: TaskState, uuid: u8) {
-        let mut status =
-            TaskStatus::new(key(name).1, state, ebb_types::Source::Executor, Timestamp::default());
+        let mut status = TaskStatus::new(
+            key(name).1,
+            state,
+            ebb_types::Source::Executor,
+            Timestamp::default(),
+        );
         status.uuid = Some(UpdateUuid([uuid; 16]));
         self.executor_says(session, ExecutorCall::Update(status));
     }
@@ -763,8 +768,10 @@ fn containers_of_no_known_task_are_killed_and_removed() {
     let orphan = ContainerId::new("c-0-1").expect("valid");
     world.restart(&[(&orphan, Found::Running)]);
     assert!(world.did(is_kill));
-    assert!(world.did(|effect| matches!(effect, Effect::Destroy { container_id }
-        if *container_id == orphan)));
+    assert!(
+        world.did(|effect| matches!(effect, Effect::Destroy { container_id }
+        if *container_id == orphan))
+    );
 }
 
 #[test]
@@ -813,7 +820,10 @@ fn an_executor_is_started_once_and_given_its_tasks_when_it_subscribes() {
     assert_eq!(launched(&world), 2);
     world.executor_update(1, "a", TaskState::Running, 1);
     assert_eq!(world.states(), [TaskState::Running]);
-    assert!(matches!(world.events()[0], ExecutorEvent::Acknowledged { .. }));
+    assert!(matches!(
+        world.events()[0],
+        ExecutorEvent::Acknowledged { .. }
+    ));
     world.launch(executor_task("c"));
     assert_eq!(launched(&world), 1);
     world.executor_update(1, "a", TaskState::Finished, 2);
@@ -832,7 +842,10 @@ fn a_status_that_an_executor_sends_twice_is_forwarded_once() {
     world.subscribe(1, &[]);
     world.executor_update(1, "a", TaskState::Running, 1);
     world.executor_update(1, "a", TaskState::Running, 1);
-    assert!(matches!(world.events()[0], ExecutorEvent::Acknowledged { .. }));
+    assert!(matches!(
+        world.events()[0],
+        ExecutorEvent::Acknowledged { .. }
+    ));
     assert_eq!(world.core.pending_updates(), 1);
 }
 
@@ -914,7 +927,10 @@ fn a_kill_of_an_executors_task_reaches_the_executor_or_ends_a_task_it_never_had(
     world.started("a");
     world.subscribe(1, &[]);
     world.kill("a", Some(7));
-    assert!(matches!(world.events()[..], [ExecutorEvent::Kill { grace_ms: 7, .. }]));
+    assert!(matches!(
+        world.events()[..],
+        [ExecutorEvent::Kill { grace_ms: 7, .. }]
+    ));
 }
 
 /// A correction of a task's container, carried out as if a sample had led to it.
@@ -998,7 +1014,13 @@ fn a_frozen_task_is_thawed_under_its_cap_and_before_it_is_asked_to_end() {
     );
     assert!(matches!(
         world.effects[..2],
-        [Effect::Throttle { cpu_milli: Some(100), .. }, Effect::Thaw { .. }]
+        [
+            Effect::Throttle {
+                cpu_milli: Some(100),
+                ..
+            },
+            Effect::Thaw { .. }
+        ]
     ));
     correct(&mut world, container, CorrectionAction::Freeze);
     world.kill("lent", None);

@@ -82,10 +82,7 @@ mod tests {
         timers.set(Timer::Heartbeat, Timestamp::from_ms(20));
         timers.set(Timer::Silence, Timestamp::from_ms(15));
         assert_eq!(timers.pop_due(Timestamp::from_ms(12)), None);
-        assert_eq!(
-            timers.pop_due(Timestamp::from_ms(30)),
-            Some(Timer::Silence)
-        );
+        assert_eq!(timers.pop_due(Timestamp::from_ms(30)), Some(Timer::Silence));
         assert_eq!(
             timers.pop_due(Timestamp::from_ms(30)),
             Some(Timer::Heartbeat)

@@ -103,7 +103,11 @@ impl Updates {
 
     /// Takes an acknowledgement.
     pub(super) fn acknowledge(&mut self, uuid: UpdateUuid) -> Acknowledged {
-        if self.queue.front().is_none_or(|status| status.uuid != Some(uuid)) {
+        if self
+            .queue
+            .front()
+            .is_none_or(|status| status.uuid != Some(uuid))
+        {
             return Acknowledged::Other;
         }
         self.queue.pop_front();
@@ -207,7 +211,8 @@ impl Core {
         };
         let latest_state = task.state;
         let wait_ms = task.updates.was_sent();
-        self.timers.set(Timer::Retry(key.clone()), now.plus_ms(wait_ms));
+        self.timers
+            .set(Timer::Retry(key.clone()), now.plus_ms(wait_ms));
         self.counters.updates_sent += 1;
         out.tell(
             conn,

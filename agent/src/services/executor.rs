@@ -82,7 +82,12 @@ impl Listener {
         // Weak, so that the stream ends when the loop drops its end.
         let refusals = link.outbound.downgrade();
         let session = self.session;
-        if self.events.send(Event::ExecutorUp(session, link)).await.is_err() {
+        if self
+            .events
+            .send(Event::ExecutorUp(session, link))
+            .await
+            .is_err()
+        {
             return;
         }
         if let Err(status) = self.listen().await
@@ -91,7 +96,7 @@ impl Listener {
             // If the executor is gone there is nobody to tell.
             let _ = refusals.try_send(Err(status));
         }
-        let gone = Event::Core(Input::ExecutorGone { session });
+        let gone = Event::from(Input::ExecutorGone { session });
         let _ = self.events.send(gone).await;
     }
 
@@ -119,7 +124,7 @@ impl Listener {
                 executor_id,
                 call,
             };
-            if self.events.send(Event::Core(input)).await.is_err() {
+            if self.events.send(Event::from(input)).await.is_err() {
                 return Err(Status::unavailable("the agent is being shut down"));
             }
         }

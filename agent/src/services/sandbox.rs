@@ -108,7 +108,10 @@ impl SandboxService {
                 .map_err(|error| Status::invalid_argument(error.to_string()))
         };
         if let Some(live) = live {
-            let folder = live.executor_id.as_ref().map_or(key.1.as_str(), |id| id.as_str());
+            let folder = live
+                .executor_id
+                .as_ref()
+                .map_or(key.1.as_str(), |id| id.as_str());
             return run_of(folder, live.container_id.as_str());
         }
         let any = run_of(key.1.as_str(), "any")?;
@@ -130,7 +133,9 @@ fn latest_folder(folder: &Path) -> Option<String> {
         .ok()?
         .flatten()
         .filter_map(|entry| {
-            let made = entry.metadata().and_then(|meta| meta.created().or_else(|_| meta.modified()));
+            let made = entry
+                .metadata()
+                .and_then(|meta| meta.created().or_else(|_| meta.modified()));
             Some((made.ok()?, entry.file_name().into_string().ok()?))
         })
         .max()
@@ -319,7 +324,9 @@ enum Stop {
 }
 
 fn failed(error: io::Error) -> Stop {
-    Stop::Failed(Status::internal(format!("the file cannot be read: {error}")))
+    Stop::Failed(Status::internal(format!(
+        "the file cannot be read: {error}"
+    )))
 }
 
 /// The folder itself, or the first above it that exists.
@@ -342,7 +349,9 @@ impl Growth {
         inotify::add_watch(
             &watch,
             path,
-            inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO,
+            inotify::WatchFlags::MODIFY
+                | inotify::WatchFlags::CREATE
+                | inotify::WatchFlags::MOVED_TO,
         )?;
         Ok(Self {
             watch: readiness::readable(watch)?,
