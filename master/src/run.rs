@@ -23,13 +23,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum MasterError {
     /// Its port cannot be had.
     #[error(
-        "the master cannot listen on {address}: {cause}; end whatever uses that port (`ss -ltnp`), or choose another with --listen"
+        "the master cannot listen on {address}; end whatever uses that port (`ss -ltnp`), or choose another with --listen"
     )]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said, as a short sentence.
-        cause: String,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -68,7 +66,6 @@ pub async fn run(
 ) -> Result<(), MasterError> {
     let refused = |source: std::io::Error| MasterError::Listen {
         address: config.listen,
-        cause: source.to_string(),
         source,
     };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
