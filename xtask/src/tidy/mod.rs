@@ -3,6 +3,7 @@
 //! A rule that matters stands here; `ARCHITECTURE.md` explains them. Each check gives sentences
 //! that name the file, the line and the rule.
 
+mod dashboards;
 mod layers;
 mod source;
 mod words;
@@ -40,6 +41,7 @@ pub fn run() -> Result<()> {
 
 fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
     let mut findings = layers::check(root)?;
+    findings.extend(dashboards::check(root)?);
     for source in sources {
         findings.extend(words::check(source));
         findings.extend(source.shape());
