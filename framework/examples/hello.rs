@@ -1,11 +1,9 @@
 //! The smallest framework: runs one command on the first offer that holds it, and exits with its
-//! status. `cargo run -p ebb-framework --example hello -- 127.0.0.1:7070 'echo hello; exit 3'`
+//! status. `cargo run -p ebb-framework --example hello -- 127.0.0.1:5050 'echo hello; exit 3'`
 
 use std::process::ExitCode;
 
-use ebb_framework::{
-    Calls, CommandSpec, Demand, Outcome, Scheduler, SchedulerConfig, fit, run,
-};
+use ebb_framework::{Calls, CommandSpec, Demand, Outcome, Scheduler, SchedulerConfig, fit, run};
 use ebb_types::{ExitStatus, Offer, TaskId, TaskStatus};
 
 struct Hello {
@@ -23,7 +21,9 @@ impl Scheduler for Hello {
                 continue;
             }
             let agent_id = offer.agent_id.clone();
-            let task = self.command.to_task(TaskId::new("hello")?, agent_id, &wanted);
+            let task = self
+                .command
+                .to_task(TaskId::new("hello")?, agent_id, &wanted);
             calls.launch(&offer, vec![task]);
             self.launched = true;
         }

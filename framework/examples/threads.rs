@@ -22,17 +22,22 @@ fn add_up(below: u64, killed: &AtomicBool) -> Option<u64> {
 impl Executor for Threads {
     fn launch(&mut self, handle: &ExecutorHandle, task: TaskInfo) {
         let (handle, killed) = (handle.clone(), Arc::new(AtomicBool::new(false)));
-        self.killed.insert(task.task_id.clone(), Arc::clone(&killed));
+        self.killed
+            .insert(task.task_id.clone(), Arc::clone(&killed));
         std::thread::spawn(move || {
             let id = &task.task_id;
             let below = String::from_utf8_lossy(&task.data).trim().parse();
-            let said = handle.update(id, TaskState::Running, "").and_then(|()| match below {
-                Err(error) => handle.update(id, TaskState::Failed, format!("no number: {error}")),
-                Ok(below) => match add_up(below, &killed) {
-                    Some(sum) => handle.update(id, TaskState::Finished, sum.to_string()),
-                    None => handle.update(id, TaskState::Killed, ""),
-                },
-            });
+            let said = handle
+                .update(id, TaskState::Running, "")
+                .and_then(|()| match below {
+                    Err(error) => {
+                        handle.update(id, TaskState::Failed, format!("no number: {error}"))
+                    }
+                    Ok(below) => match add_up(below, &killed) {
+                        Some(sum) => handle.update(id, TaskState::Finished, sum.to_string()),
+                        None => handle.update(id, TaskState::Killed, ""),
+                    },
+                });
             if let Err(error) = said {
                 eprintln!("{id}: {error}");
             }

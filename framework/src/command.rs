@@ -111,7 +111,9 @@ pub(crate) fn base36(mut number: u64) -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = Vec::new();
     loop {
-        digits.push(char::from(DIGITS[usize::try_from(number % 36).unwrap_or(0)]));
+        digits.push(char::from(
+            DIGITS[usize::try_from(number % 36).unwrap_or(0)],
+        ));
         number /= 36;
         if number == 0 {
             return digits.into_iter().rev().collect();
@@ -125,7 +127,15 @@ mod tests {
 
     #[test]
     fn every_name_becomes_the_start_of_a_valid_id() {
-        for name in ["", "..", "a/b", "a\\b\0", "\u{7f}", &"ü".repeat(400), "plain"] {
+        for name in [
+            "",
+            "..",
+            "a/b",
+            "a\\b\0",
+            "\u{7f}",
+            &"ü".repeat(400),
+            "plain",
+        ] {
             let id = format!("{}-{}", stem(name), base36(u64::MAX));
             assert!(TaskId::new(&id).is_ok(), "{name:?} became {id:?}");
         }

@@ -48,7 +48,11 @@ impl Demand {
             Claim::Revocable => true,
         };
         let part = |of_lent: bool| {
-            Quantities::from_pairs(self.amount.iter().filter(|(kind, _)| lent(*kind) == of_lent))
+            Quantities::from_pairs(
+                self.amount
+                    .iter()
+                    .filter(|(kind, _)| lent(*kind) == of_lent),
+            )
         };
         Resources {
             regular: part(false),
@@ -112,7 +116,10 @@ mod tests {
         assert_eq!(mixed.revocable.get(ResourceKind::DiskBandwidth), 5);
         assert_eq!(mixed.mixed_kind(), None);
         assert!(!fit(&mixed, &offer(Resources::regular(amount))));
-        assert!(fit(&demand(Claim::Regular), &offer(Resources::regular(amount))));
+        assert!(fit(
+            &demand(Claim::Regular),
+            &offer(Resources::regular(amount))
+        ));
     }
 
     #[test]

@@ -207,11 +207,16 @@ impl RunOne {
 
     fn launch(&mut self, calls: &mut Calls, offer: &Offer) -> Outcome {
         let stamp = base36(calls.now().as_ms());
-        let task_id = TaskId::new(format!("{}-{stamp}.{}", stem(&self.config.name), self.drops))?;
-        let mut task =
-            self.config
-                .command
-                .to_task(task_id.clone(), offer.agent_id.clone(), &self.config.demand);
+        let task_id = TaskId::new(format!(
+            "{}-{stamp}.{}",
+            stem(&self.config.name),
+            self.drops
+        ))?;
+        let mut task = self.config.command.to_task(
+            task_id.clone(),
+            offer.agent_id.clone(),
+            &self.config.demand,
+        );
         task.name.clone_from(&self.config.name);
         task.cpu_limit_milli = self.config.cpu_limit_milli;
         task.max_completion_ms = self.config.max_completion_ms;

@@ -120,7 +120,13 @@ fn all_of(cpus: u64) -> Resources {
 }
 
 impl<S: Scheduler> World<S> {
-    pub(crate) fn new(scheduler: S, config: &SchedulerConfig, seed: u64, agents: usize, cpus: u64) -> Self {
+    pub(crate) fn new(
+        scheduler: S,
+        config: &SchedulerConfig,
+        seed: u64,
+        agents: usize,
+        cpus: u64,
+    ) -> Self {
         let now = Timestamp::from_ms(1_000_000);
         Self {
             engine: Engine::new(scheduler, config, now, seed),
@@ -251,7 +257,9 @@ impl<S: Scheduler> World<S> {
             } => {
                 self.subscribed = true;
                 self.suppressed = !suppressed_roles.is_empty();
-                let id = info.id.unwrap_or(FrameworkId::new("framework").expect("valid"));
+                let id = info
+                    .id
+                    .unwrap_or(FrameworkId::new("framework").expect("valid"));
                 self.send(Event::Subscribed {
                     framework_id: id,
                     heartbeat_interval_ms: 15_000,
@@ -306,7 +314,7 @@ impl<S: Scheduler> World<S> {
         }
     }
 
-    fn from_master(&self, task_id: &TaskId, state: TaskState, reason: Reason) -> TaskStatus {
+    fn by_master(&self, task_id: &TaskId, state: TaskState, reason: Reason) -> TaskStatus {
         TaskStatus {
             reason: Some(reason),
             ..TaskStatus::new(task_id.clone(), state, Source::Master, self.now)
@@ -327,7 +335,7 @@ impl<S: Scheduler> World<S> {
                 }
             }
         };
-        let status = self.from_master(task_id, state, Reason::Reconciliation);
+        let status = self.by_master(task_id, state, Reason::Reconciliation);
         self.send(Event::Update(status));
     }
 
@@ -338,7 +346,10 @@ impl<S: Scheduler> World<S> {
         let recovered: Vec<_> = offer_ids.iter().map(|id| self.recover(id)).collect();
         let valid = recovered.iter().all(Option::is_some);
         for info in tasks {
-            let agent = self.agents.iter().position(|agent| agent.id == info.agent_id);
+            let agent = self
+                .agents
+                .iter()
+                .position(|agent| agent.id == info.agent_id);
             let agent = agent.expect("a task names an agent that was offered");
             assert!(
                 !self.tasks.contains_key(&info.task_id)
@@ -347,7 +358,8 @@ impl<S: Scheduler> World<S> {
                 info.task_id
             );
             if !valid || self.chance(self.faults.drop) {
-                let status = self.from_master(&info.task_id, TaskState::Dropped, Reason::InvalidOffers);
+                let status =
+                    self.by_master(&info.task_id, TaskState::Dropped, Reason::InvalidOffers);
                 self.send(Event::Update(status));
                 continue;
             }
@@ -382,7 +394,11 @@ impl<S: Scheduler> World<S> {
         let Some(task) = self.tasks.get_mut(task_id) else {
             return;
         };
-        if task.updates.front().is_some_and(|update| update.uuid == Some(uuid)) {
+        if task
+            .updates
+            .front()
+            .is_some_and(|update| update.uuid == Some(uuid))
+        {
             task.updates.pop_front();
             task.sent = false;
         }
@@ -391,7 +407,13 @@ impl<S: Scheduler> World<S> {
         }
     }
 
-    fn report(&mut self, task_id: &TaskId, state: TaskState, reason: Option<Reason>, exit: Option<ExitStatus>) {
+    fn report(
+        &mut self,
+        task_id: &TaskId,
+        state: TaskState,
+        reason: Option<Reason>,
+        exit: Option<ExitStatus>,
+    ) {
         let now = self.now;
         let agent = self.tasks[task_id].agent;
         let agent_id = self.agents[agent].id.clone();
@@ -486,7 +508,10 @@ impl<S: Scheduler> World<S> {
             return;
         }
         for index in 0..self.agents.len() {
-            let refused = self.declined_until.get(&index).is_some_and(|at| *at > self.now);
+            let refused = self
+                .declined_until
+                .get(&index)
+                .is_some_and(|at| *at > self.now);
             let agent = &mut self.agents[index];
             if refused || agent.away_until.is_some() || agent.free.is_zero() {
                 continue;
@@ -531,7 +556,7 @@ impl<S: Scheduler> World<S> {
         self.agents[index].away_until = Some(until);
         let there: Vec<TaskId> = self.on_agent(index);
         for id in there {
-            let status = self.from_master(&id, TaskState::Unreachable, Reason::AgentRemoved);
+            let status = self.by_master(&id, TaskState::Unreachable, Reason::AgentRemoved);
             self.send(Event::Update(status));
         }
     }
@@ -546,11 +571,14 @@ impl<S: Scheduler> World<S> {
 
     fn agents_return(&mut self) {
         for index in 0..self.agents.len() {
-            if self.agents[index].away_until.is_some_and(|at| at <= self.now) {
+            if self.agents[index]
+                .away_until
+                .is_some_and(|at| at <= self.now)
+            {
                 self.agents[index].away_until = None;
                 for id in self.on_agent(index) {
                     let state = self.tasks[&id].told;
-                    let status = self.from_master(&id, state, Reason::AgentReregistered);
+                    let status = self.by_master(&id, state, Reason::AgentReregistered);
                     self.send(Event::Update(status));
                 }
             }
@@ -599,7 +627,11 @@ impl<S: Scheduler> World<S> {
             }
             self.step();
         }
-        let tasks: Vec<_> = self.tasks.iter().map(|(id, task)| (id, task.state, task.killed)).collect();
+        let tasks: Vec<_> = self
+            .tasks
+            .iter()
+            .map(|(id, task)| (id, task.state, task.killed))
+            .collect();
         let (connected, suppressed) = (self.connected, self.suppressed);
         panic!(
             "not within {steps} steps: {what}; connected {connected:?}, suppressed {suppressed}, tasks {tasks:?}"

@@ -70,7 +70,12 @@ fn status(task: &TaskInfo, state: TaskState, count: u64) -> TaskStatus {
     TaskStatus {
         agent_id: Some(task.agent_id.clone()),
         uuid: Some(UpdateUuid::of(Incarnation(1), count)),
-        ..TaskStatus::new(task.task_id.clone(), state, Source::Executor, Timestamp::from_ms(count))
+        ..TaskStatus::new(
+            task.task_id.clone(),
+            state,
+            Source::Executor,
+            Timestamp::from_ms(count),
+        )
     }
 }
 
@@ -85,7 +90,11 @@ impl Master {
         while let Ok(Some(call)) = calls.message().await {
             let call = Call::try_from(call).expect("a valid call");
             let answers = self.answer(&call);
-            self.book.lock().expect("not poisoned").calls.push(call.clone());
+            self.book
+                .lock()
+                .expect("not poisoned")
+                .calls
+                .push(call.clone());
             for event in answers {
                 if events.send(Ok(event.into())).await.is_err() {
                     return;
@@ -282,7 +291,9 @@ impl One {
 
 impl Scheduler for One {
     fn subscribed(&mut self, _calls: &mut Calls, subscribed: &Subscribed) -> Outcome {
-        Ok(self.heard.send(format!("subscribed again {}", subscribed.again))?)
+        Ok(self
+            .heard
+            .send(format!("subscribed again {}", subscribed.again))?)
     }
 
     fn offers(&mut self, calls: &mut Calls, offers: Vec<Offer>) -> Outcome {
@@ -329,7 +340,10 @@ async fn wait_for(heard: &mut mpsc::UnboundedReceiver<String>, what: &str) {
 async fn a_task_is_launched_acknowledged_and_its_framework_ended() {
     let server = Server::start().await;
     let (one, _heard) = One::new("exit 0");
-    let one = timeout(PATIENCE, run(one, server.config())).await.expect("in time").expect("ran");
+    let one = timeout(PATIENCE, run(one, server.config()))
+        .await
+        .expect("in time")
+        .expect("ran");
     assert_eq!(one.states, [TaskState::Running, TaskState::Finished]);
     let count = |is: fn(&Call) -> bool| server.book(|book| book.count(is));
     assert_eq!(count(|call| matches!(call, Call::Acknowledge { .. })), 2);
@@ -348,10 +362,13 @@ async fn a_master_that_comes_back_gets_the_same_framework_and_is_asked_for_its_t
     wait_for(&mut heard, "subscribed again true").await;
     wait_for(&mut heard, "TASK_RUNNING").await;
     let again = server.book(|book| {
-        book.count(|call| matches!(call, Call::Subscribe { info, .. } if info.id == Some(id("f-1"))))
+        book.count(
+            |call| matches!(call, Call::Subscribe { info, .. } if info.id == Some(id("f-1"))),
+        )
     });
     assert!(again >= 1, "it came back under its id");
-    let asked = server.book(|book| book.count(|c| matches!(c, Call::Reconcile { tasks } if tasks.is_empty())));
+    let asked = server
+        .book(|book| book.count(|c| matches!(c, Call::Reconcile { tasks } if tasks.is_empty())));
     assert!(asked >= 1, "it asked for everything");
     driver.abort();
 }
@@ -365,7 +382,10 @@ async fn a_task_whose_connection_broke_right_after_its_launch_is_found_again() {
     wait_for(&mut heard, "disconnected").await;
     wait_for(&mut heard, "subscribed again true").await;
     wait_for(&mut heard, "TASK_RUNNING").await;
-    assert_eq!(server.book(|book| book.count(|call| matches!(call, Call::Accept { .. }))), 1);
+    assert_eq!(
+        server.book(|book| book.count(|call| matches!(call, Call::Accept { .. }))),
+        1
+    );
     driver.abort();
 }
 
@@ -378,7 +398,10 @@ async fn the_second_master_is_taken_where_the_first_does_not_answer() {
     let mut config = server.config();
     config.masters.insert(0, closed);
     let (one, _heard) = One::new("exit 0");
-    timeout(PATIENCE, run(one, config)).await.expect("in time").expect("ran");
+    timeout(PATIENCE, run(one, config))
+        .await
+        .expect("in time")
+        .expect("ran");
 }
 
 #[tokio::test]
@@ -386,9 +409,16 @@ async fn a_master_that_is_not_there_is_given_up_with_what_to_do() {
     let mut config = SchedulerConfig::new(["127.0.0.1:1"], "test");
     config.timing.give_up_after_ms = Some(200);
     let (one, _heard) = One::new("exit 0");
-    let error = timeout(PATIENCE, run(one, config)).await.expect("in time").err().expect("gave up");
+    let error = timeout(PATIENCE, run(one, config))
+        .await
+        .expect("in time")
+        .err()
+        .expect("gave up");
     let text = error.to_string();
-    assert!(text.contains("127.0.0.1:1") && text.contains("check that one runs"), "{text}");
+    assert!(
+        text.contains("127.0.0.1:1") && text.contains("check that one runs"),
+        "{text}"
+    );
     assert!(text.contains("refused"), "the cause is said: {text}");
 }
 
@@ -399,7 +429,10 @@ async fn an_address_that_is_none_and_a_server_that_is_no_master_are_said() {
     assert!(matches!(run(one, none).await, Err(DriverError::NoMaster)));
     let (one, _heard) = One::new("exit 0");
     let bad = SchedulerConfig::new(["not an address"], "test");
-    assert!(matches!(run(one, bad).await, Err(DriverError::Address { .. })));
+    assert!(matches!(
+        run(one, bad).await,
+        Err(DriverError::Address { .. })
+    ));
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
@@ -411,7 +444,11 @@ async fn an_address_that_is_none_and_a_server_that_is_no_master_are_said() {
     );
     let (one, _heard) = One::new("exit 0");
     let config = SchedulerConfig::new([address], "test");
-    let error = timeout(PATIENCE, run(one, config)).await.expect("in time").err().expect("refused");
+    let error = timeout(PATIENCE, run(one, config))
+        .await
+        .expect("in time")
+        .err()
+        .expect("refused");
     assert!(error.to_string().contains("is no master"), "{error}");
     serving.abort();
 }
@@ -450,9 +487,15 @@ async fn one_command_ends_with_its_exit_code() {
     let server = Server::start().await;
     let (handle, mut events) = run_command(run_config(&server, "exit 3"));
     let status = ended(&mut events).await;
-    assert_eq!((status.state, RunEvent::exit_code(&status)), (TaskState::Failed, 3));
+    assert_eq!(
+        (status.state, RunEvent::exit_code(&status)),
+        (TaskState::Failed, 3)
+    );
     timeout(PATIENCE, handle.close()).await.expect("closed");
-    assert_eq!(server.book(|book| book.count(|call| matches!(call, Call::Teardown))), 1);
+    assert_eq!(
+        server.book(|book| book.count(|call| matches!(call, Call::Teardown))),
+        1
+    );
     assert!(events.recv().await.is_none(), "nothing comes after");
 }
 
@@ -517,7 +560,10 @@ async fn a_batch_reports_its_counts_its_failures_and_where_they_were() {
     let notes = Arc::clone(&seen);
     let progress = move |p: &batch::Progress| notes.lock().expect("not poisoned").push(p.finished);
     let running = batch::run(batch_config(&server, &lines), progress, stopped);
-    let report = timeout(PATIENCE, running).await.expect("in time").expect("ran");
+    let report = timeout(PATIENCE, running)
+        .await
+        .expect("in time")
+        .expect("ran");
     assert_eq!((report.counts.finished, report.counts.failed), (20, 1));
     assert_eq!((report.counts.launches, report.counts.retries), (22, 1));
     let failure = &report.failures[0];
@@ -535,10 +581,16 @@ async fn a_batch_with_a_state_file_is_done_only_once() {
     for _ in 0..2 {
         let (_stop, stopped) = watch::channel(false);
         let running = batch::run(config.clone(), |_| {}, stopped);
-        let report = timeout(PATIENCE, running).await.expect("in time").expect("ran");
+        let report = timeout(PATIENCE, running)
+            .await
+            .expect("in time")
+            .expect("ran");
         assert!(report.is_success());
     }
-    assert_eq!(server.book(|book| book.count(|call| matches!(call, Call::Subscribe { .. }))), 1);
+    assert_eq!(
+        server.book(|book| book.count(|call| matches!(call, Call::Subscribe { .. }))),
+        1
+    );
 }
 
 #[tokio::test]
@@ -554,7 +606,10 @@ async fn a_stopped_batch_ends_with_a_report() {
         },
         stopped,
     );
-    let report = timeout(PATIENCE, running).await.expect("in time").expect("ran");
+    let report = timeout(PATIENCE, running)
+        .await
+        .expect("in time")
+        .expect("ran");
     assert!(report.stopped && !report.is_success());
     assert_eq!(report.failures.len(), 4);
 }
@@ -581,15 +636,25 @@ async fn a_service_runs_scales_and_stops() {
     let running = tokio::spawn(running);
     let mut status = handle.status();
     let two = status.wait_for(|status| status.running == 2);
-    timeout(PATIENCE, two).await.expect("in time").expect("runs");
+    timeout(PATIENCE, two)
+        .await
+        .expect("in time")
+        .expect("runs");
     spec.instances = 3;
     handle.set(spec.clone()).expect("valid");
     let three = status.wait_for(|status| status.running == 3);
-    timeout(PATIENCE, three).await.expect("in time").expect("runs");
+    timeout(PATIENCE, three)
+        .await
+        .expect("in time")
+        .expect("runs");
     spec.instances = u32::MAX;
     assert!(handle.set(spec).is_err());
     handle.stop();
-    let report = timeout(PATIENCE, running).await.expect("in time").expect("no panic").expect("ran");
+    let report = timeout(PATIENCE, running)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("ran");
     assert_eq!((report.launches, report.restarts), (3, 0));
     assert!(server.book(|book| book.running.is_empty()));
 }

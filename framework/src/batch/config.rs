@@ -81,17 +81,26 @@ impl BatchConfig {
     pub fn check(&self) -> Result<(), BatchError> {
         let bad = |field, rule: String| Err(BatchError::Config { field, rule });
         if self.at_most == 0 {
-            return bad("at_most", "is 0; at least one command must run at a time".into());
+            return bad(
+                "at_most",
+                "is 0; at least one command must run at a time".into(),
+            );
         }
         let count = self.commands.len();
         if count > MAX_COMMANDS {
-            return bad("commands", format!("are {count}; at most {MAX_COMMANDS} are allowed"));
+            return bad(
+                "commands",
+                format!("are {count}; at most {MAX_COMMANDS} are allowed"),
+            );
         }
         if self.demand.amount.is_zero() {
             return bad("demand", "is nothing; ask for some cpus or mem".into());
         }
         if !self.demand.amount.is_within_bounds() {
-            return bad("demand", format!("is {}, beyond all bounds", self.demand.amount));
+            return bad(
+                "demand",
+                format!("is {}, beyond all bounds", self.demand.amount),
+            );
         }
         Ok(())
     }

@@ -19,8 +19,8 @@ use ebb_types::{
 };
 
 use super::config::{
-    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, BatchError, MAX_ACCEPT_BYTES, MAX_DROPS,
-    STOP_PATIENCE_MS, UNKNOWN_PATIENCE_MS,
+    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, BatchError, MAX_ACCEPT_BYTES,
+    MAX_DROPS, STOP_PATIENCE_MS, UNKNOWN_PATIENCE_MS,
 };
 use super::journal::{Again, Journal, LastTask, Record};
 use super::report::{CommandEnd, Failure, Progress, Report};
@@ -376,7 +376,12 @@ impl Batch {
     fn verdict(&self, index: usize, status: &TaskStatus, fate: Fate) -> Option<Record> {
         let entry = &self.entries[index];
         let stopping = self.stop_deadline.is_some();
-        let again = |why| Some(Record::Again { command: index, why });
+        let again = |why| {
+            Some(Record::Again {
+                command: index,
+                why,
+            })
+        };
         let may_retry = !stopping && entry.retries < self.config.retries;
         let end = match fate {
             Fate::Alive => return None,
@@ -479,7 +484,11 @@ impl Batch {
         self.stop_deadline = Some(calls.now().plus_ms(patience_ms));
         for index in self.live.values() {
             if let Some(live) = self.live(*index) {
-                calls.kill(&live.task_id, Some(&live.agent_id), self.config.kill_grace_ms);
+                calls.kill(
+                    &live.task_id,
+                    Some(&live.agent_id),
+                    self.config.kill_grace_ms,
+                );
             }
         }
     }
@@ -643,8 +652,9 @@ impl Scheduler for Batch {
             })
             .collect();
         self.commit(calls.now(), &launches)?;
-        let (used, unused): (Vec<_>, Vec<_>) =
-            placed.into_iter().partition(|place| !place.tasks.is_empty());
+        let (used, unused): (Vec<_>, Vec<_>) = placed
+            .into_iter()
+            .partition(|place| !place.tasks.is_empty());
         for place in used {
             let tasks = place.tasks.into_iter().map(|(_, task)| task).collect();
             calls.accept(vec![place.offer_id], tasks, Filters::default());

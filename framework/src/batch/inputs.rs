@@ -109,10 +109,16 @@ fn from_object(mut object: Map<String, Value>) -> Result<BatchCommand, String> {
         (Some(Value::String(line)), None) => Program::Shell(line),
         (None, Some(Value::Array(words))) => Program::Exec(argv(words)?),
         (None, None) => {
-            return Err("has neither \"command\" (a text) nor \"argv\" (a list of texts)".to_owned());
+            return Err(
+                "has neither \"command\" (a text) nor \"argv\" (a list of texts)".to_owned(),
+            );
         }
         (Some(_), Some(_)) => return Err("has both \"command\" and \"argv\"; keep one".to_owned()),
-        _ => return Err("must have a text as \"command\" or a list of texts as \"argv\"".to_owned()),
+        _ => {
+            return Err(
+                "must have a text as \"command\" or a list of texts as \"argv\"".to_owned(),
+            );
+        }
     };
     let name = optional_text(&mut object, "name")?;
     let user = optional_text(&mut object, "user")?;
@@ -145,7 +151,9 @@ fn argv(words: Vec<Value>) -> Result<Vec<String>, String> {
         .into_iter()
         .map(|word| match word {
             Value::String(word) if !word.contains('\0') => Ok(word),
-            other => Err(format!("\"argv\" holds {other}, which is no text without NUL")),
+            other => Err(format!(
+                "\"argv\" holds {other}, which is no text without NUL"
+            )),
         })
         .collect::<Result<_, _>>()?;
     match words.first() {
@@ -170,7 +178,9 @@ fn environment(variables: Map<String, Value>) -> Result<Vec<(String, String)>, S
                 "\"env\" holds the name {name:?}; a name is not empty and has no '='"
             )),
             Value::String(value) => Ok((name, value)),
-            other => Err(format!("the variable {name:?} is {other}; it must be a text")),
+            other => Err(format!(
+                "the variable {name:?} is {other}; it must be a text"
+            )),
         })
         .collect()
 }
@@ -272,7 +282,9 @@ impl Template {
             }
         }
         if used == 0 {
-            return Err("fills no place of the template; it lacks the fields that {name} names".to_owned());
+            return Err(
+                "fills no place of the template; it lacks the fields that {name} names".to_owned(),
+            );
         }
         within_limits(&line)?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or(input);
@@ -341,7 +353,10 @@ fn parts(line: &str) -> Vec<Part> {
 fn place(text: &str) -> Option<(Option<String>, &str)> {
     let (inside, after) = text.strip_prefix('{')?.split_once('}')?;
     let starts_well = !inside.starts_with(|c: char| c.is_ascii_digit());
-    let is_name = inside.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && starts_well;
+    let is_name = inside
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && starts_well;
     is_name.then(|| ((!inside.is_empty()).then(|| inside.to_owned()), after))
 }
 
@@ -379,17 +394,24 @@ mod tests {
 
     #[test]
     fn a_json_command_names_what_is_wrong_with_it() {
-        let good = r#"{"argv": ["ls", "-l"], "name": "list", "env": {"A": "b c"}, "user": "nobody"}"#;
+        let good =
+            r#"{"argv": ["ls", "-l"], "name": "list", "env": {"A": "b c"}, "user": "nobody"}"#;
         let commands = parse_json_lines(good).expect("valid");
         assert_eq!(commands[0].name, "list");
-        assert_eq!(commands[0].command.environment, [("A".into(), "b c".into())]);
+        assert_eq!(
+            commands[0].command.environment,
+            [("A".into(), "b c".into())]
+        );
         for (bad, part) in [
             ("[]", "no JSON object"),
             ("{}", "neither"),
             (r#"{"command": 3}"#, "must have a text"),
             (r#"{"command": "a", "argv": ["b"]}"#, "both"),
             (r#"{"argv": []}"#, "names no program"),
-            (r#"{"command": "a", "comand": "b"}"#, "unknown key \"comand\""),
+            (
+                r#"{"command": "a", "comand": "b"}"#,
+                "unknown key \"comand\"",
+            ),
             (r#"{"command": "a", "env": {"A": 1}}"#, "must be a text"),
             (r#"{"command": "a", "env": {"A=B": "1"}}"#, "no '='"),
         ] {
@@ -405,11 +427,15 @@ mod tests {
     fn named_places_take_fields_and_leave_other_braces_alone() {
         let template = Template::new("echo {who} | awk '{print}' && echo ${HOME} {a,b} \\{\\}")
             .expect("valid");
-        let commands = template.fill(r#"{"who": "a; b", "name": "n"}"#).expect("filled");
+        let commands = template
+            .fill(r#"{"who": "a; b", "name": "n"}"#)
+            .expect("filled");
         assert_eq!(commands[0].name, "n");
         assert!(line_of(&commands[0]).contains("awk '{print}' && echo ${HOME} {a,b} \\{\\}"));
         assert!(shell(&commands[0]).starts_with("a; b\n"));
-        let error = template.fill(r#"{"whom": "x"}"#).expect_err("lacks the field");
+        let error = template
+            .fill(r#"{"whom": "x"}"#)
+            .expect_err("lacks the field");
         assert!(error.to_string().contains("lacks the fields"), "{error}");
     }
 

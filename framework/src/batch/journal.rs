@@ -120,13 +120,19 @@ impl FileJournal {
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(failed("open", "name a file in a folder that can be written"))?;
+            .map_err(failed(
+                "open",
+                "name a file in a folder that can be written",
+            ))?;
         file.try_lock().map_err(|error| {
             let source = match error {
                 TryLockError::Error(source) => source,
                 TryLockError::WouldBlock => std::io::ErrorKind::WouldBlock.into(),
             };
-            failed("lock", "another batch uses it; wait for it or name another file")(source)
+            failed(
+                "lock",
+                "another batch uses it; wait for it or name another file",
+            )(source)
         })?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)
@@ -230,7 +236,9 @@ pub(super) fn check_header(
             tag,
         }) => {
             if *version != VERSION {
-                return Err(format!("is of format {version}; this batch writes {VERSION}"));
+                return Err(format!(
+                    "is of format {version}; this batch writes {VERSION}"
+                ));
             }
             if *count != commands.len() || *theirs != digest(commands) {
                 return Err(format!(
@@ -251,7 +259,9 @@ fn digest(commands: &[BatchCommand]) -> String {
             Program::Shell(line) => digest.text("shell").text(line),
             Program::Exec(words) => {
                 digest.text("exec").number(words.len() as u64);
-                words.iter().fold(&mut digest, |digest, word| digest.text(word))
+                words
+                    .iter()
+                    .fold(&mut digest, |digest, word| digest.text(word))
             }
         };
         digest.number(command.command.environment.len() as u64);
@@ -309,8 +319,13 @@ mod tests {
         let path = folder.path().join("state");
         let (mut journal, _) = FileJournal::open(&path).expect("opened");
         let error = FileJournal::open(&path).expect_err("locked");
-        assert!(error.to_string().contains("another batch uses it"), "{error}");
-        journal.append(&[header(&commands(&["a"]), "t")]).expect("written");
+        assert!(
+            error.to_string().contains("another batch uses it"),
+            "{error}"
+        );
+        journal
+            .append(&[header(&commands(&["a"]), "t")])
+            .expect("written");
         drop(journal);
         let (_, found) = FileJournal::open(&path).expect("opened");
         assert!(check_header(&found, &commands(&["b"])).is_err());

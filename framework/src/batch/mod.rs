@@ -118,7 +118,13 @@ fn prepare(
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     let tag = base36(wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(0)));
     let Some(path) = config.state.clone() else {
-        return Ok(Batch::new(config, &tag, Box::new(NoJournal), progress, stop));
+        return Ok(Batch::new(
+            config,
+            &tag,
+            Box::new(NoJournal),
+            progress,
+            stop,
+        ));
     };
     let bad = |problem| BatchError::Journal {
         path: path.clone(),

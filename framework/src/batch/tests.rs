@@ -52,7 +52,10 @@ struct Shared(Arc<Mutex<Vec<Record>>>);
 
 impl Journal for Shared {
     fn append(&mut self, records: &[Record]) -> Result<(), BatchError> {
-        self.0.lock().expect("not poisoned").extend_from_slice(records);
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(records);
         Ok(())
     }
 }
@@ -83,11 +86,17 @@ fn check_end(world: &World<Batch>, config: &BatchConfig) -> Report {
     assert_eq!(counts.finished + counts.failed, counts.commands);
     assert_eq!((counts.waiting, counts.launched, counts.running), (0, 0, 0));
     assert_eq!(report.failures.len() as u64, counts.failed);
-    let told = matches!(world.finished, Some(crate::scheduler::Finished::Asked { told: true, .. }));
+    let told = matches!(
+        world.finished,
+        Some(crate::scheduler::Finished::Asked { told: true, .. })
+    );
     assert!(world.torn_down || !told, "{:?}", world.finished);
     let most = 1 + config.retries + config.preemptions;
     for (name, count) in starts(world) {
-        assert!(count <= most, "{name} was started {count} times, {most} allowed");
+        assert!(
+            count <= most,
+            "{name} was started {count} times, {most} allowed"
+        );
     }
     report
 }
@@ -127,8 +136,19 @@ fn failures_are_retried_so_often_and_reported_with_where_and_how() {
     let first = &report.failures[0];
     assert_eq!((first.name.as_str(), first.number), ("c0", 1));
     assert_eq!((first.end, first.exit_code), (CommandEnd::Failed, Some(3)));
-    assert!(first.agent_id.as_deref().is_some_and(|id| id.starts_with("agent-")));
-    assert!(first.task_id.as_deref().is_some_and(|id| id.ends_with("-1.3")), "{first:?}");
+    assert!(
+        first
+            .agent_id
+            .as_deref()
+            .is_some_and(|id| id.starts_with("agent-"))
+    );
+    assert!(
+        first
+            .task_id
+            .as_deref()
+            .is_some_and(|id| id.ends_with("-1.3")),
+        "{first:?}"
+    );
 }
 
 #[test]
@@ -143,7 +163,12 @@ fn preemption_counts_as_its_own_kind_and_consumes_no_retry() {
     world.until(STEPS, "the end", |world| world.finished.is_some());
     let report = check_end(&world, &config);
     assert_eq!((report.counts.preemptions, report.counts.retries), (12, 0));
-    assert!(report.failures.iter().all(|f| f.end == CommandEnd::Preempted));
+    assert!(
+        report
+            .failures
+            .iter()
+            .all(|f| f.end == CommandEnd::Preempted)
+    );
 }
 
 #[test]
@@ -161,7 +186,8 @@ fn a_stopped_batch_kills_what_runs_and_reports_the_rest_as_not_run() {
         Box::new(|_| {}),
         Arc::clone(&stop),
     );
-    let mut world = World::new(batch, &scheduler_config(&config), 3, 3, 4).with(Faults::NONE, endless);
+    let mut world =
+        World::new(batch, &scheduler_config(&config), 3, 3, 4).with(Faults::NONE, endless);
     world.until(STEPS, "five run", |world| world.running().count() == 5);
     stop.store(true, Ordering::Release);
     world.input(Input::Wake);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use ebb_api::proto;
 use ebb_api::proto::executor_client::ExecutorClient;
 use ebb_types::limits::MAX_FRAME_BYTES;
-use ebb_types::{ExecutorCall, ExecutorEvent, ExecutorId, FrameworkId, InvalidId, TaskId, TaskStatus};
+use ebb_types::{
+    ExecutorCall, ExecutorEvent, ExecutorId, FrameworkId, InvalidId, TaskId, TaskStatus,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -18,7 +20,9 @@ use tonic::transport::Endpoint;
 
 use super::handle::Word;
 use super::session::{ExecutorSession, SessionInput, SessionOutput};
-use super::{ENV_EXECUTOR_ID, ENV_FRAMEWORK_ID, ENV_SOCKET, Executor, ExecutorHandle, ExecutorSubscribed};
+use super::{
+    ENV_EXECUTOR_ID, ENV_FRAMEWORK_ID, ENV_SOCKET, Executor, ExecutorHandle, ExecutorSubscribed,
+};
 use crate::scheduler::{Clock, chain, seed};
 
 /// Calls that the transport holds; more wait in the session.
@@ -71,13 +75,13 @@ impl ExecutorConfig {
     /// # Errors
     /// When a variable is missing or holds no valid id.
     pub fn from_environment() -> Result<Self, ExecutorError> {
-        let text = |variable| {
-            std::env::var(variable).map_err(|_| ExecutorError::Environment { variable })
-        };
+        let text =
+            |variable| std::env::var(variable).map_err(|_| ExecutorError::Environment { variable });
         let bad = |variable| move |source| ExecutorError::Id { variable, source };
         Ok(Self {
             socket: PathBuf::from(text(ENV_SOCKET)?),
-            framework_id: FrameworkId::new(text(ENV_FRAMEWORK_ID)?).map_err(bad(ENV_FRAMEWORK_ID))?,
+            framework_id: FrameworkId::new(text(ENV_FRAMEWORK_ID)?)
+                .map_err(bad(ENV_FRAMEWORK_ID))?,
             executor_id: ExecutorId::new(text(ENV_EXECUTOR_ID)?).map_err(bad(ENV_EXECUTOR_ID))?,
         })
     }
@@ -111,11 +115,12 @@ pub async fn run_executor<E: Executor>(
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Streaming<proto::ExecutorEvent>, String>> + Send>>;
+type Opening =
+    Pin<Box<dyn Future<Output = Result<Streaming<proto::ExecutorEvent>, String>> + Send>>;
 
 enum Incoming {
     Opening(Opening),
-    Open(Streaming<proto::ExecutorEvent>),
+    Open(Box<Streaming<proto::ExecutorEvent>>),
 }
 
 struct Link {
@@ -159,7 +164,7 @@ impl<E: Executor> Running<E> {
 
     async fn say(&mut self, word: Word) {
         match word {
-            Word::Update(status) => self.step(SessionInput::Update(status)).await,
+            Word::Update(status) => self.step(SessionInput::Update(*status)).await,
             Word::Message(data) => self.send(ExecutorCall::Message(data)).await,
             Word::Done => self.step(SessionInput::ShutDown).await,
         }
@@ -213,7 +218,10 @@ impl<E: Executor> Running<E> {
     async fn hear(&mut self, event: proto::ExecutorEvent) {
         match ExecutorEvent::try_from(event) {
             Ok(event) => self.obey(event).await,
-            Err(error) => self.lose(&format!("it sent what cannot be read: {error}")).await,
+            Err(error) => {
+                self.lose(&format!("it sent what cannot be read: {error}"))
+                    .await
+            }
         }
     }
 
@@ -244,7 +252,8 @@ impl<E: Executor> Running<E> {
                 self.executor.kill(&self.handle, &task_id, grace_ms);
             }
             ExecutorEvent::Acknowledged { task_id, uuid } => {
-                self.step(SessionInput::Acknowledged { task_id, uuid }).await;
+                self.step(SessionInput::Acknowledged { task_id, uuid })
+                    .await;
             }
             ExecutorEvent::Message(data) => self.executor.message(&self.handle, &data),
             ExecutorEvent::Shutdown => {
@@ -268,7 +277,7 @@ async fn next(link: &mut Option<Link>) -> Result<proto::ExecutorEvent, String> {
         match &mut link.incoming {
             Incoming::Opening(opening) => {
                 let open = opening.as_mut().await?;
-                link.incoming = Incoming::Open(open);
+                link.incoming = Incoming::Open(Box::new(open));
             }
             Incoming::Open(incoming) => {
                 return match incoming.message().await {

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ebb_types::{
-    ExecutorId, Incarnation, Source, TaskId, TaskState, TaskStatus, UpdateUuid,
-};
+use ebb_types::{ExecutorId, Incarnation, Source, TaskId, TaskState, TaskStatus, UpdateUuid};
 use tokio::sync::Notify;
 
 use crate::scheduler::Clock;
@@ -16,14 +14,16 @@ pub const MAX_WAITING_WORDS: usize = 65_536;
 
 /// Too many statuses and messages wait for the agent already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_WAITING_WORDS} statuses and messages wait for the agent already; wait until it takes them")]
+#[error(
+    "{MAX_WAITING_WORDS} statuses and messages wait for the agent already; wait until it takes them"
+)]
 pub struct TooMany;
 
 /// Something to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     /// The state of a task.
-    Update(TaskStatus),
+    Update(Box<TaskStatus>),
     /// Bytes for the framework's scheduler.
     Message(Vec<u8>),
     /// The executor is done and wants to end.
@@ -87,7 +87,7 @@ impl ExecutorHandle {
         status.uuid = Some(UpdateUuid::of(Incarnation(self.shared.life), count));
         status.source = Source::Executor;
         status.executor_id = Some(self.shared.executor_id.clone());
-        self.say(Word::Update(status))
+        self.say(Word::Update(Box::new(status)))
     }
 
     /// Sends bytes to the framework's scheduler; may be lost.
@@ -118,7 +118,10 @@ impl ExecutorHandle {
     }
 
     fn words(&self) -> std::sync::MutexGuard<'_, VecDeque<Word>> {
-        self.shared.words.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next word; may be dropped and called again at any time.

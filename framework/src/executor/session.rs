@@ -174,8 +174,8 @@ impl ExecutorSession {
         let shut_down = self
             .shutdown_deadline
             .is_some_and(|deadline| deadline <= now || (flushed && self.tasks.is_empty()));
-        let deserted = self.phase != Phase::Subscribed
-            && now.ms_since(self.away_since) >= RECOVERY_TIMEOUT_MS;
+        let deserted =
+            self.phase != Phase::Subscribed && now.ms_since(self.away_since) >= RECOVERY_TIMEOUT_MS;
         if shut_down || deserted {
             self.phase = Phase::Ended;
             out.push(SessionOutput::End);
@@ -231,7 +231,10 @@ mod tests {
     fn what_is_not_acknowledged_is_said_again_on_a_new_connection() {
         let mut session = subscribed();
         assert!(session.launched(&id("a")) && session.launched(&id("b")));
-        let (first, second) = (status("a", TaskState::Running, 1), status("a", TaskState::Finished, 2));
+        let (first, second) = (
+            status("a", TaskState::Running, 1),
+            status("a", TaskState::Finished, 2),
+        );
         for update in [&first, &second] {
             let out = session.step(START, SessionInput::Update(update.clone()));
             assert_eq!(out, [SessionOutput::Send(update.clone())]);
@@ -258,7 +261,10 @@ mod tests {
         let end = status("a", TaskState::Finished, 1);
         session.step(START, SessionInput::Update(end.clone()));
         session.step(START, acknowledged(&end));
-        assert!(session.launched(&id("a")), "another task may have the id now");
+        assert!(
+            session.launched(&id("a")),
+            "another task may have the id now"
+        );
     }
 
     #[test]
@@ -268,7 +274,10 @@ mod tests {
         assert!(session.step(START, SessionInput::ShutDown).is_empty());
         let end = status("a", TaskState::Killed, 1);
         session.step(START, SessionInput::Update(end.clone()));
-        assert_eq!(session.step(START, acknowledged(&end)), [SessionOutput::End]);
+        assert_eq!(
+            session.step(START, acknowledged(&end)),
+            [SessionOutput::End]
+        );
         let mut silent = subscribed();
         silent.launched(&id("a"));
         silent.step(START, SessionInput::ShutDown);
@@ -283,7 +292,10 @@ mod tests {
         session.step(START, SessionInput::Broken);
         let mut now = START;
         while !session.is_ended() {
-            now = session.next_wake().expect("something is due").max(now.plus_ms(1));
+            now = session
+                .next_wake()
+                .expect("something is due")
+                .max(now.plus_ms(1));
             for output in session.step(now, SessionInput::Tick) {
                 if matches!(output, SessionOutput::Connect { .. }) {
                     session.step(now, SessionInput::Broken);
@@ -291,6 +303,8 @@ mod tests {
             }
         }
         let away_ms = now.ms_since(START);
-        assert!((RECOVERY_TIMEOUT_MS..RECOVERY_TIMEOUT_MS + 2 * RECONNECT_CAP_MS).contains(&away_ms));
+        assert!(
+            (RECOVERY_TIMEOUT_MS..RECOVERY_TIMEOUT_MS + 2 * RECONNECT_CAP_MS).contains(&away_ms)
+        );
     }
 }

@@ -90,7 +90,8 @@ pub(super) fn endpoint(address: &str) -> Result<Endpoint, DriverError> {
         })
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Streaming<proto::SchedulerEvent>, Broken>> + Send>>;
+type Opening =
+    Pin<Box<dyn Future<Output = Result<Streaming<proto::SchedulerEvent>, Broken>> + Send>>;
 
 /// One connection, made or in the making.
 pub(super) struct Connection {
@@ -205,7 +206,10 @@ async fn open(
     calls: mpsc::Receiver<proto::SchedulerCall>,
 ) -> Result<Streaming<proto::SchedulerEvent>, Broken> {
     let channel: Channel = endpoint.connect().await.map_err(|error| {
-        Broken::passing(format!("cannot connect to the master at {address}: {}", chain(&error)))
+        Broken::passing(format!(
+            "cannot connect to the master at {address}: {}",
+            chain(&error)
+        ))
     })?;
     let mut client = SchedulerClient::new(channel)
         .max_decoding_message_size(MAX_FRAME_BYTES)

@@ -94,7 +94,9 @@ impl Clock {
     pub(crate) fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            wall_ms: wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+            wall_ms: wall.map_or(0, |wall| {
+                u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+            }),
             start: Instant::now(),
         }
     }

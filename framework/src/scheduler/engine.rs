@@ -16,6 +16,10 @@ pub use super::session::{Finished, Output};
 use super::{Calls, Ending, Outcome, Scheduler, SchedulerConfig, Session};
 
 /// What happened.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed over once and never kept; a box would only cost an allocation"
+)]
 #[derive(Clone, Debug)]
 pub enum Input {
     /// An event came over a connection.

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod driver;
 mod engine;
+mod known;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,7 @@ pub use driver::{Driver, DriverError, Handle, run};
 pub use engine::{Engine, Finished, Input, Output};
 pub use session::{Counters, Session};
 
-use ebb_types::{
-    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus,
-};
+use ebb_types::{AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus};
 
 /// How a callback went. An error from [`Scheduler::update`] means that the status was not taken: it
 /// is not acknowledged and comes again. Errors from other callbacks are logged and counted.

@@ -12,26 +12,22 @@
 //! * A teardown is repeated on a new connection until the master has confirmed it, or its time is over.
 //! * Tasks of an accept that could not be sent never started, and are said to be dropped.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-use ebb_types::limits::MAX_RECONCILE_TASKS;
 use ebb_types::{
     AgentId, Call, Event, FrameworkId, FrameworkInfo, Operation, Reason, ReconcileTask, Role,
-    Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    Source, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::config::{
     Acknowledgement, HEARTBEATS_MISSED, RECONCILE_CAP_MS, STABLE_AFTER_MS, SchedulerConfig,
     TEARDOWN_TIMEOUT_MS, Timing,
 };
+use super::known::{Known, KnownTasks, TakenUpdates};
 use super::{Ending, Subscribed};
 use crate::backoff::{Backoff, Jitter};
 use crate::fate::is_heard;
 
-/// Most tasks that a session follows; more are launched, but not asked for by name.
-pub const MAX_KNOWN_TASKS: usize = 100_000;
-/// Most acknowledged statuses that a session remembers for its filter of duplicates.
-pub const MAX_REMEMBERED_UPDATES: usize = 16_384;
 /// An answer to a question that says that a task failed, was killed or is gone lacks how and why; where
 /// the agent's own status exists, it follows and says it. The answer counts when it is still the only
 /// word after so long on one connection, in milliseconds.
@@ -65,6 +61,10 @@ pub struct Counters {
 }
 
 /// What the session wants done.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed over once and never kept; a box would only cost an allocation"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Open a connection, give up any other, and send the call first on it.
@@ -129,22 +129,6 @@ enum Phase {
     Ended,
 }
 
-/// A task that is not known to have ended.
-#[derive(Clone, Debug)]
-struct Known {
-    agent_id: Option<AgentId>,
-    /// When it is asked for by name unless something is heard of it.
-    ask_at: Option<Timestamp>,
-    ask_wait_ms: u64,
-    /// It is to be killed, with that grace.
-    kill: Option<Option<u64>>,
-    ended: bool,
-    /// Whether a status of its own was heard.
-    heard: bool,
-    /// Since when answers say that it has ended, without saying how.
-    held_since: Option<Timestamp>,
-}
-
 /// The session of one framework with its masters.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -163,10 +147,8 @@ pub struct Session {
     started_at: Timestamp,
     last_event_at: Timestamp,
     last_cause: String,
-    tasks: BTreeMap<TaskId, Known>,
-    due: BTreeSet<(Timestamp, TaskId)>,
-    remembered: BTreeSet<(TaskId, UpdateUuid)>,
-    remembered_order: VecDeque<(TaskId, UpdateUuid)>,
+    tasks: KnownTasks,
+    taken: TakenUpdates,
     ending: Option<(Ending, Timestamp)>,
     counters: Counters,
 }
@@ -192,10 +174,8 @@ impl Session {
             started_at: now,
             last_event_at: now,
             last_cause: "nothing answered yet".to_owned(),
-            tasks: BTreeMap::new(),
-            due: BTreeSet::new(),
-            remembered: BTreeSet::new(),
-            remembered_order: VecDeque::new(),
+            tasks: KnownTasks::default(),
+            taken: TakenUpdates::default(),
             ending: None,
             counters: Counters::default(),
         }
@@ -227,7 +207,7 @@ impl Session {
 
     /// Tasks that are not known to have ended.
     pub fn known_tasks(&self) -> impl Iterator<Item = &TaskId> {
-        self.tasks.keys()
+        self.tasks.ids()
     }
 
     pub(super) const fn acknowledgement(&self) -> Acknowledgement {
@@ -242,11 +222,7 @@ impl Session {
             Phase::Subscribed { silence_ms, .. } => Some(self.last_event_at.plus_ms(silence_ms)),
             Phase::Ended => return None,
         };
-        let ask = self
-            .due
-            .first()
-            .filter(|_| self.is_subscribed())
-            .map(|(at, _)| *at);
+        let ask = self.tasks.first_due().filter(|_| self.is_subscribed());
         let ending = self.ending.map(|(_, deadline)| deadline);
         [phase, ask, ending, self.gives_up_at()]
             .into_iter()
@@ -461,11 +437,19 @@ impl Session {
 
     /// Sends what was suppressed and revived since the subscription was written.
     fn correct_suppression(&self, out: &mut Vec<Output>) {
-        let revived: Vec<Role> = self.said_suppressed.difference(&self.suppressed).cloned().collect();
+        let revived: Vec<Role> = self
+            .said_suppressed
+            .difference(&self.suppressed)
+            .cloned()
+            .collect();
         if !revived.is_empty() {
             out.push(Output::Send(Call::Revive { roles: revived }));
         }
-        let added: Vec<Role> = self.suppressed.difference(&self.said_suppressed).cloned().collect();
+        let added: Vec<Role> = self
+            .suppressed
+            .difference(&self.said_suppressed)
+            .cloned()
+            .collect();
         if !added.is_empty() {
             out.push(Output::Send(Call::Suppress { roles: added }));
         }
@@ -473,9 +457,10 @@ impl Session {
 
     fn ask_for_all(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         out.push(Output::Send(Call::Reconcile { tasks: Vec::new() }));
-        let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
+        let ids: Vec<TaskId> = self.tasks.ids().cloned().collect();
         for task_id in ids {
-            self.plan_question(&task_id, now, self.timing.reconcile_first_ms);
+            self.tasks
+                .plan_question(&task_id, now, self.timing.reconcile_first_ms);
             let Some(known) = self.tasks.get_mut(&task_id) else {
                 continue;
             };
@@ -498,7 +483,7 @@ impl Session {
 
     fn update(&mut self, now: Timestamp, status: TaskStatus, out: &mut Vec<Output>) -> Delivery {
         let key = status.uuid.map(|uuid| (status.task_id.clone(), uuid));
-        if key.is_some_and(|key| self.remembered.contains(&key)) {
+        if key.is_some_and(|key| self.taken.contains(&key)) {
             self.counters.duplicates += 1;
             self.send_acknowledgement(&status, out);
             return Delivery::Nothing;
@@ -535,24 +520,25 @@ impl Session {
         }
         if known.ask_at.is_none() {
             let wait_ms = self.timing.reconcile_first_ms;
-            self.plan_question(&status.task_id, now, wait_ms);
+            self.tasks.plan_question(&status.task_id, now, wait_ms);
         }
         true
     }
 
     /// Notes what a status says of where its task stands.
     fn hear(&mut self, now: Timestamp, status: &TaskStatus) {
-        if !self.tasks.contains_key(&status.task_id) {
+        if self.tasks.get(&status.task_id).is_none() {
             if status.state.is_terminal() {
                 return;
             }
-            self.know(status.task_id.clone(), status.agent_id.clone());
+            self.know_task(status.task_id.clone(), status.agent_id.clone());
         }
         let elsewhere = matches!(status.state, TaskState::Unreachable | TaskState::Unknown);
         if elsewhere {
-            self.plan_question(&status.task_id, now, RECONCILE_CAP_MS);
+            self.tasks
+                .plan_question(&status.task_id, now, RECONCILE_CAP_MS);
         } else {
-            self.unplan(&status.task_id);
+            self.tasks.unplan(&status.task_id);
         }
         if let Some(known) = self.tasks.get_mut(&status.task_id) {
             known.ended = status.state.is_terminal();
@@ -567,31 +553,20 @@ impl Session {
     /// The scheduler has taken a status: acknowledges it, and forgets a task that has ended.
     pub(super) fn taken(&mut self, status: &TaskStatus, out: &mut Vec<Output>) {
         if let Some(uuid) = status.uuid {
-            self.remember(status.task_id.clone(), uuid);
+            self.taken.insert((status.task_id.clone(), uuid));
             self.send_acknowledgement(status, out);
         }
         if status.state.is_terminal() {
-            self.forget(&status.task_id);
+            self.tasks.forget(&status.task_id);
         }
     }
 
     /// The scheduler has not taken a status. One that will not come again by itself is asked for.
     pub(super) fn not_taken(&mut self, now: Timestamp, status: &TaskStatus) {
         if status.uuid.is_none() {
-            self.know(status.task_id.clone(), status.agent_id.clone());
-            self.plan_question(&status.task_id, now, self.timing.reconcile_first_ms);
-        }
-    }
-
-    fn remember(&mut self, task_id: TaskId, uuid: UpdateUuid) {
-        let key = (task_id, uuid);
-        if self.remembered.insert(key.clone()) {
-            self.remembered_order.push_back(key);
-        }
-        if self.remembered_order.len() > MAX_REMEMBERED_UPDATES
-            && let Some(oldest) = self.remembered_order.pop_front()
-        {
-            self.remembered.remove(&oldest);
+            self.know_task(status.task_id.clone(), status.agent_id.clone());
+            self.tasks
+                .plan_question(&status.task_id, now, self.timing.reconcile_first_ms);
         }
     }
 
@@ -607,83 +582,26 @@ impl Session {
         }
     }
 
-    fn know(&mut self, task_id: TaskId, agent_id: Option<AgentId>) {
-        if self.tasks.len() >= MAX_KNOWN_TASKS {
+    fn know_task(&mut self, task_id: TaskId, agent_id: Option<AgentId>) {
+        if !self.tasks.know(task_id, agent_id) {
             self.counters.untracked_tasks += 1;
-            return;
         }
-        self.tasks.entry(task_id).or_insert(Known {
-            agent_id,
-            ask_at: None,
-            ask_wait_ms: 0,
-            kill: None,
-            ended: false,
-            heard: false,
-            held_since: None,
-        });
     }
 
     /// Follows a task of an earlier process, and asks for it.
     pub(super) fn watch(&mut self, now: Timestamp, task: ReconcileTask) {
         let task_id = task.task_id.clone();
-        self.know(task.task_id, task.agent_id);
-        self.plan_question(&task_id, now, self.timing.reconcile_first_ms);
-    }
-
-    fn forget(&mut self, task_id: &TaskId) {
-        self.unplan(task_id);
-        self.tasks.remove(task_id);
-    }
-
-    fn plan_question(&mut self, task_id: &TaskId, now: Timestamp, wait_ms: u64) {
-        self.unplan(task_id);
-        if let Some(known) = self.tasks.get_mut(task_id) {
-            let at = now.plus_ms(wait_ms);
-            known.ask_at = Some(at);
-            known.ask_wait_ms = wait_ms;
-            self.due.insert((at, task_id.clone()));
-        }
-    }
-
-    fn unplan(&mut self, task_id: &TaskId) {
-        if let Some(known) = self.tasks.get_mut(task_id)
-            && let Some(at) = known.ask_at.take()
-        {
-            self.due.remove(&(at, task_id.clone()));
-        }
+        self.know_task(task.task_id, task.agent_id);
+        self.tasks
+            .plan_question(&task_id, now, self.timing.reconcile_first_ms);
     }
 
     /// Asks for the tasks that are due, and plans to ask again.
     fn ask(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        let due: Vec<TaskId> = self
-            .due
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(MAX_RECONCILE_TASKS)
-            .map(|(_, task_id)| task_id.clone())
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        self.counters.asked_for += due.len() as u64;
-        let tasks = due
-            .iter()
-            .map(|task_id| ReconcileTask {
-                task_id: task_id.clone(),
-                agent_id: self
-                    .tasks
-                    .get(task_id)
-                    .and_then(|known| known.agent_id.clone()),
-            })
-            .collect();
-        out.push(Output::Send(Call::Reconcile { tasks }));
-        for task_id in due {
-            let wait_ms = self
-                .tasks
-                .get(&task_id)
-                .map_or(RECONCILE_CAP_MS, |known| known.ask_wait_ms);
-            let wait_ms = wait_ms.saturating_mul(2).clamp(1, RECONCILE_CAP_MS);
-            self.plan_question(&task_id, now, wait_ms);
+        let tasks = self.tasks.take_due(now);
+        if !tasks.is_empty() {
+            self.counters.asked_for += tasks.len() as u64;
+            out.push(Output::Send(Call::Reconcile { tasks }));
         }
     }
 
@@ -696,7 +614,9 @@ impl Session {
     ) -> Vec<TaskStatus> {
         let subscribed = self.is_subscribed();
         match &call {
-            Call::Accept { operations, .. } if !subscribed => return self.drop_tasks(now, operations),
+            Call::Accept { operations, .. } if !subscribed => {
+                return self.drop_tasks(now, operations);
+            }
             Call::Accept { operations, .. } => self.launched(now, operations),
             Call::Kill {
                 task_id, grace_ms, ..
@@ -722,9 +642,9 @@ impl Session {
                 self.suppressed = suppressed_roles.iter().cloned().collect();
             }
             Call::Acknowledge { task_id, uuid, .. } => {
-                self.remember(task_id.clone(), *uuid);
+                self.taken.insert((task_id.clone(), *uuid));
                 if self.tasks.get(task_id).is_some_and(|known| known.ended) {
-                    self.forget(task_id);
+                    self.tasks.forget(task_id);
                 }
             }
             _ => {}
@@ -748,8 +668,9 @@ impl Session {
     fn launched(&mut self, now: Timestamp, operations: &[Operation]) {
         for Operation::Launch { tasks, .. } in operations {
             for task in tasks {
-                self.know(task.task_id.clone(), Some(task.agent_id.clone()));
-                self.plan_question(&task.task_id, now, self.timing.launch_silence_ms);
+                self.know_task(task.task_id.clone(), Some(task.agent_id.clone()));
+                self.tasks
+                    .plan_question(&task.task_id, now, self.timing.launch_silence_ms);
             }
         }
     }

@@ -7,8 +7,8 @@ use ebb_types::{
 };
 
 use super::config::{
-    RECONCILE_CAP_MS, RECONNECT_CAP_MS, RECONNECT_FIRST_MS, STABLE_AFTER_MS,
-    SUBSCRIBE_TIMEOUT_MS, TEARDOWN_TIMEOUT_MS,
+    RECONCILE_CAP_MS, RECONNECT_CAP_MS, RECONNECT_FIRST_MS, STABLE_AFTER_MS, SUBSCRIBE_TIMEOUT_MS,
+    TEARDOWN_TIMEOUT_MS,
 };
 use super::session::HOLD_ANSWERS_MS;
 use super::*;
@@ -225,7 +225,10 @@ impl Bench {
     fn subscribe(&mut self) -> Vec<Call> {
         while !self.engine.session().is_subscribed() {
             let (_, out) = self.until_due();
-            if out.iter().any(|output| matches!(output, Output::Connect { .. })) {
+            if out
+                .iter()
+                .any(|output| matches!(output, Output::Connect { .. }))
+            {
                 return sent(&self.event(subscribed_event()));
             }
         }
@@ -257,7 +260,11 @@ impl Bench {
 #[test]
 fn the_first_wait_is_at_most_100_ms_and_later_ones_grow_to_10_s() {
     let mut bench = Bench::new(&["m"], |_| {});
-    assert_eq!(bench.until_due().0, 0, "the first connection is due at once");
+    assert_eq!(
+        bench.until_due().0,
+        0,
+        "the first connection is due at once"
+    );
     let mut waits = Vec::new();
     for _ in 0..40 {
         bench.broken();
@@ -265,7 +272,10 @@ fn the_first_wait_is_at_most_100_ms_and_later_ones_grow_to_10_s() {
     }
     assert!(waits[0] <= RECONNECT_FIRST_MS);
     assert!(waits.iter().all(|wait| *wait <= RECONNECT_CAP_MS));
-    assert!(waits[10..].iter().max() > Some(&(RECONNECT_CAP_MS / 2)), "{waits:?}");
+    assert!(
+        waits[10..].iter().max() > Some(&(RECONNECT_CAP_MS / 2)),
+        "{waits:?}"
+    );
     let distinct: std::collections::BTreeSet<_> = waits[10..].iter().collect();
     assert!(distinct.len() > 20, "waits are spread: {waits:?}");
 }
@@ -312,7 +322,11 @@ fn masters_are_tried_in_turn_and_the_one_that_led_first() {
     bench.event(subscribed_event());
     bench.broken();
     let (_, out) = bench.until_due();
-    assert_eq!(connect(&out), Some(1), "the second one had taken the subscription");
+    assert_eq!(
+        connect(&out),
+        Some(1),
+        "the second one had taken the subscription"
+    );
 }
 
 #[test]
@@ -340,7 +354,9 @@ fn a_master_that_does_not_answer_a_subscription_is_given_up() {
 
 #[test]
 fn without_a_first_subscription_in_time_it_gives_up_with_the_cause() {
-    let mut bench = Bench::new(&["m"], |config| config.timing.give_up_after_ms = Some(3_000));
+    let mut bench = Bench::new(&["m"], |config| {
+        config.timing.give_up_after_ms = Some(3_000)
+    });
     let start = bench.now;
     let finished = loop {
         let (_, out) = bench.until_due();
@@ -361,8 +377,16 @@ fn a_status_is_acknowledged_after_its_callback_and_before_what_the_callback_aske
     let mut bench = Bench::subscribed();
     bench.then(Box::new(|calls| calls.suppress(Vec::new())));
     let calls = bench.update(status("t", TaskState::Running, Some(1)));
-    assert!(matches!(calls[..], [Call::Acknowledge { .. }, Call::Suppress { .. }]), "{calls:?}");
-    assert!(bench.update(status("t", TaskState::Running, None)).is_empty(), "it has no uuid");
+    assert!(
+        matches!(calls[..], [Call::Acknowledge { .. }, Call::Suppress { .. }]),
+        "{calls:?}"
+    );
+    assert!(
+        bench
+            .update(status("t", TaskState::Running, None))
+            .is_empty(),
+        "it has no uuid"
+    );
 }
 
 #[test]
@@ -384,7 +408,10 @@ fn a_status_that_was_not_taken_is_not_acknowledged_and_comes_again() {
     assert!(bench.update(update.clone()).is_empty());
     bench.engine_mut().refuse_updates = false;
     assert_eq!(bench.update(update).len(), 1);
-    assert_eq!(bench.heard(), ["refused t TASK_FINISHED", "t TASK_FINISHED"]);
+    assert_eq!(
+        bench.heard(),
+        ["refused t TASK_FINISHED", "t TASK_FINISHED"]
+    );
     assert_eq!(bench.counters().failed_callbacks, 1);
 }
 
@@ -393,7 +420,10 @@ fn of_a_callback_that_fails_nothing_is_sent_and_its_offers_are_declined() {
     let mut bench = Bench::subscribed();
     bench.engine_mut().refuse_updates = true;
     let calls = sent(&bench.event(Event::Offers(vec![offer()])));
-    assert!(matches!(&calls[..], [Call::Decline { offer_ids, .. }] if offer_ids.len() == 1), "{calls:?}");
+    assert!(
+        matches!(&calls[..], [Call::Decline { offer_ids, .. }] if offer_ids.len() == 1),
+        "{calls:?}"
+    );
 }
 
 #[test]
@@ -404,12 +434,19 @@ fn an_explicit_acknowledgement_is_left_to_the_framework() {
     bench.subscribe();
     let update = status("t", TaskState::Finished, Some(1));
     assert!(bench.update(update.clone()).is_empty());
-    assert!(bench.update(update.clone()).is_empty(), "and it comes again until then");
+    assert!(
+        bench.update(update.clone()).is_empty(),
+        "and it comes again until then"
+    );
     let later = update.clone();
     let out = bench.wake(Box::new(move |calls| calls.acknowledge(&later)));
     assert!(matches!(sent(&out)[..], [Call::Acknowledge { .. }]));
     bench.heard();
-    assert_eq!(bench.update(update).len(), 1, "known and acknowledged again");
+    assert_eq!(
+        bench.update(update).len(),
+        1,
+        "known and acknowledged again"
+    );
     assert!(bench.heard().is_empty());
 }
 
@@ -439,7 +476,10 @@ fn a_new_subscription_asks_for_everything_then_by_name_with_growing_waits() {
     assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);
     bench.update(answer("silent", TaskState::Gone));
     for _ in 0..(2 * RECONCILE_CAP_MS / HEARTBEAT_MS) {
-        assert!(bench.pass(HEARTBEAT_MS).is_empty(), "nothing is left to ask for");
+        assert!(
+            bench.pass(HEARTBEAT_MS).is_empty(),
+            "nothing is left to ask for"
+        );
         bench.event(Event::Heartbeat);
     }
 }
@@ -471,7 +511,15 @@ fn a_kill_is_said_again_on_a_new_connection_until_the_end_is_known() {
     let mut bench = Bench::subscribed();
     bench.wake(launch("t"));
     bench.wake(Box::new(|calls| calls.kill(&id("t"), None, Some(7))));
-    let is_kill = |call: &Call| matches!(call, Call::Kill { grace_ms: Some(7), .. });
+    let is_kill = |call: &Call| {
+        matches!(
+            call,
+            Call::Kill {
+                grace_ms: Some(7),
+                ..
+            }
+        )
+    };
     bench.broken();
     assert!(bench.subscribe().iter().any(is_kill));
     bench.update(status("t", TaskState::Killed, Some(1)));
@@ -487,10 +535,25 @@ fn events_of_an_earlier_connection_are_refused() {
     bench.subscribe();
     bench.heard();
     let event = Event::Update(status("t", TaskState::Running, Some(1)));
-    assert!(bench.step(Input::Event { attempt: old, event }).is_empty());
+    assert!(
+        bench
+            .step(Input::Event {
+                attempt: old,
+                event
+            })
+            .is_empty()
+    );
     let cause = "late".into();
     let fatal = true;
-    assert!(bench.step(Input::Broken { attempt: old, cause, fatal }).is_empty());
+    assert!(
+        bench
+            .step(Input::Broken {
+                attempt: old,
+                cause,
+                fatal
+            })
+            .is_empty()
+    );
     assert!(bench.heard().is_empty());
     assert_eq!(bench.counters().stale_events, 2);
 }
@@ -513,14 +576,19 @@ fn what_was_suppressed_stays_so_over_connections_even_when_said_between_them() {
     assert_eq!(suppressed, Some(1));
     bench.wake(Box::new(|calls| calls.revive(Vec::new())));
     let calls = sent(&bench.event(subscribed_event()));
-    assert!(calls.iter().any(|call| matches!(call, Call::Revive { .. })), "{calls:?}");
+    assert!(
+        calls.iter().any(|call| matches!(call, Call::Revive { .. })),
+        "{calls:?}"
+    );
 }
 
 #[test]
 fn an_error_of_the_master_is_the_end() {
     let mut bench = Bench::subscribed();
     let out = bench.event(Event::Error("Framework failed over".into()));
-    assert!(matches!(&out[..], [Output::Finished(Finished::Refused { message })] if message.contains("failed over")));
+    assert!(
+        matches!(&out[..], [Output::Finished(Finished::Refused { message })] if message.contains("failed over"))
+    );
     assert_eq!(bench.engine_mut().errors, ["Framework failed over"]);
     assert_eq!(bench.engine.next_wake(), None);
     assert!(bench.event(Event::Heartbeat).is_empty());
@@ -539,7 +607,10 @@ fn a_teardown_is_repeated_until_it_is_confirmed() {
         told: true,
     };
     assert_eq!(out, [Output::Finished(told)]);
-    assert!(bench.engine_mut().errors.is_empty(), "it is no error: it was asked for");
+    assert!(
+        bench.engine_mut().errors.is_empty(),
+        "it is no error: it was asked for"
+    );
 }
 
 #[test]
@@ -561,7 +632,10 @@ fn a_detached_framework_leaves_without_a_word_to_its_tasks() {
     let mut bench = Bench::subscribed();
     let out = bench.step(Input::End(Ending::Detach));
     assert!(sent(&out).is_empty());
-    assert!(matches!(out[..], [Output::Finished(Finished::Asked { told: true, .. })]));
+    assert!(matches!(
+        out[..],
+        [Output::Finished(Finished::Asked { told: true, .. })]
+    ));
 }
 
 #[test]

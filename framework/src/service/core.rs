@@ -314,7 +314,12 @@ impl Service {
         Ok(task)
     }
 
-    fn launch(&mut self, calls: &mut Calls, offers: &[Offer], placed: Vec<(usize, u32, TaskInfo)>) -> Outcome {
+    fn launch(
+        &mut self,
+        calls: &mut Calls,
+        offers: &[Offer],
+        placed: Vec<(usize, u32, TaskInfo)>,
+    ) -> Outcome {
         for (index, slot, task) in &placed {
             let instance = Instance {
                 slot: *slot,
@@ -364,7 +369,9 @@ impl Service {
         let wait_ms = if fate == Fate::NeverStarted && slot.backoff.tries() == 0 {
             NEVER_STARTED_WAIT_MS
         } else {
-            let ran_ms = instance.running_since.map_or(0, |since| now.ms_since(since));
+            let ran_ms = instance
+                .running_since
+                .map_or(0, |since| now.ms_since(since));
             if ran_ms >= STABLE_AFTER_MS {
                 slot.backoff.reset();
             }
@@ -441,7 +448,9 @@ impl Service {
                 format!("no offer holds {}; the best one lacks {lack}", self.wanted)
             }
             (false, None, _) => "offers are awaited".to_owned(),
-            (true, _, Some(_)) => format!("{}; it is started again after a wait", self.last_trouble),
+            (true, _, Some(_)) => {
+                format!("{}; it is started again after a wait", self.last_trouble)
+            }
             (true, _, None) => String::new(),
         }
     }

@@ -91,11 +91,18 @@ pub fn start(
         wanted: spec.instances,
         ..ServiceStatus::default()
     });
-    let service = Service::new(&config.name, spec, Arc::clone(&orders), store, saved, sender)
-        .map_err(|source| ServiceError::SavedId {
-            path: config.state.clone().unwrap_or_default(),
-            source,
-        })?;
+    let service = Service::new(
+        &config.name,
+        spec,
+        Arc::clone(&orders),
+        store,
+        saved,
+        sender,
+    )
+    .map_err(|source| ServiceError::SavedId {
+        path: config.state.clone().unwrap_or_default(),
+        source,
+    })?;
     let driver = drive(service, &config);
     let handle = ServiceHandle {
         orders,

@@ -102,12 +102,12 @@ pub(super) fn plan(
         .count();
     let budget = (wanted as usize + MAX_SURGE as usize).saturating_sub(present);
     let empty = (0..wanted).filter(|slot| !keep.contains_key(slot));
-    let (ready, waiting): (Vec<u32>, Vec<u32>) = empty.partition(|slot| {
-        slots
-            .get(slot)
-            .is_none_or(|state| state.not_before <= now)
-    });
-    let not_before = waiting.iter().filter_map(|slot| slots.get(slot)).map(|s| s.not_before);
+    let (ready, waiting): (Vec<u32>, Vec<u32>) =
+        empty.partition(|slot| slots.get(slot).is_none_or(|state| state.not_before <= now));
+    let not_before = waiting
+        .iter()
+        .filter_map(|slot| slots.get(slot))
+        .map(|s| s.not_before);
     let patience = patience_ends.filter(|at| *at > now);
     Plan {
         launch: ready.into_iter().take(budget).collect(),
@@ -186,7 +186,8 @@ fn outdated(
     let missing = (wanted as usize).saturating_sub(usize::from(starved));
     let spare = (kept_running + available.len()).saturating_sub(missing);
     let spare = spare.min(if starved { 1 } else { usize::MAX });
-    idle.chain(available.into_iter().take(spare).cloned()).collect()
+    idle.chain(available.into_iter().take(spare).cloned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -210,14 +211,21 @@ mod tests {
     }
 
     fn of(list: &[(u32, &str, TaskState)]) -> BTreeMap<TaskId, Instance> {
-        let named = list.iter().enumerate().map(|(index, (slot, version, state))| {
-            let id = TaskId::new(format!("t{index}")).expect("valid");
-            (id, instance(*slot, version, *state))
-        });
+        let named = list
+            .iter()
+            .enumerate()
+            .map(|(index, (slot, version, state))| {
+                let id = TaskId::new(format!("t{index}")).expect("valid");
+                (id, instance(*slot, version, *state))
+            });
         named.collect()
     }
 
-    fn planned(wanted: u32, version: &str, instances: &BTreeMap<TaskId, Instance>) -> (Vec<u32>, Vec<String>) {
+    fn planned(
+        wanted: u32,
+        version: &str,
+        instances: &BTreeMap<TaskId, Instance>,
+    ) -> (Vec<u32>, Vec<String>) {
         let plan = plan(NOW, wanted, version, instances, &BTreeMap::new(), None);
         let kill = plan.kill.iter().map(ToString::to_string).collect();
         (plan.launch, kill)
@@ -237,16 +245,27 @@ mod tests {
     #[test]
     fn scaling_down_ends_the_highest_slots() {
         let all = of(&[(0, "a", Running), (1, "a", Running), (2, "a", Running)]);
-        assert_eq!(planned(1, "a", &all), (vec![], vec!["t1".into(), "t2".into()]));
+        assert_eq!(
+            planned(1, "a", &all),
+            (vec![], vec!["t1".into(), "t2".into()])
+        );
         assert_eq!(planned(0, "a", &all).1.len(), 3);
     }
 
     #[test]
     fn a_rolling_change_never_has_fewer_running_than_wanted() {
         let start = of(&[(0, "a", Running), (1, "a", Running)]);
-        assert_eq!(planned(2, "b", &start), (vec![0], vec![]), "one beyond the wanted number");
+        assert_eq!(
+            planned(2, "b", &start),
+            (vec![0], vec![]),
+            "one beyond the wanted number"
+        );
         let starting = of(&[(0, "a", Running), (1, "a", Running), (0, "b", Staging)]);
-        assert_eq!(planned(2, "b", &starting), (vec![], vec![]), "nothing goes before it runs");
+        assert_eq!(
+            planned(2, "b", &starting),
+            (vec![], vec![]),
+            "nothing goes before it runs"
+        );
         let started = of(&[(0, "a", Running), (1, "a", Running), (0, "b", Running)]);
         assert_eq!(planned(2, "b", &started), (vec![1], vec!["t0".into()]));
         let last = of(&[(1, "a", Running), (0, "b", Running), (1, "b", Running)]);
@@ -262,7 +281,10 @@ mod tests {
         };
         let patient = at(NOW.as_ms() - 1);
         assert!(patient.kill.is_empty());
-        assert_eq!(patient.look_again_at, Some(NOW.plus_ms(SURGE_PATIENCE_MS - 1)));
+        assert_eq!(
+            patient.look_again_at,
+            Some(NOW.plus_ms(SURGE_PATIENCE_MS - 1))
+        );
         assert_eq!(at(NOW.as_ms() - SURGE_PATIENCE_MS).kill.len(), 1);
     }
 
@@ -274,7 +296,11 @@ mod tests {
         if let Some(replacement) = back.get_mut("t1") {
             replacement.launched_at = NOW.plus_ms(5);
         }
-        assert_eq!(planned(1, "a", &back), (vec![], vec!["t1".into()]), "the older one stays");
+        assert_eq!(
+            planned(1, "a", &back),
+            (vec![], vec!["t1".into()]),
+            "the older one stays"
+        );
     }
 
     #[test]

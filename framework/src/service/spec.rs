@@ -72,7 +72,10 @@ impl ServiceSpec {
             digest.number(resources.regular.get(kind));
             digest.number(resources.revocable.get(kind));
         }
-        digest.number(self.cpu_limit_milli.map_or(0, |limit| limit.saturating_add(1)));
+        digest.number(
+            self.cpu_limit_milli
+                .map_or(0, |limit| limit.saturating_add(1)),
+        );
         digest.hex()[..8].to_owned()
     }
 
@@ -84,13 +87,19 @@ impl ServiceSpec {
         let bad = |field, rule: String| Err(ServiceError::Spec { field, rule });
         if self.instances > MAX_INSTANCES {
             let count = self.instances;
-            return bad("instances", format!("are {count}; at most {MAX_INSTANCES} are allowed"));
+            return bad(
+                "instances",
+                format!("are {count}; at most {MAX_INSTANCES} are allowed"),
+            );
         }
         if self.demand.amount.is_zero() {
             return bad("demand", "is nothing; ask for some cpus or mem".into());
         }
         if !self.demand.amount.is_within_bounds() {
-            return bad("demand", format!("is {}, beyond all bounds", self.demand.amount));
+            return bad(
+                "demand",
+                format!("is {}, beyond all bounds", self.demand.amount),
+            );
         }
         if self.demand.claim != Claim::Regular {
             let rule = "is revocable; what serves others needs resources of its own".into();

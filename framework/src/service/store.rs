@@ -77,17 +77,26 @@ impl FileStore {
             .create(true)
             .truncate(false)
             .open(beside(path, ".lock"))
-            .map_err(failed("lock", "name a file in a folder that can be written"))?;
+            .map_err(failed(
+                "lock",
+                "name a file in a folder that can be written",
+            ))?;
         lock.try_lock().map_err(|error| {
             let source = match error {
                 TryLockError::Error(source) => source,
                 TryLockError::WouldBlock => std::io::ErrorKind::WouldBlock.into(),
             };
-            failed("lock", "another service uses it; stop it or name another file")(source)
+            failed(
+                "lock",
+                "another service uses it; stop it or name another file",
+            )(source)
         })?;
         let saved = match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                failed("read", "it is no service's state; name another file, or remove it to start over")(error.into())
+                failed(
+                    "read",
+                    "it is no service's state; name another file, or remove it to start over",
+                )(error.into())
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Saved::default(),
             Err(error) => return Err(failed("read", "check its permissions")(error)),

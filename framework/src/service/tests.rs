@@ -69,7 +69,8 @@ impl Running {
         let store = Shared::default();
         let (service, orders, status) = service(spec, &store);
         Self {
-            world: World::new(service, &scheduler(), seed, agents, cpus).with(Faults::NONE, ENDLESS),
+            world: World::new(service, &scheduler(), seed, agents, cpus)
+                .with(Faults::NONE, ENDLESS),
             orders,
             status,
             store,
@@ -84,18 +85,25 @@ impl Running {
     /// Instances of a version that really run.
     fn running(&self, version: &str) -> usize {
         let tasks = self.world.running();
-        tasks.filter(|task| task.info.task_id.as_str().contains(version)).count()
+        tasks
+            .filter(|task| task.info.task_id.as_str().contains(version))
+            .count()
     }
 
     fn settled(&mut self, version: &str, count: u32) {
         let status = self.status.clone();
-        self.world.until(STEPS, "all run and nothing else", |world| {
-            let status = status.borrow();
-            let alive = world.tasks.values().filter(|t| !t.state.is_terminal()).count();
-            status.running == count
-                && status.instances.len() == count as usize
-                && alive == count as usize
-        });
+        self.world
+            .until(STEPS, "all run and nothing else", |world| {
+                let status = status.borrow();
+                let alive = world
+                    .tasks
+                    .values()
+                    .filter(|t| !t.state.is_terminal())
+                    .count();
+                status.running == count
+                    && status.instances.len() == count as usize
+                    && alive == count as usize
+            });
         assert_eq!(self.running(version), count as usize);
     }
 }
@@ -111,7 +119,10 @@ fn instances_are_spread_over_agents_and_know_their_slots() {
     for task in running.world.running() {
         *per_agent.entry(task.info.agent_id.clone()).or_insert(0) += 1;
         let command = task.info.command.as_ref().expect("a command");
-        let slot = command.environment.iter().find(|(name, _)| name == "EBB_INSTANCE");
+        let slot = command
+            .environment
+            .iter()
+            .find(|(name, _)| name == "EBB_INSTANCE");
         slots.insert(slot.expect("set").1.clone());
     }
     assert!(per_agent.values().all(|count| *count <= 4), "{per_agent:?}");
@@ -130,7 +141,11 @@ fn scaling_starts_and_ends_only_the_difference() {
     assert_eq!(running.world.started.len(), 5);
     running.order(|orders| orders.spec = Some(spec("serve", 1)));
     running.settled(&version, 1);
-    assert_eq!(running.world.started.len(), 5, "nothing was started by scaling down");
+    assert_eq!(
+        running.world.started.len(),
+        5,
+        "nothing was started by scaling down"
+    );
 }
 
 #[test]
@@ -146,9 +161,19 @@ fn a_rolling_change_keeps_the_wanted_number_running_all_the_time() {
         }
         running.world.step();
         let both = running.running(&old) + running.running(&new);
-        let alive = running.world.tasks.values().filter(|t| !t.state.is_terminal());
-        assert!(both >= 3, "only {both} run in the middle of a rolling change");
-        assert!(alive.count() <= 5, "one beyond the wanted number, and one that ends");
+        let alive = running
+            .world
+            .tasks
+            .values()
+            .filter(|t| !t.state.is_terminal());
+        assert!(
+            both >= 3,
+            "only {both} run in the middle of a rolling change"
+        );
+        assert!(
+            alive.count() <= 5,
+            "one beyond the wanted number, and one that ends"
+        );
     }
     running.settled(&new, 3);
 }
@@ -179,9 +204,14 @@ fn what_keeps_failing_is_started_again_with_growing_waits() {
     };
     running.world = running.world.with(Faults::NONE, crash);
     let start = running.world.now;
-    running.world.until(STEPS, "six starts", |world| world.started.len() == 6);
+    running
+        .world
+        .until(STEPS, "six starts", |world| world.started.len() == 6);
     let waited_ms = running.world.now.ms_since(start);
-    assert!(waited_ms >= 1000 + 2000 + 4000 + 8000 + 16_000, "{waited_ms} ms");
+    assert!(
+        waited_ms >= 1000 + 2000 + 4000 + 8000 + 16_000,
+        "{waited_ms} ms"
+    );
     let status = running.status.borrow();
     assert_eq!(status.restarts, 5);
     drop(status);
@@ -197,10 +227,15 @@ fn a_stopped_service_ends_every_instance_and_then_its_framework() {
     let mut running = Running::start(first, 4, 2, 4);
     running.settled(&version, 3);
     running.order(|orders| orders.stop = true);
-    running.world.until(STEPS, "the end", |world| world.finished.is_some());
+    running
+        .world
+        .until(STEPS, "the end", |world| world.finished.is_some());
     assert!(running.world.torn_down);
     assert_eq!(running.world.running().count(), 0);
-    assert_eq!(*running.store.0.lock().expect("not poisoned"), Saved::default());
+    assert_eq!(
+        *running.store.0.lock().expect("not poisoned"),
+        Saved::default()
+    );
 }
 
 #[test]
