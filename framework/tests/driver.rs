@@ -40,6 +40,8 @@ struct Book {
     running: BTreeMap<String, TaskInfo>,
     /// Cut the connection after the next launch, before anything is said of it.
     cut_after_launch: bool,
+    /// Refuses the framework `f-1`, and calls new ones `f-2`.
+    removed: bool,
 }
 
 /// A master that offers one machine again and again, and whose tasks end as their command says:
@@ -114,9 +116,12 @@ impl Master {
     fn answer(&self, call: &Call) -> Vec<Event> {
         let mut book = self.book.lock().expect("not poisoned");
         match call {
+            Call::Subscribe { info, .. } if book.removed && info.id == Some(id("f-1")) => {
+                vec![Event::Error("Framework has been removed".into())]
+            }
             Call::Subscribe { info, .. } => vec![
                 Event::Subscribed {
-                    framework_id: info.id.clone().unwrap_or_else(|| id::<FrameworkId>("f-1")),
+                    framework_id: info.id.clone().unwrap_or_else(|| book.new_id()),
                     heartbeat_interval_ms: 15_000,
                     master: MasterInfo {
                         id: "m".into(),
@@ -153,6 +158,10 @@ impl Master {
 }
 
 impl Book {
+    fn new_id(&self) -> FrameworkId {
+        id(if self.removed { "f-2" } else { "f-1" })
+    }
+
     fn offer(&mut self) -> Event {
         self.offers += 1;
         Event::Offers(vec![Offer {
@@ -594,6 +603,34 @@ async fn a_batch_with_a_state_file_is_done_only_once() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_framework_was_removed_goes_on_with_a_new_one_and_counts_what_was_out_as_lost()
+ {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let mut config = batch_config(&server, "sleep\nsleep\nexit 0\nexit 0\n");
+    config.state = Some(folder.path().join("state"));
+    config.at_most = 2;
+    config.retries = 0;
+    let (out, mut launched) = mpsc::unbounded_channel();
+    let (_stop, stopped) = watch::channel(false);
+    let say = move |progress: &batch::Progress| out.send(progress.running).unwrap_or_default();
+    let first = tokio::spawn(batch::run(config.clone(), say, stopped.clone()));
+    while timeout(PATIENCE, launched.recv()).await.expect("in time") != Some(2) {}
+    first.abort();
+    assert!(first.await.expect_err("killed").is_cancelled());
+    server.book.lock().expect("not poisoned").removed = true;
+    let second = batch::run(config, |_| {}, stopped);
+    let report = timeout(PATIENCE, second)
+        .await
+        .expect("in time")
+        .expect("ran");
+    assert_eq!(report.framework_id.as_deref(), Some("f-2"));
+    assert_eq!((report.counts.finished, report.counts.failed), (2, 2));
+    let lost = |failure: &batch::Failure| failure.end == batch::CommandEnd::Lost;
+    assert!(report.failures.iter().all(lost), "{:?}", report.failures);
+}
+
+#[tokio::test]
 async fn a_stopped_batch_ends_with_a_report() {
     let server = Server::start().await;
     let (stop, stopped) = watch::channel(false);
@@ -614,24 +651,66 @@ async fn a_stopped_batch_ends_with_a_report() {
     assert_eq!(report.failures.len(), 4);
 }
 
-#[tokio::test]
-async fn a_service_runs_scales_and_stops() {
-    let server = Server::start().await;
-    let config = ServiceConfig {
+fn service_config(server: &Server) -> ServiceConfig {
+    ServiceConfig {
         masters: vec![server.address.to_string()],
         name: "web".into(),
         role: id("*"),
         user: String::new(),
         state: None,
         give_up_after_ms: Some(30_000),
-    };
-    let mut spec = ServiceSpec {
+    }
+}
+
+fn service_spec(instances: u32) -> ServiceSpec {
+    ServiceSpec {
         command: CommandSpec::shell("serve"),
         demand: Demand::cpus_mem(500, 1 << 20),
         cpu_limit_milli: None,
-        instances: 2,
+        instances,
         kill_grace_ms: None,
-    };
+    }
+}
+
+async fn runs(handle: &service::ServiceHandle, count: u32) {
+    let mut status = handle.status();
+    let all = status.wait_for(|status| status.running == count);
+    timeout(PATIENCE, all)
+        .await
+        .expect("in time")
+        .expect("runs");
+}
+
+#[tokio::test]
+async fn a_detached_service_is_taken_over_and_one_whose_framework_was_removed_begins_anew() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let mut config = service_config(&server);
+    config.state = Some(folder.path().join("state"));
+    let mut launches = Vec::new();
+    for removed in [false, false, true] {
+        server.book.lock().expect("not poisoned").removed = removed;
+        let (handle, running) = service::start(config.clone(), service_spec(2)).expect("valid");
+        let running = tokio::spawn(running);
+        runs(&handle, 2).await;
+        handle.detach();
+        let ended = timeout(PATIENCE, running)
+            .await
+            .expect("in time")
+            .expect("no panic");
+        let report = ended.expect("ran");
+        assert!(report.detached);
+        launches.push((report.framework_id, report.launches));
+    }
+    let id = |text: &str| Some(text.to_owned());
+    assert_eq!(launches, [(id("f-1"), 2), (id("f-1"), 0), (id("f-2"), 2)]);
+}
+
+#[tokio::test]
+async fn a_service_runs_scales_and_stops() {
+    let server = Server::start().await;
+    let config = service_config(&server);
+    let mut spec = service_spec(2);
     let (handle, running) = service::start(config, spec.clone()).expect("valid");
     let running = tokio::spawn(running);
     let mut status = handle.status();

@@ -8,7 +8,6 @@
 //! * A task whose agent is out of reach is waited for.
 //! * What a decision rests on is in the journal before the decision is acted on.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,46 +18,15 @@ use ebb_types::{
 };
 
 use super::config::{
-    AGAIN_CAP_MS, AGAIN_FIRST_MS, BatchCommand, BatchConfig, BatchError, MAX_ACCEPT_BYTES,
-    MAX_DROPS, STOP_PATIENCE_MS, UNKNOWN_PATIENCE_MS,
+    BatchCommand, BatchConfig, BatchError, MAX_ACCEPT_BYTES, MAX_DROPS, STOP_PATIENCE_MS,
+    UNKNOWN_PATIENCE_MS,
 };
 use super::journal::{Again, Journal, LastTask, Record};
+use super::ledger::{Entry, Ledger, Stage};
 use super::report::{CommandEnd, Failure, Progress, Report};
-use crate::backoff::Backoff;
 use crate::command::{Program, stem};
 use crate::fate::{Fate, fate, is_heard};
 use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
-
-/// Where a command stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
-    Waiting { ready_at: Timestamp },
-    Launched(Live),
-    Ended(CommandEnd),
-}
-
-/// A task that is not known to have ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Live {
-    task_id: TaskId,
-    agent_id: AgentId,
-    /// Whether it is known to have reached its agent.
-    heard: bool,
-    state: TaskState,
-    running_since: Option<Timestamp>,
-    unknown_since: Option<Timestamp>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    stage: Stage,
-    launches: u32,
-    retries: u32,
-    preemptions: u32,
-    drops: u32,
-    again: Backoff,
-    last: Option<Box<LastTask>>,
-}
 
 /// A batch in the making.
 pub(super) struct Batch {
@@ -66,19 +34,14 @@ pub(super) struct Batch {
     /// Starts every task id.
     stem: String,
     wanted: Resources,
-    entries: Vec<Entry>,
-    ready: BTreeSet<(Timestamp, usize)>,
-    live: BTreeMap<TaskId, usize>,
+    ledger: Ledger,
     journal: Box<dyn Journal>,
-    framework_id: Option<FrameworkId>,
-    progress: Progress,
     said: Option<Progress>,
     say: Box<dyn FnMut(&Progress) + Send>,
     stop: Arc<AtomicBool>,
     stop_deadline: Option<Timestamp>,
     /// Whether the master may make offers.
     asking: bool,
-    running_ms: u64,
     /// Whether there was a subscription in this process' life.
     subscribed: bool,
     over: bool,
@@ -93,36 +56,16 @@ impl Batch {
         say: Box<dyn FnMut(&Progress) + Send>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        let start = Timestamp::from_ms(0);
-        let count = config.commands.len();
-        let entry = Entry {
-            stage: Stage::Waiting { ready_at: start },
-            launches: 0,
-            retries: 0,
-            preemptions: 0,
-            drops: 0,
-            again: Backoff::new(AGAIN_FIRST_MS, AGAIN_CAP_MS),
-            last: None,
-        };
         Self {
             stem: format!("{}-{tag}", stem(&config.name)),
             wanted: config.demand.resources(),
-            entries: vec![entry; count],
-            ready: (0..count).map(|index| (start, index)).collect(),
-            live: BTreeMap::new(),
+            ledger: Ledger::new(config.commands.len()),
             journal,
-            framework_id: None,
-            progress: Progress {
-                commands: count as u64,
-                waiting: count as u64,
-                ..Progress::default()
-            },
             said: None,
             say,
             stop,
             stop_deadline: None,
             asking: true,
-            running_ms: 0,
             subscribed: false,
             over: false,
             config,
@@ -131,32 +74,17 @@ impl Batch {
 
     /// Takes over what an earlier process wrote.
     pub(super) fn replay(&mut self, records: &[Record]) -> Result<(), String> {
-        let now = Timestamp::from_ms(0);
-        for record in records {
-            let index = match record {
-                Record::Launch { command, .. }
-                | Record::Heard { command }
-                | Record::Again { command, .. }
-                | Record::End { command, .. } => Some(*command),
-                Record::Batch { .. } | Record::Framework { .. } | Record::Closed => None,
-            };
-            if index.is_some_and(|index| index >= self.entries.len()) {
-                return Err("names a command that the batch does not have".to_owned());
-            }
-            self.apply(now, record)
-                .map_err(|error| format!("holds an id that is not valid: {error}"))?;
-        }
-        Ok(())
+        self.ledger.replay(records)
     }
 
     /// The framework to go on as.
     pub(super) const fn framework_id(&self) -> Option<&FrameworkId> {
-        self.framework_id.as_ref()
+        self.ledger.framework_id.as_ref()
     }
 
     /// Whether it came with the id of an earlier framework and was never subscribed under it.
     pub(super) const fn is_left_behind(&self) -> bool {
-        self.framework_id.is_some() && !self.subscribed
+        self.ledger.framework_id.is_some() && !self.subscribed
     }
 
     /// The earlier framework was removed, and its tasks were ended with it: nobody knows how far each
@@ -167,6 +95,7 @@ impl Batch {
         message: &str,
     ) -> Result<(), BatchError> {
         let live: Vec<(usize, TaskId)> = self
+            .ledger
             .live
             .iter()
             .map(|(task_id, index)| (*index, task_id.clone()))
@@ -191,22 +120,22 @@ impl Batch {
 
     /// Whether nothing is left to do: no command, and no framework that was not ended.
     pub(super) fn is_closed(&self) -> bool {
-        self.is_complete() && self.framework_id.is_none()
+        self.is_complete() && self.ledger.framework_id.is_none()
     }
 
     /// Whether every command has ended.
     pub(super) fn is_complete(&self) -> bool {
-        self.progress.finished + self.progress.failed == self.progress.commands
+        self.ledger.is_complete()
     }
 
     /// What came of it so far.
     pub(super) fn report(&self, wall_ms: u64) -> Report {
-        let failures = self.entries.iter().enumerate();
+        let failures = self.ledger.entries.iter().enumerate();
         Report {
-            framework_id: self.framework_id.as_ref().map(ToString::to_string),
-            counts: self.progress,
+            framework_id: self.ledger.framework_id.as_ref().map(ToString::to_string),
+            counts: self.ledger.progress,
             wall_ms,
-            running_ms: self.running_ms,
+            running_ms: self.ledger.running_ms,
             stopped: !self.is_complete() || self.stop_deadline.is_some(),
             failures: failures
                 .filter_map(|(index, entry)| self.failure(index, entry))
@@ -243,138 +172,18 @@ impl Batch {
         }
     }
 
-    /// Counts an entry in or out of the figures of its stage.
-    fn tally(progress: &mut Progress, stage: &Stage, add: bool) {
-        let change = |figure: &mut u64| {
-            *figure = if add {
-                *figure + 1
-            } else {
-                figure.saturating_sub(1)
-            };
-        };
-        match stage {
-            Stage::Waiting { .. } => change(&mut progress.waiting),
-            Stage::Ended(CommandEnd::Finished) => change(&mut progress.finished),
-            Stage::Ended(_) => change(&mut progress.failed),
-            Stage::Launched(live) => {
-                change(&mut progress.launched);
-                match live.state {
-                    TaskState::Running => change(&mut progress.running),
-                    TaskState::Unreachable | TaskState::Unknown => {
-                        change(&mut progress.unreachable);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    fn enter(&mut self, index: usize, stage: Stage) {
-        let Some(entry) = self.entries.get_mut(index) else {
-            return;
-        };
-        Self::tally(&mut self.progress, &entry.stage, false);
-        Self::tally(&mut self.progress, &stage, true);
-        match std::mem::replace(&mut entry.stage, stage) {
-            Stage::Waiting { ready_at } => {
-                self.ready.remove(&(ready_at, index));
-            }
-            Stage::Launched(live) => {
-                self.live.remove(&live.task_id);
-            }
-            Stage::Ended(_) => {}
-        }
-        match &entry.stage {
-            Stage::Waiting { ready_at } => {
-                self.ready.insert((*ready_at, index));
-            }
-            Stage::Launched(live) => {
-                self.live.insert(live.task_id.clone(), index);
-            }
-            Stage::Ended(_) => {}
-        }
-    }
-
-    /// Carries out what a record says; the same when it is written as when it is read again.
-    fn apply(&mut self, now: Timestamp, record: &Record) -> Result<(), InvalidId> {
-        match record {
-            Record::Batch { .. } => {}
-            Record::Framework { id } => self.framework_id = Some(FrameworkId::new(id)?),
-            Record::Closed => self.framework_id = None,
-            Record::Launch {
-                command,
-                task,
-                agent,
-            } => {
-                let live = Live {
-                    task_id: TaskId::new(task)?,
-                    agent_id: AgentId::new(agent)?,
-                    heard: false,
-                    state: TaskState::Staging,
-                    running_since: None,
-                    unknown_since: None,
-                };
-                self.entries[*command].launches += 1;
-                self.progress.launches += 1;
-                self.enter(*command, Stage::Launched(live));
-            }
-            Record::Heard { command } => {
-                if let Stage::Launched(live) = &mut self.entries[*command].stage {
-                    live.heard = true;
-                }
-            }
-            Record::Again { command, why } => self.apply_again(now, *command, *why),
-            Record::End { command, end, last } => {
-                if *end == CommandEnd::Preempted {
-                    self.progress.preemptions += 1;
-                }
-                if *end != CommandEnd::Finished {
-                    self.entries[*command].last = Some(Box::new(last.clone()));
-                }
-                self.enter(*command, Stage::Ended(*end));
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_again(&mut self, now: Timestamp, command: usize, why: Again) {
-        let entry = &mut self.entries[command];
-        let mut wait_ms = 0;
-        match why {
-            Again::Retry => {
-                entry.retries += 1;
-                self.progress.retries += 1;
-                wait_ms = entry.again.next_bound_ms();
-            }
-            Again::Preemption => {
-                entry.preemptions += 1;
-                self.progress.preemptions += 1;
-            }
-            Again::Drop => {
-                // The first drop is usual: the offer was withdrawn at the same moment.
-                if entry.drops > 0 {
-                    wait_ms = entry.again.next_bound_ms();
-                }
-                entry.drops += 1;
-                self.progress.drops += 1;
-            }
-        }
-        let ready_at = now.plus_ms(wait_ms);
-        self.enter(command, Stage::Waiting { ready_at });
-    }
-
     /// Writes records, then carries them out.
     fn commit(&mut self, now: Timestamp, records: &[Record]) -> Result<(), BatchError> {
         self.journal.append(records)?;
         for record in records {
-            self.apply(now, record)?;
+            self.ledger.apply(now, record)?;
         }
         Ok(())
     }
 
     /// What the end of a task means for its command.
     fn verdict(&self, index: usize, status: &TaskStatus, fate: Fate) -> Option<Record> {
-        let entry = &self.entries[index];
+        let entry = &self.ledger.entries[index];
         let stopping = self.stop_deadline.is_some();
         let again = |why| {
             Some(Record::Again {
@@ -407,43 +216,10 @@ impl Batch {
         })
     }
 
-    /// Notes what a status says of a live task.
-    fn note(&mut self, index: usize, status: &TaskStatus, now: Timestamp) {
-        let Some(entry) = self.entries.get_mut(index) else {
-            return;
-        };
-        let Stage::Launched(live) = &entry.stage else {
-            return;
-        };
-        let mut live = live.clone();
-        live.state = status.state;
-        if status.state == TaskState::Running {
-            live.running_since.get_or_insert(status.timestamp);
-        }
-        if status.state == TaskState::Unknown {
-            live.unknown_since.get_or_insert(now);
-        } else {
-            live.unknown_since = None;
-        }
-        if status.state.is_terminal()
-            && let Some(since) = live.running_since
-        {
-            self.running_ms += status.timestamp.ms_since(since);
-        }
-        self.enter(index, Stage::Launched(live));
-    }
-
-    fn live(&self, index: usize) -> Option<&Live> {
-        match &self.entries.get(index)?.stage {
-            Stage::Launched(live) => Some(live),
-            _ => None,
-        }
-    }
-
     fn may_launch(&self, now: Timestamp) -> bool {
         self.stop_deadline.is_none()
-            && self.live.len() < self.config.at_most
-            && self.ready.first().is_some_and(|(at, _)| *at <= now)
+            && self.ledger.live.len() < self.config.at_most
+            && self.ledger.ready.first().is_some_and(|(at, _)| *at <= now)
     }
 
     /// Ends the batch if it is over, else says whether offers are wanted and when to look again.
@@ -451,7 +227,7 @@ impl Batch {
         let now = calls.now();
         let stopped = self
             .stop_deadline
-            .is_some_and(|deadline| self.live.is_empty() || deadline <= now);
+            .is_some_and(|deadline| self.ledger.live.is_empty() || deadline <= now);
         if !self.over && (self.is_complete() || stopped) {
             self.over = true;
             calls.teardown();
@@ -465,15 +241,15 @@ impl Batch {
                 calls.suppress(Vec::new());
             }
         }
-        if let Some((at, _)) = self.ready.first().filter(|(at, _)| *at > now) {
+        if let Some((at, _)) = self.ledger.ready.first().filter(|(at, _)| *at > now) {
             calls.wake_at(*at);
         }
         if let Some(deadline) = self.stop_deadline.filter(|deadline| *deadline > now) {
             calls.wake_at(deadline);
         }
-        if self.said != Some(self.progress) {
-            self.said = Some(self.progress);
-            (self.say)(&self.progress);
+        if self.said != Some(self.ledger.progress) {
+            self.said = Some(self.ledger.progress);
+            (self.say)(&self.ledger.progress);
         }
     }
 
@@ -482,8 +258,8 @@ impl Batch {
         let grace_ms = self.config.kill_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
         let patience_ms = grace_ms.saturating_add(STOP_PATIENCE_MS);
         self.stop_deadline = Some(calls.now().plus_ms(patience_ms));
-        for index in self.live.values() {
-            if let Some(live) = self.live(*index) {
+        for index in self.ledger.live.values() {
+            if let Some(live) = self.ledger.live_task(*index) {
                 calls.kill(
                     &live.task_id,
                     Some(&live.agent_id),
@@ -499,8 +275,9 @@ impl Batch {
         if self.stop_deadline.is_some() {
             return Ok(placed);
         }
-        let room = self.config.at_most.saturating_sub(self.live.len());
+        let room = self.config.at_most.saturating_sub(self.ledger.live.len());
         let mut ready = self
+            .ledger
             .ready
             .iter()
             .take_while(|(at, _)| *at <= now)
@@ -534,7 +311,12 @@ impl Batch {
         command: &BatchCommand,
         agent_id: &AgentId,
     ) -> Result<TaskInfo, InvalidId> {
-        let attempt = self.entries.get(index).map_or(0, |entry| entry.launches) + 1;
+        let attempt = self
+            .ledger
+            .entries
+            .get(index)
+            .map_or(0, |entry| entry.launches)
+            + 1;
         let task_id = TaskId::new(format!("{}-{}.{attempt}", self.stem, index + 1))?;
         let mut task = command
             .command
@@ -548,7 +330,7 @@ impl Batch {
     /// A task that no command waits for: it came back after its command was given up.
     fn stranger(&mut self, calls: &mut Calls, status: &TaskStatus) {
         if is_heard(status.state) {
-            self.progress.strangers += 1;
+            self.ledger.progress.strangers += 1;
             calls.kill(&status.task_id, status.agent_id.as_ref(), None);
         }
     }
@@ -623,18 +405,18 @@ fn last_task(status: &TaskStatus, stage: &Stage) -> LastTask {
 
 impl Scheduler for Batch {
     fn subscribed(&mut self, calls: &mut Calls, subscribed: &Subscribed) -> Outcome {
-        if self.framework_id.as_ref() != Some(&subscribed.framework_id) {
+        if self.ledger.framework_id.as_ref() != Some(&subscribed.framework_id) {
             let id = subscribed.framework_id.to_string();
             self.commit(calls.now(), &[Record::Framework { id }])?;
         }
         if !subscribed.again {
-            for index in self.live.values() {
-                if let Some(live) = self.live(*index) {
+            for index in self.ledger.live.values() {
+                if let Some(live) = self.ledger.live_task(*index) {
                     calls.watch(live.task_id.clone(), Some(live.agent_id.clone()));
                 }
             }
         }
-        self.progress.connected = true;
+        self.ledger.progress.connected = true;
         self.subscribed = true;
         self.settle(calls);
         Ok(())
@@ -667,13 +449,16 @@ impl Scheduler for Batch {
 
     fn update(&mut self, calls: &mut Calls, status: &TaskStatus) -> Outcome {
         let now = calls.now();
-        let Some(index) = self.live.get(&status.task_id).copied() else {
+        let Some(index) = self.ledger.live.get(&status.task_id).copied() else {
             self.stranger(calls, status);
             self.settle(calls);
             return Ok(());
         };
-        let heard = self.live(index).is_some_and(|live| live.heard);
-        let unknown_since = self.live(index).and_then(|live| live.unknown_since);
+        let heard = self.ledger.live_task(index).is_some_and(|live| live.heard);
+        let unknown_since = self
+            .ledger
+            .live_task(index)
+            .and_then(|live| live.unknown_since);
         let mut fate = fate(status, heard);
         let given_up = unknown_since.is_some_and(|at| now.ms_since(at) >= UNKNOWN_PATIENCE_MS);
         if status.state == TaskState::Unknown && given_up {
@@ -687,9 +472,9 @@ impl Scheduler for Batch {
             Vec::new()
         };
         self.journal.append(&records)?;
-        self.note(index, status, now);
+        self.ledger.note(index, status, now);
         for record in &records {
-            self.apply(now, record)?;
+            self.ledger.apply(now, record)?;
         }
         self.settle(calls);
         Ok(())
@@ -704,7 +489,7 @@ impl Scheduler for Batch {
     }
 
     fn disconnected(&mut self, calls: &mut Calls, _cause: &str) -> Outcome {
-        self.progress.connected = false;
+        self.ledger.progress.connected = false;
         self.settle(calls);
         Ok(())
     }

@@ -8,6 +8,7 @@ mod config;
 mod core;
 mod inputs;
 mod journal;
+mod ledger;
 mod report;
 #[cfg(test)]
 mod tests;
