@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ebb_types::{Correction, FrameworkId, Quantities, ResourceKind, TaskState};
+use ebb_types::{
+    Correction, CorrectionAction, FrameworkId, Quantities, ResourceKind, Signal, TaskState,
+};
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -25,6 +27,21 @@ const GAUGE_IDLE: Duration = Duration::from_secs(30);
 /// Upper bounds of the histograms of times, in seconds.
 const SECONDS_BUCKETS: [f64; 14] = [
     0.000_1, 0.000_3, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
+];
+
+/// What a correction can be.
+const CORRECTION_ACTIONS: [&str; 4] = [
+    CorrectionAction::Throttle { cpu_milli: 0 }.name(),
+    CorrectionAction::Freeze.name(),
+    CorrectionAction::Release.name(),
+    CorrectionAction::Evict.name(),
+];
+/// What can ask for one.
+const SIGNALS: [Signal; 4] = [
+    Signal::RunQueueLatency,
+    Signal::PreemptedByRevocable,
+    Signal::MachineCpu,
+    Signal::MachineMemory,
 ];
 
 /// What kind of figure a metric is.
@@ -182,7 +199,21 @@ impl Metrics {
         let handle = recorder.handle();
         let metrics = Self { recorder, handle };
         metrics.describe();
+        metrics.begin();
         metrics
+    }
+
+    /// Shows at 0 what is otherwise shown with its first count only: a rate needs the value before it.
+    fn begin(&self) {
+        for metric in [&SAMPLES_DROPPED, &JOURNAL_REWRITES, &READERS_CUT_OFF] {
+            self.add(metric, &[], 0);
+        }
+        for action in CORRECTION_ACTIONS {
+            for signal in SIGNALS {
+                let labels = [("action", action.into()), ("signal", signal.name().into())];
+                self.add(&CORRECTIONS, &labels, 0);
+            }
+        }
     }
 
     fn describe(&self) {
@@ -284,6 +315,7 @@ impl Metrics {
     pub fn container_operation(&self, operation: &'static str, took: Duration) {
         let labels = [("operation", operation.into())];
         self.record(&CONTAINER_SECONDS, &labels, took);
+        self.add(&CONTAINER_FAULTS, &labels, 0);
     }
 
     /// An operation on a container failed.
@@ -478,6 +510,20 @@ mod tests {
         );
         assert!(text.contains("ebb_agent_container_faults_total{operation=\"freeze\"} 1"));
         // Another agent in the process knows nothing of it.
-        assert!(!Metrics::new().render().contains("freeze"));
+        assert!(!Metrics::new().render().contains("operation=\"freeze\""));
+    }
+
+    #[test]
+    fn counts_are_shown_before_the_first_one() {
+        let metrics = Metrics::new();
+        metrics.container_operation("thaw", Duration::ZERO);
+        let text = metrics.render();
+        for series in [
+            "ebb_agent_samples_dropped_total 0",
+            "ebb_agent_corrections_total{action=\"evict\",signal=\"machine_memory\"} 0",
+            "ebb_agent_container_faults_total{operation=\"thaw\"} 0",
+        ] {
+            assert!(text.contains(series), "{series}: {text}");
+        }
     }
 }

@@ -238,3 +238,47 @@ fn a_folder_that_cannot_be_written_is_named_with_what_to_do() {
     let sentence = WorkDir::open(&file.join("below")).unwrap_err().to_string();
     assert!(sentence.contains("--work-dir"), "{sentence}");
 }
+
+#[tokio::test]
+async fn the_writer_makes_everything_durable_in_order_and_rewrites_a_journal_that_has_grown() {
+    use super::writer::Writer;
+    use crate::metrics::Metrics;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::open(&path).unwrap().journal;
+    let mut writer = Writer::start(journal, std::sync::Arc::new(Metrics::new())).unwrap();
+    let mut progress = writer.progress();
+    let mut last = 0;
+    let mut rewritten = 0;
+    for count in 1..=60_000 {
+        last = writer
+            .append(vec![
+                Record::Generation(Generation(count)),
+                records()[3].clone(),
+                records()[4].clone(),
+            ])
+            .unwrap();
+        if progress.borrow_and_update().wants_rewriting && rewritten == 0 {
+            rewritten = count;
+            writer
+                .rewrite(vec![Record::Generation(Generation(count))])
+                .unwrap();
+        }
+        if count % 100 == 0 {
+            progress
+                .wait_for(|progress| progress.durable >= last)
+                .await
+                .unwrap();
+        }
+    }
+    progress
+        .wait_for(|progress| progress.durable == last)
+        .await
+        .unwrap();
+    writer.finish();
+    assert!(rewritten > 0, "it never grew");
+    let restored = Journal::open(&path).unwrap().restored;
+    assert_eq!(restored.generation, Generation(60_000));
+    assert_eq!(restored.tasks.len(), 1);
+}

@@ -182,6 +182,60 @@ struct FileSettings {
     kill_tasks_on_shutdown: Option<bool>,
     sandbox_keep: Option<Quantity>,
     no_lending: Option<bool>,
+    #[serde(default)]
+    lending: LendingSettings,
+}
+
+/// How slack is lent; what is not named keeps its default, which the estimator and the QoS controller
+/// give reasons for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LendingSettings {
+    /// How long a task must have been watched before its CPU is lent.
+    warm_up: Option<String>,
+    /// For how long something must have been lendable before it is lent.
+    hold: Option<String>,
+    /// How long nothing grows after something was held back.
+    cool_down: Option<String>,
+    /// Fastest growth of what is lent, in thousandths of the machine a second.
+    growth_permille_per_s: Option<u64>,
+    /// How long a container stays frozen before it is ended.
+    evict_after: Option<String>,
+}
+
+impl LendingSettings {
+    fn apply(self, lending: &mut lending::Config) -> Result<(), ConfigError> {
+        let time = |key, text| read_value(key, text, duration_ms);
+        if let Some(ms) = time("lending.warm_up", self.warm_up)? {
+            for kind in [
+                &mut lending.estimator.cpus,
+                &mut lending.estimator.disk_bandwidth,
+            ] {
+                kind.warm_blocks = ms.div_ceil(kind.block_ms).clamp(1, kind.blocks);
+            }
+        }
+        if let Some(ms) = time("lending.hold", self.hold)? {
+            lending.estimator.hold_ms = ms;
+        }
+        if let Some(ms) = time("lending.cool_down", self.cool_down)? {
+            lending.estimator.cool_down_ms = ms;
+        }
+        if let Some(permille) = self.growth_permille_per_s {
+            if !(1..=1_000_000).contains(&permille) {
+                let rule = BadValue::new("give 1 to 1000000 thousandths of the machine a second");
+                return Err(bad_value(
+                    "lending.growth_permille_per_s",
+                    &permille.to_string(),
+                    rule,
+                ));
+            }
+            lending.estimator.growth_permille_per_s = permille;
+        }
+        if let Some(ms) = time("lending.evict_after", self.evict_after)? {
+            lending.qos.evict_after_ms = ms;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -221,6 +275,7 @@ impl Config {
             flag.or_else(|| file.map(Quantity::into_text))
         };
         let mut lending = default.lending;
+        file.lending.apply(&mut lending)?;
         if flags.no_lending || file.no_lending.unwrap_or(false) {
             lending.estimator.cpus.lend = false;
             lending.estimator.mem.lend = false;
@@ -274,7 +329,7 @@ fn read(path: &Path) -> Result<FileSettings, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(failed)?;
     toml::from_str(&text).map_err(|error| ConfigError::Parse {
         path: path.to_owned(),
-        message: error.to_string(),
+        message: error.to_string().trim_end().to_owned(),
     })
 }
 
@@ -377,6 +432,9 @@ mod tests {
         assert_eq!(config.attributes.len(), 2);
         assert_eq!(config.sandbox_keep_ms, 7_200_000);
         assert!(!config.lending.estimator.cpus.lend);
+        let config = parse("[lending]\nwarm_up = '2500ms'\nhold = '1s'\n").expect("a good file");
+        assert_eq!(config.lending.estimator.cpus.warm_blocks, 3);
+        assert_eq!(config.lending.estimator.hold_ms, 1_000);
         let flags = Flags {
             cpus: Some("2".to_owned()),
             ..Flags::default()
@@ -419,6 +477,8 @@ mod tests {
                 &["sandbox_keep", "5 years", "7d"],
             ),
             ("cpus = [", &["agent.toml"]),
+            ("[lending]\nhold = '5'", &["lending.hold", "\"5\"", "7d"]),
+            ("[lending]\nspeed = 1", &["speed", "unknown field"]),
         ] {
             let error = parse(text).expect_err(text).to_string();
             for word in words {
