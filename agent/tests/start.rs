@@ -66,18 +66,22 @@ struct Serving {
 impl Serving {
     fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut serving = Self {
+            child,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            log,
+        };
         let mut said = String::new();
         loop {
             let at = said.len();
-            assert!(log.read_line(&mut said).unwrap() > 0, "it gave up: {said}");
+            assert!(
+                serving.log.read_line(&mut said).unwrap() > 0,
+                "it gave up: {said}"
+            );
             if let Some((_, rest)) = said[at..].split_once("the agent serves address=") {
-                let address = rest.split_whitespace().next().unwrap().parse().unwrap();
-                return Self {
-                    child,
-                    address,
-                    log,
-                };
+                serving.address = rest.split_whitespace().next().unwrap().parse().unwrap();
+                return serving;
             }
         }
     }

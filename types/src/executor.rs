@@ -26,6 +26,10 @@ pub enum ExecutorCall {
 }
 
 /// What a framework's own executor hears from its agent.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is said once a session, and events are not kept"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecutorEvent {
     /// It is in; the first event on a stream.
