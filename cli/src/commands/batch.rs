@@ -13,7 +13,7 @@ use ebb_framework::batch::{
     run,
 };
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::demand::{DemandArgs, name, word};
 use super::run::{GIVE_UP_AFTER_MS, failed};
@@ -85,7 +85,7 @@ pub(crate) async fn perform(args: BatchArgs, out: &mut Out) -> Result<u8, CliErr
     );
     let mut batch = Box::pin(batch);
     let mut line = CountLine::new(out.json);
-    let mut ticks = tokio::time::interval(line.period());
+    let mut ticks = tokio::time::interval_at(Instant::now() + line.period(), line.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let report = loop {
         tokio::select! {

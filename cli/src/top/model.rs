@@ -161,14 +161,20 @@ impl Model {
         let state = &agent.state;
         let usage = Self::usage(agent, now);
         let tasks = usage.map_or(&[][..], |usage| &usage.tasks);
+        // A sum of no tasks is 0; a sum of tasks of which none was measured is absent.
         let used = |revocable: bool, figure: fn(&TaskUsage) -> Option<u64>| {
-            tasks
+            let mut of_kind = tasks
                 .iter()
-                .filter(|task| task.allocated.is_revocable() == revocable)
-                .filter_map(figure)
-                .fold(None, |sum: Option<u64>, used| {
-                    Some(sum.unwrap_or(0).saturating_add(used))
+                .filter(|task| task.allocated.is_revocable() == revocable);
+            let none = usage.is_some() && of_kind.clone().next().is_none();
+            of_kind
+                .try_fold(none.then_some(0_u64), |sum, task| {
+                    Some(
+                        figure(task)
+                            .map_or(sum, |used| Some(sum.unwrap_or(0).saturating_add(used))),
+                    )
                 })
+                .flatten()
         };
         let cpu: fn(&TaskUsage) -> Option<u64> = |task| task.used.cpu_milli;
         let mem: fn(&TaskUsage) -> Option<u64> = |task| task.used.mem_bytes;

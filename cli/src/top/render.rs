@@ -42,7 +42,11 @@ pub(crate) fn lines(view: &View, palette: Palette, room: Room) -> Vec<String> {
     lines.push(String::new());
     let notes = corrections(view, room);
     let left = room.rows.saturating_sub(lines.len() + notes.len());
-    let mut tasks = tasks(view).lines(palette, room.columns);
+    let mut tasks = if view.tasks.is_empty() {
+        vec![cut("no task is live", room.columns)]
+    } else {
+        tasks(view).lines(palette, room.columns)
+    };
     if tasks.len() > left {
         let hidden = tasks.len() - left.saturating_sub(1);
         tasks.truncate(left.saturating_sub(1));

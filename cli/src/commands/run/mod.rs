@@ -39,7 +39,7 @@ const RUN_EXIT_CODES: &str = "Exit codes: the task's own; 128 and the signal's n
 ended it; 120 it was never started, 121 its agent is lost, 122 it was preempted, 123 it was killed, \
 124 it ran into --timeout, 130 Ctrl-C; 1 ebb itself failed, 2 wrong command line.\n\
 With --json every line on standard output is an object with the field \"event\": subscribed, \
-waiting, launched, status, output, ended.";
+waiting, launched, status, output, disconnected, ended.";
 
 /// `ebb run`.
 #[derive(Debug, Args)]
@@ -91,6 +91,9 @@ enum EventJson {
     Waiting {
         reason: String,
     },
+    Disconnected {
+        cause: String,
+    },
     Launched {
         task_id: String,
         agent_id: String,
@@ -118,6 +121,7 @@ struct Run {
     launched: Option<(TaskId, AgentId)>,
     last_lack: Option<String>,
     interrupts: u32,
+    master_is_away: bool,
     /// Whether the task is left to itself on purpose.
     left: bool,
 }
@@ -137,6 +141,7 @@ pub(crate) async fn perform(args: RunArgs, out: &mut Out) -> Result<u8, CliError
         launched: None,
         last_lack: None,
         interrupts: 0,
+        master_is_away: false,
         left: false,
     };
     let result = run.drive(&wanted, &mut events, &mut signals, out).await;
@@ -230,6 +235,9 @@ impl Run {
             RunEvent::Subscribed { framework_id } => {
                 let id = framework_id.to_string();
                 self.framework_id = Some(framework_id);
+                if std::mem::take(&mut self.master_is_away) && !out.json {
+                    eprintln!("ebb: the master is back");
+                }
                 say(out, EventJson::Subscribed { framework_id: id })
             }
             RunEvent::Waiting { reason } => {
@@ -251,13 +259,17 @@ impl Run {
             }
             RunEvent::Status(status) => self.status(status, out),
             RunEvent::Disconnected { cause } => {
-                if !out.json {
-                    let cause = clean(&cause);
-                    eprintln!(
-                        "ebb: the master is away ({cause}); the task goes on, connecting anew"
-                    );
+                // Every attempt that fails tells so; the first says it all.
+                if std::mem::replace(&mut self.master_is_away, true) {
+                    return Ok(());
                 }
-                Ok(())
+                if !out.json {
+                    let goes_on = self.launched.as_ref().map_or("", |_| "; the task goes on");
+                    let cause = clean(&cause);
+                    eprintln!("ebb: the master is away ({cause}); connecting anew{goes_on}");
+                    return Ok(());
+                }
+                say(out, EventJson::Disconnected { cause })
             }
             RunEvent::Ended { .. } | RunEvent::Failed(_) => Ok(()),
         }

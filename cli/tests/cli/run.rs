@@ -1,10 +1,8 @@
 //! `ebb run`: the real program and the real SDK against a played master and agent.
 
-mod played;
-
 use std::time::Duration;
 
-use played::{End, Played};
+use crate::played::{End, Played};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

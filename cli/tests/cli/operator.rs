@@ -1,8 +1,6 @@
 //! The operator's commands: the real program against a played master.
 
-mod played;
-
-use played::{End, Ended, Played, ebb, end_of};
+use crate::played::{End, Ended, Played, ebb, end_of};
 
 fn is_clean(ended: &Ended) {
     let all = format!("{}{}", ended.stdout, ended.stderr);

@@ -1,0 +1,6 @@
+//! The program `ebb` as its users meet it: started, fed, read and signalled from outside.
+
+mod dev;
+mod operator;
+mod played;
+mod run;
