@@ -6,7 +6,7 @@
 //! reach is told once in the log, not at every attempt; tasks run on meanwhile.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ebb_api::proto::agent_link_client::AgentLinkClient;
 use ebb_api::proto::{AgentMessage, MasterMessage};
@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// After a connection that stood for so long the next attempt comes quickly again.
+const STOOD: Duration = Duration::from_millis(500);
 /// How long an attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most messages that wait to be sent. More means that the master does not read: the link is given up.
@@ -73,11 +75,17 @@ impl Dialler {
         let mut said = false;
         while !self.events.is_closed() {
             conn = Conn(conn.0 + 1);
-            match self.attempt(conn).await {
-                Ok(heard) => {
+            let since = Instant::now();
+            let attempt = match self.attempt(conn).await {
+                Ok(false) => Err("it ended the connection without a word".to_owned()),
+                other => other,
+            };
+            match attempt {
+                Ok(_) => {
                     tracing::info!(master = %self.master, "the connection to the master has ended; tasks run on");
                     said = false;
-                    if heard {
+                    // One that ends at once is likely to end at once again.
+                    if since.elapsed() >= STOOD {
                         backoff = Backoff::new();
                     }
                 }

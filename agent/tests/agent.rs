@@ -367,8 +367,9 @@ async fn a_task_runs_to_its_end_and_its_output_can_be_followed() {
             "echo hello; sleep 0.3; echo $EBB_TASK_ID >&2; echo world; exit 3",
         )
         .await;
+    // From the very beginning on: the sandbox may not stand yet.
     stage
-        .await_state("t", |state| state == TaskState::Running)
+        .await_state("t", |state| state == TaskState::Starting)
         .await;
     let output = stage.read("t", "stdout", true);
     let output = tokio::time::timeout(PATIENCE, output).await.unwrap();

@@ -135,7 +135,8 @@ impl Core {
         };
         if generation < self.generation {
             self.counters.stale_messages += 1;
-            let reason = "the master at the other end no longer leads";
+            let reason = "the master at the other end no longer leads; if its registry was removed on \
+                          purpose, end this agent's tasks and start it with an empty work folder";
             self.reconnect(reason, out);
             return;
         }

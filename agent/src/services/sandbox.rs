@@ -53,10 +53,12 @@ pub struct LiveTasks {
 }
 
 impl LiveTasks {
-    /// A task has come.
+    /// A task has come, or is known already: then whoever waits for its end goes on waiting.
     pub fn begin(&self, key: TaskKey, task: LiveTask) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.insert(key, (task, watch::Sender::new(false)));
+        tasks
+            .entry(key)
+            .or_insert_with(|| (task, watch::Sender::new(false)));
     }
 
     /// A task has ended.
@@ -216,6 +218,14 @@ impl Reading {
         open_file(&self.run, &self.path)
     }
 
+    /// Whether nothing is to be waited for: the task has ended, or is not to be followed, or the agent
+    /// itself ends.
+    fn has_ended(&self) -> bool {
+        self.ended
+            .as_ref()
+            .is_none_or(|ended| *ended.borrow() || ended.has_changed().is_err())
+    }
+
     async fn send(mut self, chunks: &mpsc::Sender<Result<ReadChunk, Status>>, metrics: &Metrics) {
         let outcome = tokio::select! {
             outcome = self.send_all(chunks) => outcome,
@@ -247,7 +257,7 @@ impl Reading {
         };
         loop {
             // Looked at before reading: what is written until then is read in this round.
-            let is_last = self.ended.as_ref().is_none_or(|ended| *ended.borrow());
+            let is_last = self.has_ended();
             while self.send_next(&file, chunks).await? {}
             let (Some(growth), Some(ended), false) = (&mut growth, &mut self.ended, is_last) else {
                 return Ok(());
@@ -263,7 +273,7 @@ impl Reading {
     /// Waits for the file of a task that is still being started. `None` if the task ended without one.
     async fn await_file(&mut self) -> Result<Option<File>, Stop> {
         loop {
-            let is_last = self.ended.as_ref().is_none_or(|ended| *ended.borrow());
+            let is_last = self.has_ended();
             match self.open() {
                 Ok(file) => return Ok(Some(file)),
                 Err(RuntimeError::File { source, .. })
@@ -271,8 +281,8 @@ impl Reading {
                 {
                     let folder = nearest_folder(&self.run.sandbox());
                     let mut growth = Growth::of(&folder).map_err(failed)?;
-                    // It may have come between the look and the watch.
-                    if self.open().is_ok() {
+                    // It, or a folder above it, may have come between the look and the watch.
+                    if self.open().is_ok() || nearest_folder(&self.run.sandbox()) != folder {
                         continue;
                     }
                     let Some(ended) = &mut self.ended else {
@@ -365,5 +375,32 @@ impl Growth {
         while rustix::io::read(ready.get_inner(), &mut buffer).is_ok_and(|count| count > 0) {}
         ready.clear_ready();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_task_to_end_hears_it_however_often_the_task_was_announced() {
+        let live = LiveTasks::default();
+        let key = (
+            FrameworkId::new("f").expect("valid"),
+            TaskId::new("t").expect("valid"),
+        );
+        let task = LiveTask {
+            container_id: ContainerId::new("c").expect("valid"),
+            executor_id: None,
+        };
+        assert!(live.get(&key).is_none());
+        live.begin(key.clone(), task.clone());
+        let (known, ended) = live.get(&key).expect("it has come");
+        assert_eq!(known, task);
+        live.begin(key.clone(), task);
+        assert!(!*ended.borrow() && ended.has_changed().is_ok());
+        live.end(&key);
+        assert!(*ended.borrow());
+        assert!(live.get(&key).is_none());
     }
 }
