@@ -151,7 +151,7 @@ impl Model {
     }
 
     /// An agent's last report, unless it is too old to be one.
-    fn usage<'a>(agent: &'a Agent, now: Timestamp) -> Option<&'a AgentUsage> {
+    fn usage(agent: &Agent, now: Timestamp) -> Option<&AgentUsage> {
         let is_fresh = now.ms_since(agent.heard_at) <= STALE_AFTER_MS
             && agent.state.status == AgentStatus::Registered;
         agent.state.usage.as_ref().filter(|_| is_fresh)

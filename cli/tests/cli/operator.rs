@@ -74,7 +74,7 @@ async fn lists_are_aligned_tables_of_what_the_master_knows() {
         assert!(status.contains(part), "{part} is not in\n{status}");
     }
     let top = good(&played, &["top", "--once"]).await;
-    assert!(top.contains("lent 1, used of it -"), "{top}");
+    assert!(top.contains("lent 1, used of it 0"), "{top}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -415,6 +415,7 @@ impl Played {
                 }
                 Some(Call::Teardown(_)) => {
                     self.note("framework ended".into());
+                    send(&events, Event::Error("Framework was torn down".into())).await;
                     return;
                 }
                 _ => {}
