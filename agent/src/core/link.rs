@@ -1,7 +1,8 @@
 //! The agent's side of the link to the master: registration, heartbeats, silence, and what orders mean.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Generation, MasterToAgent, RunningExecutor, RunningTask, Timestamp,
+    AgentId, AgentToMaster, Generation, MasterToAgent, RunningExecutor, RunningTask, TaskInfo,
+    Timestamp,
 };
 
 use super::state::{Core, Link, Outbox};
@@ -47,7 +48,7 @@ impl Core {
         }
         let tasks = self.tasks.values().map(|task| RunningTask {
             framework_id: task.framework_id.clone(),
-            info: task.info.clone(),
+            info: without_payload(task.info.clone()),
             state: task.state,
             container_id: Some(task.container_id.clone()),
         });
@@ -246,4 +247,14 @@ impl Core {
             | MasterToAgent::Heartbeat => {}
         }
     }
+}
+
+/// A task without what only its program needs. Every task goes into the one message that registers the
+/// agent anew; with payloads of up to half a MiB each it would not fit into a frame.
+fn without_payload(mut info: TaskInfo) -> TaskInfo {
+    info.data = Vec::new();
+    if let Some(command) = &mut info.command {
+        command.environment = Vec::new();
+    }
+    info
 }

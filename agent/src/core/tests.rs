@@ -526,6 +526,33 @@ fn on_a_new_registration_every_oldest_status_is_sent_at_once() {
 }
 
 #[test]
+fn a_registration_leaves_out_what_only_programs_need() {
+    let mut world = World::registered();
+    let mut info = task("t");
+    info.data = vec![7; 500_000];
+    info.command.as_mut().expect("a command").environment = vec![("A".to_owned(), "b".to_owned())];
+    world.launch(info.clone());
+    assert_eq!(
+        world.disk.tasks[&key("t")].info,
+        info,
+        "the disk has all of it"
+    );
+    let said = world.connect();
+    let AgentToMaster::Reregister { tasks, .. } = &said[0] else {
+        panic!("{said:?}");
+    };
+    let mut expected = info;
+    expected.data.clear();
+    expected
+        .command
+        .as_mut()
+        .expect("a command")
+        .environment
+        .clear();
+    assert_eq!(tasks[0].info, expected);
+}
+
+#[test]
 fn a_kill_asks_first_and_uses_force_after_the_grace() {
     let mut world = World::registered();
     world.run("t");

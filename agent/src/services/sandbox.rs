@@ -178,6 +178,7 @@ impl Sandbox for SandboxService {
             offset: request.offset,
             ended: live.map(|(_, ended)| ended).filter(|_| request.follow),
             chunk: vec![0; CHUNK_BYTES],
+            patience: READER_PATIENCE,
         };
         if reading.ended.is_none() {
             // What is not there now never will be: said at once rather than in the stream.
@@ -211,6 +212,7 @@ struct Reading {
     /// To be followed until this becomes true.
     ended: Option<watch::Receiver<bool>>,
     chunk: Vec<u8>,
+    patience: Duration,
 }
 
 impl Reading {
@@ -318,7 +320,7 @@ impl Reading {
             data: self.chunk[..count].to_vec(),
         };
         self.offset += count as u64;
-        match tokio::time::timeout(READER_PATIENCE, chunks.send(Ok(chunk))).await {
+        match tokio::time::timeout(self.patience, chunks.send(Ok(chunk))).await {
             Ok(Ok(())) => Ok(true),
             // The reader is gone.
             Ok(Err(_)) => Err(Stop::Failed(Status::cancelled("the reader is gone"))),
@@ -381,6 +383,45 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_is_cut_off_and_counted() {
+        let work = tempfile::tempdir().expect("a folder");
+        let key = RunKey {
+            framework_id: "f".to_owned(),
+            task_id: "t".to_owned(),
+            container_id: "c".to_owned(),
+        };
+        let run = RunDir::of(work.path(), "a", &key).expect("a run");
+        std::fs::create_dir_all(run.sandbox()).expect("made");
+        let content = vec![b'x'; CHUNK_BYTES * 3];
+        std::fs::write(run.sandbox().join("stdout"), content).expect("written");
+        let reading = || Reading {
+            run: run.clone(),
+            path: "stdout".into(),
+            offset: 0,
+            ended: None,
+            chunk: vec![0; CHUNK_BYTES],
+            patience: Duration::from_millis(50),
+        };
+        let metrics = Metrics::new();
+        let (chunks, mut stream) = mpsc::channel(1);
+        reading().send(&chunks, &metrics).await;
+        assert!(
+            metrics
+                .render()
+                .contains("ebb_agent_sandbox_readers_cut_off_total 1")
+        );
+        assert!(stream.try_recv().is_ok(), "what fitted was sent");
+        let (chunks, mut stream) = mpsc::channel(8);
+        reading().send(&chunks, &metrics).await;
+        drop(chunks);
+        let mut bytes = 0;
+        while let Some(chunk) = stream.recv().await {
+            bytes += chunk.expect("no error").data.len();
+        }
+        assert_eq!(bytes, CHUNK_BYTES * 3);
+    }
 
     #[test]
     fn whoever_waits_for_a_task_to_end_hears_it_however_often_the_task_was_announced() {
