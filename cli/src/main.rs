@@ -11,14 +11,15 @@ mod sandbox;
 mod signals;
 mod top;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::Cli;
 use error::{CliError, EXIT_OK};
-use output::Out;
 use output::json::ErrorJson;
+use output::{Out, tell};
 
 fn main() -> ExitCode {
     // Each task is kept by this same program: before any thread is started.
@@ -56,7 +57,8 @@ fn report(error: &CliError, json: bool) {
         exit_code: error.exit_code(),
     };
     match serde_json::to_string(&report) {
-        Ok(line) if json => eprintln!("{line}"),
-        _ => eprintln!("ebb: {error}"),
+        // When nobody reads the reason, the exit code still tells.
+        Ok(line) if json => drop(writeln!(std::io::stderr(), "{line}")),
+        _ => tell(&report.error),
     }
 }

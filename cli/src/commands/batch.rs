@@ -20,9 +20,9 @@ use super::run::{GIVE_UP_AFTER_MS, failed};
 use crate::args::ClientArgs;
 use crate::client::Master;
 use crate::error::{CliError, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK};
-use crate::output::Out;
 use crate::output::quantity::{duration_ms, parse_duration_ms};
 use crate::output::table::{Cell, Style, Table, clean};
+use crate::output::{Out, tell};
 use crate::signals::Signals;
 
 /// The largest list of commands or inputs, in bytes.
@@ -96,11 +96,11 @@ pub(crate) async fn perform(args: BatchArgs, out: &mut Out) -> Result<u8, CliErr
             () = signals.next() => {
                 if *stop.borrow() {
                     line.end();
-                    eprintln!("ebb: left; {}", leftovers(&args));
+                    tell(&format!("left; {}", leftovers(&args)));
                     return Ok(EXIT_INTERRUPTED);
                 }
                 line.end();
-                eprintln!("ebb: ending every task; press Ctrl-C again to leave them");
+                tell("ending every task; press Ctrl-C again to leave them");
                 stop.send_replace(true);
             }
         }
@@ -231,7 +231,8 @@ impl CountLine {
 
     fn end(&mut self) {
         if std::mem::take(&mut self.open) {
-            eprintln!();
+            // As with the counts: nobody may be there.
+            let _ = writeln!(io::stderr());
         }
     }
 }

@@ -14,9 +14,9 @@ use super::run::{GIVE_UP_AFTER_MS, failed};
 use crate::args::ClientArgs;
 use crate::client::Master;
 use crate::error::{CliError, EXIT_INTERRUPTED, EXIT_OK};
-use crate::output::Out;
 use crate::output::quantity::parse_cpus;
 use crate::output::table::clean;
+use crate::output::{Out, tell};
 use crate::signals::Signals;
 
 /// `ebb service`.
@@ -79,26 +79,18 @@ pub(crate) async fn perform(args: ServiceArgs, out: &mut Out) -> Result<u8, CliE
             changed = status.changed(), if watching => {
                 watching = changed.is_ok();
                 let now = status.borrow_and_update().clone();
-                if out.json {
-                    out.json_line(&now)?;
-                } else {
-                    let line = sentence(&now);
-                    if line != shown {
-                        out.line(&line)?;
-                        shown = line;
-                    }
-                }
+                show(&now, &mut shown, out)?;
             }
             () = signals.next() => {
                 if ending {
-                    eprintln!("ebb: left; see `ebb frameworks` and end it with `ebb teardown`");
+                    tell("left; see `ebb frameworks` and end it with `ebb teardown`");
                     return Ok(EXIT_INTERRUPTED);
                 }
                 ending = true;
                 if args.keep {
                     handle.detach();
                 } else {
-                    eprintln!("ebb: ending every instance; press Ctrl-C again to leave them");
+                    tell("ending every instance; press Ctrl-C again to leave them");
                     handle.stop();
                 }
             }
@@ -118,6 +110,19 @@ pub(crate) async fn perform(args: ServiceArgs, out: &mut Out) -> Result<u8, CliE
         ))?;
     }
     Ok(EXIT_OK)
+}
+
+/// Prints a change; for people, only one that they would see.
+fn show(now: &ServiceStatus, shown: &mut String, out: &mut Out) -> Result<(), CliError> {
+    if out.json {
+        return Ok(out.json_line(now)?);
+    }
+    let line = sentence(now);
+    if line != *shown {
+        out.line(&line)?;
+        *shown = line;
+    }
+    Ok(())
 }
 
 /// The service in one line.

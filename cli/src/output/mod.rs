@@ -84,6 +84,12 @@ impl Out {
     }
 }
 
+/// Says something to a person, beside the output.
+pub(crate) fn tell(line: &str) {
+    // When nobody listens there is nobody to tell so; the work goes on.
+    let _ = writeln!(io::stderr().lock(), "ebb: {line}");
+}
+
 /// Columns and rows of the terminal, if there is one.
 pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;

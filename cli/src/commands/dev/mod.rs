@@ -22,8 +22,8 @@ pub(crate) use log::filter as log_filter;
 use super::run::failed;
 use crate::client::{Address, Master};
 use crate::error::{CliError, EXIT_OK};
-use crate::output::Out;
 use crate::output::table::{Style, clean};
+use crate::output::{Out, tell};
 use crate::signals::Signals;
 
 /// The longest that the agent may take to register.
@@ -130,7 +130,7 @@ pub(crate) async fn perform(args: DevArgs, out: &mut Out) -> Result<u8, CliError
         )));
     }
     if !out.json {
-        eprintln!("ebb: ending the tasks, then the agent and the master");
+        tell("ending the tasks, then the agent and the master");
     }
     let agent = agent.end().await;
     let master = master.end().await;

@@ -22,9 +22,9 @@ use super::demand::{DemandArgs, base_name, command, name, word};
 use crate::args::ClientArgs;
 use crate::client::Master;
 use crate::error::{CliError, EXIT_INTERRUPTED};
-use crate::output::Out;
 use crate::output::quantity::{parse_cpus, parse_duration_ms};
 use crate::output::table::clean;
+use crate::output::{Out, tell};
 use crate::signals::Signals;
 
 use ending::Ending;
@@ -181,7 +181,7 @@ fn say(out: &mut Out, event: EventJson) -> Result<(), CliError> {
         return Ok(out.json_line(&event)?);
     }
     if let EventJson::Waiting { reason } = event {
-        eprintln!("ebb: {}", clean(&reason));
+        tell(&clean(&reason));
     }
     Ok(())
 }
@@ -236,7 +236,7 @@ impl Run {
                 let id = framework_id.to_string();
                 self.framework_id = Some(framework_id);
                 if std::mem::take(&mut self.master_is_away) && !out.json {
-                    eprintln!("ebb: the master is back");
+                    tell("the master is back");
                 }
                 say(out, EventJson::Subscribed { framework_id: id })
             }
@@ -266,7 +266,9 @@ impl Run {
                 if !out.json {
                     let goes_on = self.launched.as_ref().map_or("", |_| "; the task goes on");
                     let cause = clean(&cause);
-                    eprintln!("ebb: the master is away ({cause}); connecting anew{goes_on}");
+                    tell(&format!(
+                        "the master is away ({cause}); connecting anew{goes_on}"
+                    ));
                     return Ok(());
                 }
                 say(out, EventJson::Disconnected { cause })
@@ -279,7 +281,7 @@ impl Run {
         match status.state {
             TaskState::Running => self.begin_output(),
             TaskState::Unreachable if !out.json => {
-                eprintln!("ebb: the task's agent cannot be reached; waiting for it to come back");
+                tell("the task's agent cannot be reached; waiting for it to come back");
             }
             _ => {}
         }
@@ -309,13 +311,15 @@ impl Run {
         self.interrupts += 1;
         if self.interrupts > 1 {
             match &self.launched {
-                Some((task, _)) => eprintln!("ebb: left the task; `ebb kill {task}` ends it"),
-                None => eprintln!("ebb: left; nothing was launched"),
+                Some((task, _)) => tell(&format!(
+                    "left the task; it ends with its framework's failover timeout, or now by `ebb kill {task}`"
+                )),
+                None => tell("left; nothing was launched"),
             }
             self.left = true;
             return true;
         }
-        eprintln!("ebb: ending the task; press Ctrl-C again to leave it");
+        tell("ending the task; press Ctrl-C again to leave it");
         self.handle.kill(None).await;
         false
     }
@@ -346,7 +350,9 @@ impl Run {
             }
         }
         for missing in self.output.finish(out).await? {
-            eprintln!("ebb: some of the task's output may be missing: {missing}");
+            tell(&format!(
+                "some of the task's output may be missing: {missing}"
+            ));
         }
         let Ending { code, sentence } = ending::of(status, self.interrupts > 0);
         if out.json {
@@ -357,7 +363,7 @@ impl Run {
                 exit_code: code,
             })?;
         } else if let Some(sentence) = sentence {
-            eprintln!("ebb: {sentence}");
+            tell(&sentence);
         }
         Ok(code)
     }
