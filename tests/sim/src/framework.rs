@@ -1,0 +1,391 @@
+//! A framework of random behaviour. It remembers what it launched across its own crashes, as one with
+//! a journal does.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{
+    AgentId, Call, Capability, CommandInfo, Event, Filters, FrameworkId, FrameworkInfo, Offer,
+    OfferId, Operation, Quantities, Reason, ReconcileTask, Resources, Role, TaskId, TaskInfo,
+    TaskState, TaskStatus,
+};
+
+use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
+use crate::world::{Happening, World};
+
+/// How often a framework looks at what to do by itself, in milliseconds.
+const ACT_MS: u64 = 2_000;
+/// Most tasks one framework launches in a run.
+const MAX_TASKS: usize = 60;
+
+/// A task that a framework has asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub agent_id: AgentId,
+    /// What was heard last.
+    pub last: Option<TaskState>,
+    /// Whether an end was heard, or that nobody knows the task.
+    pub settled: bool,
+    /// The end that its agent has told; it never changes.
+    pub end: Option<TaskState>,
+}
+
+/// A framework.
+pub struct Framework {
+    pub id: Option<FrameworkId>,
+    info: FrameworkInfo,
+    pub tasks: BTreeMap<TaskId, Wanted>,
+    held: BTreeMap<OfferId, Offer>,
+    link: Option<LinkId>,
+    life: u64,
+    dialling: bool,
+    /// The master will not have it any more.
+    pub removed: bool,
+}
+
+impl Framework {
+    /// Framework number so-and-so of a run.
+    pub fn new(number: usize, short_lived: bool) -> Self {
+        let role = if number.is_multiple_of(2) {
+            "*".to_owned()
+        } else {
+            format!("role-{number}")
+        };
+        let roles = Role::new(role).into_iter().collect();
+        let mut capabilities = vec![Capability::PartitionAware];
+        if number.is_multiple_of(2) {
+            capabilities.insert(0, Capability::RevocableResources);
+        }
+        let info = FrameworkInfo {
+            id: None,
+            name: format!("framework-{number}"),
+            user: String::new(),
+            roles,
+            failover_timeout_ms: if short_lived { 5_000 } else { 24 * 3_600_000 },
+            hostname: String::new(),
+            principal: String::new(),
+            webui_url: String::new(),
+            capabilities,
+            labels: Vec::new(),
+        };
+        Self {
+            id: None,
+            info,
+            tasks: BTreeMap::new(),
+            held: BTreeMap::new(),
+            link: None,
+            life: 0,
+            dialling: false,
+            removed: false,
+        }
+    }
+
+    fn unsettled(&self) -> Vec<ReconcileTask> {
+        let open = self.tasks.iter().filter(|(_, task)| !task.settled);
+        open.map(|(id, task)| ReconcileTask {
+            task_id: id.clone(),
+            agent_id: Some(task.agent_id.clone()),
+        })
+        .collect()
+    }
+}
+
+impl World {
+    fn call(&mut self, number: usize, call: Call) {
+        if let Some(link) = self.frameworks[number].link {
+            self.send(link, AT_MASTER, Message::Call(call));
+        }
+    }
+
+    /// A framework's scheduler starts, or tries again to reach the master.
+    pub fn subscribe(&mut self, number: usize) {
+        let framework = &mut self.frameworks[number];
+        framework.dialling = false;
+        if framework.removed || framework.link.is_some() {
+            return;
+        }
+        let peer = Peer::Framework {
+            number,
+            life: framework.life + 1,
+        };
+        let reachable = !self.partitioned(peer);
+        let Some(master_life) = self
+            .master
+            .as_ref()
+            .map(|master| master.life)
+            .filter(|_| reachable)
+        else {
+            self.subscribe_again(number);
+            return;
+        };
+        let link = self.connect(peer, master_life);
+        let framework = &mut self.frameworks[number];
+        framework.life += 1;
+        framework.link = Some(link);
+        framework.held.clear();
+        let info = FrameworkInfo {
+            id: framework.id.clone(),
+            ..framework.info.clone()
+        };
+        self.call(
+            number,
+            Call::Subscribe {
+                info,
+                suppressed_roles: Vec::new(),
+            },
+        );
+    }
+
+    fn subscribe_again(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.frameworks[number].dialling, true) {
+            let at = self.now_ms + self.rng.between(20, 4_000);
+            self.at(at, Happening::Subscribe { number });
+        }
+    }
+
+    /// A framework's scheduler crashes; its memory stays.
+    pub fn crash_framework(&mut self, number: usize) {
+        if let Some(link) = self.frameworks[number].link.take() {
+            self.log(|| format!("framework {number} crashes"));
+            self.break_link(link);
+            if let Some(link) = self.links.get_mut(&link) {
+                link.open[AT_PEER] = false;
+            }
+            self.subscribe_again(number);
+        }
+    }
+
+    /// A framework's end of a stream is gone.
+    pub fn framework_loses(&mut self, number: usize, link: LinkId) {
+        if self.frameworks[number].link == Some(link) {
+            self.frameworks[number].link = None;
+            self.subscribe_again(number);
+        }
+    }
+
+    /// A framework does something of its own accord.
+    pub fn act(&mut self, number: usize) {
+        self.at(self.now_ms + ACT_MS, Happening::Act { number });
+        if self.frameworks[number].link.is_none() || self.frameworks[number].id.is_none() {
+            return;
+        }
+        let open = self.frameworks[number].unsettled();
+        match self.rng.between(0, 9) {
+            0 | 1 if !open.is_empty() => {
+                let task = open[self.rng.index(open.len())].clone();
+                let agent_id = self.rng.chance(500).then_some(task.agent_id).flatten();
+                let grace_ms = self.rng.chance(500).then(|| 1_000);
+                self.call(
+                    number,
+                    Call::Kill {
+                        task_id: task.task_id,
+                        agent_id,
+                        grace_ms,
+                    },
+                );
+            }
+            2 => self.call(number, Call::Reconcile { tasks: Vec::new() }),
+            3 | 4 if !open.is_empty() => self.call(number, Call::Reconcile { tasks: open }),
+            5 if self.faulty() => self.call(number, Call::Suppress { roles: Vec::new() }),
+            6 => self.call(number, Call::Revive { roles: Vec::new() }),
+            _ => {}
+        }
+        // After all faults everything is asked for again and again, as a careful framework does.
+        if !self.faulty() {
+            let open = self.frameworks[number].unsettled();
+            self.call(number, Call::Revive { roles: Vec::new() });
+            if !open.is_empty() {
+                self.call(number, Call::Reconcile { tasks: open });
+            }
+        }
+    }
+
+    /// A message reaches a framework.
+    pub fn framework_hears(&mut self, number: usize, link: LinkId, message: Message) {
+        let Message::Event(event) = message else {
+            return;
+        };
+        if self.frameworks[number].link != Some(link) {
+            return;
+        }
+        self.log(|| format!("framework {number} hears {event:?}"));
+        match event {
+            Event::Subscribed { framework_id, .. } => {
+                let earlier = self.frameworks[number].id.replace(framework_id.clone());
+                if earlier.is_some_and(|earlier| earlier != framework_id) {
+                    self.fail(format!(
+                        "framework {number} is given another id: {framework_id}"
+                    ));
+                }
+                let tasks = self.frameworks[number].unsettled();
+                self.call(number, Call::Reconcile { tasks });
+            }
+            Event::Offers(offers) => offers
+                .into_iter()
+                .for_each(|offer| self.consider(number, offer)),
+            Event::Rescind(id) => {
+                self.frameworks[number].held.remove(&id);
+            }
+            Event::Update(status) => self.note_status(number, &status),
+            Event::Error(message) => {
+                self.frameworks[number].removed |= message.contains("removed");
+                self.frameworks[number].link = None;
+                self.close_link(link, AT_PEER);
+                self.subscribe_again(number);
+            }
+            Event::Message { .. } | Event::Failure { .. } | Event::Heartbeat => {}
+        }
+    }
+
+    fn consider(&mut self, number: usize, offer: Offer) {
+        self.frameworks[number]
+            .held
+            .insert(offer.id.clone(), offer.clone());
+        match self.rng.between(0, 99) {
+            // It is kept until its deadline.
+            0..=4 if self.faulty() => {}
+            5..=30 if self.faulty() => self.refuse(number, offer.id),
+            _ => {
+                let at = self.now_ms + self.rng.between(0, 500);
+                self.at(
+                    at,
+                    Happening::Answer {
+                        number,
+                        offer_id: offer.id,
+                    },
+                );
+            }
+        }
+    }
+
+    fn refuse(&mut self, number: usize, id: OfferId) {
+        self.frameworks[number].held.remove(&id);
+        let refuse_ms = if self.faulty() {
+            self.rng.between(0, 20_000)
+        } else {
+            1_000
+        };
+        self.call(
+            number,
+            Call::Decline {
+                offer_ids: vec![id],
+                filters: Filters { refuse_ms },
+            },
+        );
+    }
+
+    /// A framework answers an offer that it still holds.
+    pub fn answer(&mut self, number: usize, offer_id: OfferId) {
+        let Some(offer) = self.frameworks[number].held.remove(&offer_id) else {
+            return;
+        };
+        let done = self.frameworks[number].tasks.len() >= MAX_TASKS;
+        if done || !self.faulty() {
+            // At the end offers are held, so that the last check sees that all can be offered.
+            if self.faulty() {
+                self.refuse(number, offer_id);
+            }
+            return;
+        }
+        let (mut left, mut tasks) = (offer.resources, Vec::new());
+        for _ in 0..self.rng.between(1, 3) {
+            let want = self.want(&offer.resources);
+            let Some(rest) = left.checked_sub(&want) else {
+                break;
+            };
+            left = rest;
+            tasks.push(self.task(number, &offer, want));
+        }
+        if self.faulty() && self.rng.chance(30) {
+            let absurd = Resources::regular(Quantities::cpus_mem(1 << 40, 0));
+            tasks.push(self.task(number, &offer, absurd));
+        }
+        for task in &tasks {
+            let wanted = Wanted {
+                agent_id: offer.agent_id.clone(),
+                last: None,
+                settled: false,
+                end: None,
+            };
+            self.frameworks[number]
+                .tasks
+                .insert(task.task_id.clone(), wanted);
+        }
+        let refuse_ms = self.rng.between(0, 5_000);
+        let operations = vec![Operation::Launch {
+            tasks,
+            malformed: Vec::new(),
+        }];
+        let filters = Filters { refuse_ms };
+        self.call(
+            number,
+            Call::Accept {
+                offer_ids: vec![offer_id],
+                operations,
+                filters,
+            },
+        );
+    }
+
+    fn want(&mut self, offered: &Resources) -> Resources {
+        let size =
+            Quantities::cpus_mem(self.rng.between(1, 20) * 100, self.rng.between(1, 16) << 26);
+        if offered.is_revocable() && self.rng.chance(500) {
+            let cpus = Quantities::cpus_mem(size.cpu_milli(), 0);
+            return Resources {
+                regular: Quantities::cpus_mem(0, size.mem_bytes()),
+                revocable: cpus,
+            };
+        }
+        Resources::regular(size)
+    }
+
+    fn task(&mut self, number: usize, offer: &Offer, resources: Resources) -> TaskInfo {
+        let (run_ms, code) = (
+            self.rng.between(1, 40_000),
+            u64::from(self.rng.chance(300)) * 3,
+        );
+        self.next_task += 1;
+        let task_id = TaskId::new(format!("f{number}-t{}", self.next_task));
+        let busy = self.rng.between(0, 1_000);
+        TaskInfo {
+            task_id: task_id
+                .unwrap_or_else(|error| panic!("a task id of the simulation is wrong: {error}")),
+            name: "simulated".to_owned(),
+            agent_id: offer.agent_id.clone(),
+            resources,
+            command: Some(CommandInfo {
+                value: format!("run {run_ms} {code} {busy}"),
+                shell: true,
+                ..CommandInfo::default()
+            }),
+            executor: None,
+            kill_grace_ms: None,
+            max_completion_ms: None,
+            cpu_limit_milli: None,
+            data: Vec::new(),
+            labels: Vec::new(),
+        }
+    }
+
+    fn note_status(&mut self, number: usize, status: &TaskStatus) {
+        if let (Some(uuid), Some(agent_id)) = (status.uuid, status.agent_id.clone()) {
+            let task_id = status.task_id.clone();
+            self.call(
+                number,
+                Call::Acknowledge {
+                    agent_id,
+                    task_id,
+                    uuid,
+                },
+            );
+        }
+        self.check_status(number, status);
+        let answer = status.reason == Some(Reason::Reconciliation);
+        let Some(task) = self.frameworks[number].tasks.get_mut(&status.task_id) else {
+            return;
+        };
+        task.last = Some(status.state);
+        let unknown = answer && status.state == TaskState::Unknown;
+        task.settled |= status.state.is_terminal() || unknown;
+    }
+}

@@ -1,0 +1,346 @@
+//! The master's process: its core, ledger and allocator, and its registry, which outlives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ebb_master::allocator::pass;
+use ebb_master::core::allocate::Proposal;
+use ebb_master::core::record::{RegistryWrite, Restored};
+use ebb_master::core::snapshot::RoleSnapshot;
+use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
+use ebb_master::ledger::{Ledger, Transition};
+use ebb_types::{AgentId, AgentToMaster, Call, Generation, MasterToAgent};
+
+use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
+use crate::planted::Planted;
+use crate::world::{Happening, World};
+
+/// One life of the master.
+pub struct Master {
+    pub life: u64,
+    core: Core,
+    ledger: Ledger,
+    snapshot: Option<RoleSnapshot>,
+    awake: BTreeSet<AgentId>,
+    pass_due: bool,
+    in_flight: BTreeMap<u64, Vec<Proposal>>,
+    next_batch: u64,
+    tick_at: Option<u64>,
+}
+
+fn config() -> CoreConfig {
+    CoreConfig {
+        heartbeat_interval_ms: 5_000,
+        unreachable_after_ms: 20_000,
+        agent_reregister_timeout_ms: 40_000,
+        framework_recovery_ms: 60_000,
+        offer_timeout_ms: Some(30_000),
+        ..CoreConfig::default()
+    }
+}
+
+impl World {
+    /// Starts the master with what its registry holds.
+    pub fn start_master(&mut self) {
+        self.master_lives += 1;
+        if self.planted != Some(Planted::GenerationReused) || self.registry.generation.0 == 0 {
+            self.registry.generation = Generation(self.registry.generation.0 + 1);
+        }
+        let core = Core::new(self.now(), config(), self.registry.clone());
+        self.master = Some(Master {
+            life: self.master_lives,
+            core,
+            ledger: Ledger::new(),
+            snapshot: None,
+            awake: BTreeSet::new(),
+            pass_due: false,
+            in_flight: BTreeMap::new(),
+            next_batch: 0,
+            tick_at: None,
+        });
+        self.log(|| "master starts".to_owned());
+        self.master_step(Input::Tick);
+    }
+
+    /// Ends the master as `kill -9` does.
+    pub fn crash_master(&mut self) {
+        let Some(master) = self.master.take() else {
+            return;
+        };
+        self.log(|| "master crashes".to_owned());
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.master_life == master.life)
+            .map(|(id, _)| *id)
+            .collect();
+        for link in links {
+            self.break_link(link);
+        }
+        let again = self.now_ms + self.rng.between(10, 15_000);
+        self.at(again, Happening::StartMaster);
+    }
+
+    /// Hands an input to the master's core and performs what it answers.
+    pub fn master_step(&mut self, input: Input) {
+        let now = self.now();
+        let Some(mut master) = self.master.take() else {
+            return;
+        };
+        self.steps += 1;
+        let effects = master.core.step(now, input);
+        // A crash in the middle: what comes after never happens.
+        let crash_after =
+            (self.faulty() && self.rng.chance(1)).then(|| self.rng.index(effects.len() + 1));
+        for (done, effect) in effects.into_iter().enumerate() {
+            if crash_after == Some(done) {
+                self.master = Some(master);
+                self.crash_master();
+                return;
+            }
+            self.perform_master(&mut master, effect);
+        }
+        self.check_master(&master);
+        if !master.pass_due && !master.awake.is_empty() {
+            master.pass_due = true;
+            let soon = self.now_ms + self.rng.between(0, 5);
+            self.at(soon, Happening::Allocate { life: master.life });
+        }
+        let deadline = master
+            .core
+            .next_deadline()
+            .map(|at| at.as_ms().max(self.now_ms + 1));
+        if deadline.is_some()
+            && deadline != master.tick_at
+            && self.planted != Some(Planted::NoTicks)
+        {
+            master.tick_at = deadline;
+            self.at(
+                deadline.unwrap_or(0),
+                Happening::MasterTick { life: master.life },
+            );
+        }
+        self.master = Some(master);
+    }
+
+    fn check_master(&mut self, master: &Master) {
+        let checked = master.core.check().and_then(|()| {
+            let in_flight = master.in_flight.values().flatten();
+            master.core.check_ledger(
+                |id| master.ledger.get(id).map(|slot| slot.load()),
+                in_flight,
+            )
+        });
+        if let Err(violation) = checked {
+            self.fail(violation.to_string());
+        }
+        if let Err(imbalance) = master.ledger.check() {
+            self.fail(format!("the ledger does not add up: {imbalance:?}"));
+        }
+    }
+
+    fn perform_master(&mut self, master: &mut Master, effect: Effect) {
+        match effect {
+            Effect::Persist(writes) => self.persist(writes),
+            Effect::ToScheduler { connection, event } => {
+                self.send(connection.0, AT_PEER, Message::Event(event));
+            }
+            Effect::ToAgent {
+                connection,
+                message,
+            } => self.order(master, connection, message),
+            Effect::CloseScheduler { connection, .. } | Effect::CloseAgent { connection, .. } => {
+                self.close_link(connection.0, AT_MASTER);
+            }
+            Effect::InsertSlot { agent_id, ledger } => {
+                master.ledger.insert(agent_id, ledger);
+            }
+            Effect::RemoveSlot { agent_id } => {
+                master.ledger.remove(&agent_id);
+            }
+            Effect::Ledger {
+                agent_id,
+                incarnation,
+                transition,
+            } => {
+                let times = match (self.planted, transition) {
+                    (Some(Planted::MasterLeaksResources), Transition::Recover(_))
+                    | (Some(Planted::RescindLeaks), Transition::Rescind(_)) => 0,
+                    (Some(Planted::MasterRecoversTwice), Transition::Recover(_)) => 2,
+                    _ => 1,
+                };
+                for _ in 0..times {
+                    if let Err(refused) = master.ledger.apply(&agent_id, incarnation, &transition) {
+                        self.fail(format!(
+                            "the ledger refuses {transition:?} of {agent_id}: {refused}"
+                        ));
+                    }
+                }
+            }
+            Effect::Publish => master.snapshot = Some(master.core.publish()),
+            Effect::Wake(agents) => master.awake.extend(agents),
+            Effect::WakeAll => master.awake.extend(master.ledger.slots().keys().cloned()),
+            Effect::Changed(_) | Effect::Answer { .. } => {}
+        }
+    }
+
+    fn persist(&mut self, writes: Vec<RegistryWrite>) {
+        if self.planted == Some(Planted::MasterForgetsPersist) {
+            return;
+        }
+        writes
+            .into_iter()
+            .for_each(|write| self.registry.apply(write));
+    }
+
+    fn order(&mut self, master: &Master, connection: ConnectionId, message: MasterToAgent) {
+        let generation = master.core.generation();
+        self.send(
+            connection.0,
+            AT_PEER,
+            Message::Down(generation, Box::new(message)),
+        );
+    }
+
+    /// A pass of the allocator; what it proposes reaches the core a little later.
+    pub fn allocate(&mut self, life: u64) {
+        let now = self.now();
+        let Some(master) = self.master.as_mut().filter(|master| master.life == life) else {
+            return;
+        };
+        master.pass_due = false;
+        let awake = std::mem::take(&mut master.awake);
+        let Some(snapshot) = &master.snapshot else {
+            return;
+        };
+        let proposals = if self.planted == Some(Planted::AllocatorSkipsCommit) {
+            let proposals = pass(&master.ledger, snapshot, &awake, now);
+            for proposal in &proposals {
+                let back = Transition::Rescind(proposal.resources);
+                let undone = master
+                    .ledger
+                    .apply(&proposal.agent_id, proposal.incarnation, &back);
+                debug_assert!(undone.is_ok());
+            }
+            proposals
+        } else {
+            pass(&master.ledger, snapshot, &awake, now)
+        };
+        if proposals.is_empty() {
+            return;
+        }
+        master.next_batch += 1;
+        let batch = master.next_batch;
+        master.in_flight.insert(batch, proposals);
+        let soon = self.now_ms + self.rng.between(0, 5);
+        self.at(soon, Happening::Propose { life, batch });
+    }
+
+    /// Proposals reach the core.
+    pub fn propose(&mut self, life: u64, batch: u64) {
+        let Some(master) = self.master.as_mut().filter(|master| master.life == life) else {
+            return;
+        };
+        let Some(proposals) = master.in_flight.remove(&batch) else {
+            return;
+        };
+        self.master_step(Input::Proposals {
+            batch: None,
+            proposals,
+        });
+    }
+
+    /// A message reaches the master's end of a stream.
+    pub fn master_hears(&mut self, link: LinkId, message: Message) {
+        let connection = ConnectionId(link);
+        match message {
+            Message::Call(call) => {
+                self.note_call(link, &call);
+                self.master_step(Input::Scheduler { connection, call });
+            }
+            Message::Up(incarnation, mut message) => {
+                if let (
+                    Some(Planted::ReregistrationLeavesOut),
+                    AgentToMaster::Reregister { tasks, .. },
+                ) = (self.planted, &mut *message)
+                {
+                    tasks.pop();
+                }
+                self.log(|| format!("link {link}: {message:?}"));
+                let early = self.acknowledges_early(&message);
+                self.master_step(Input::Agent {
+                    connection,
+                    incarnation,
+                    message: *message,
+                });
+                if let Some((order, master)) = early.zip(self.master.as_ref()) {
+                    let generation = master.core.generation();
+                    self.send(link, AT_PEER, Message::Down(generation, Box::new(order)));
+                }
+            }
+            Message::Event(_) | Message::Down(..) => {}
+        }
+    }
+
+    fn acknowledges_early(&self, message: &AgentToMaster) -> Option<MasterToAgent> {
+        match message {
+            AgentToMaster::Update {
+                framework_id,
+                status,
+                ..
+            } if self.planted == Some(Planted::MasterAcknowledgesEarly) => {
+                Some(MasterToAgent::Acknowledge {
+                    framework_id: framework_id.clone(),
+                    task_id: status.task_id.clone(),
+                    uuid: status.uuid?,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The master's end of a stream is gone.
+    pub fn master_loses(&mut self, link: LinkId) {
+        let Some(peer) = self.links.get(&link).map(|link| link.peer) else {
+            return;
+        };
+        let connection = ConnectionId(link);
+        self.master_step(match peer {
+            Peer::Agent { .. } => Input::AgentGone { connection },
+            Peer::Framework { .. } => Input::SchedulerGone { connection },
+        });
+    }
+
+    /// A deadline of the core may be due.
+    pub fn master_tick(&mut self, life: u64) {
+        let now_ms = self.now_ms;
+        let Some(master) = self.master.as_mut().filter(|master| master.life == life) else {
+            return;
+        };
+        if master.tick_at == Some(now_ms) {
+            master.tick_at = None;
+            self.master_step(Input::Tick);
+        }
+    }
+
+    /// What every agent still has allocated, and what is free on it, for the last check.
+    pub fn ledger_at_rest(&self) -> Vec<(AgentId, ebb_master::ledger::AgentLedger)> {
+        let slots = self.master.as_ref().map(|master| master.ledger.slots());
+        slots
+            .iter()
+            .flat_map(|slots| slots.iter())
+            .map(|(id, slot)| (id.clone(), slot.load()))
+            .collect()
+    }
+
+    fn note_call(&mut self, link: LinkId, call: &Call) {
+        self.log(|| format!("link {link}: {call:?}"));
+    }
+}
+
+/// An empty registry.
+pub fn new_registry() -> Restored {
+    Restored {
+        cluster: "sim".to_owned(),
+        ..Restored::default()
+    }
+}

@@ -1,0 +1,61 @@
+//! Faults planted on purpose between the cores and the world, to see that the checks find them. Each
+//! is what a mistaken core or driver would do.
+
+/// One planted fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// The master goes on before its registry is durable, and a crash loses the write.
+    MasterForgetsPersist,
+    /// The agent goes on before its journal is durable, and a crash loses the write.
+    AgentForgetsPersist,
+    /// An ended task's resources are not given back.
+    MasterLeaksResources,
+    /// An ended task's resources are given back twice.
+    MasterRecoversTwice,
+    /// The allocator proposes what it has not offered in the ledger.
+    AllocatorSkipsCommit,
+    /// The master uses its last generation again after a restart.
+    GenerationReused,
+    /// The agent uses its last incarnation again after a restart.
+    IncarnationReused,
+    /// The agent takes a status for acknowledged as soon as it is sent.
+    AgentAcknowledgesItself,
+    /// The master acknowledges a status before the framework has.
+    MasterAcknowledgesEarly,
+    /// A restarted agent says that nothing was found of its containers.
+    AgentAdoptsNothing,
+    /// The agent does not carry out forced kills.
+    KillIsLost,
+    /// An agent that registers anew leaves out one of its tasks.
+    ReregistrationLeavesOut,
+    /// The agent reports success whatever the exit status.
+    ExitStatusLost,
+    /// The containers of an agent are launched twice.
+    LaunchedTwice,
+    /// A withdrawn offer is not given back in the ledger.
+    RescindLeaks,
+    /// The core is never told that time has passed.
+    NoTicks,
+}
+
+impl Planted {
+    /// Every planted fault.
+    pub const ALL: [Self; 16] = [
+        Self::MasterForgetsPersist,
+        Self::AgentForgetsPersist,
+        Self::MasterLeaksResources,
+        Self::MasterRecoversTwice,
+        Self::AllocatorSkipsCommit,
+        Self::GenerationReused,
+        Self::IncarnationReused,
+        Self::AgentAcknowledgesItself,
+        Self::MasterAcknowledgesEarly,
+        Self::AgentAdoptsNothing,
+        Self::KillIsLost,
+        Self::ReregistrationLeavesOut,
+        Self::ExitStatusLost,
+        Self::LaunchedTwice,
+        Self::RescindLeaks,
+        Self::NoTicks,
+    ];
+}
