@@ -6,9 +6,9 @@ use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{FrameworkId, TaskKey};
 
 use super::record::{EndCause, Ending};
-use super::state::{Core, Outbox, Phase};
+use super::state::{Core, Outbox, Phase, Task};
 use super::timers::Timer;
-use super::{Effect, FORCED_KILL_RETRY_MS, Record};
+use super::{Effect, FORCED_KILL_RETRY_MS, Record, SHUTDOWN_GRACE_MAX_MS};
 
 impl Core {
     /// The framework wants a task ended.
@@ -160,9 +160,14 @@ impl Core {
     /// The agent is shut down for good: all tasks and executors end.
     pub(super) fn shut_down(&mut self, out: &mut Outbox) {
         self.shutting_down = true;
-        let keys: Vec<TaskKey> = self.tasks.keys().cloned().collect();
-        for key in keys {
-            self.end_task(&key, EndCause::AgentShutdown, None, out);
+        let own_grace = |task: &Task| task.info.kill_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+        let keys: Vec<(TaskKey, u64)> = self
+            .tasks
+            .iter()
+            .map(|(key, task)| (key.clone(), own_grace(task).min(SHUTDOWN_GRACE_MAX_MS)))
+            .collect();
+        for (key, grace_ms) in keys {
+            self.end_task(&key, EndCause::AgentShutdown, Some(grace_ms), out);
         }
         let executors: Vec<_> = self.executors.keys().cloned().collect();
         for key in executors {

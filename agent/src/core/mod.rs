@@ -87,6 +87,10 @@ pub const EXECUTOR_REREGISTRATION_TIMEOUT_MS: u64 = 15_000;
 /// Time between the request to an executor to end and the forced end, in milliseconds. As in Mesos.
 pub const EXECUTOR_SHUTDOWN_GRACE_MS: u64 = 5_000;
 
+/// Longest grace of a task when the agent is shut down for good, in milliseconds: whoever ends the agent
+/// waits for it.
+pub const SHUTDOWN_GRACE_MAX_MS: u64 = 10_000;
+
 /// What the core is told of the machine and of its limits once, at its start.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {

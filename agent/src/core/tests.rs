@@ -827,6 +827,20 @@ fn shutting_down_ends_every_task_and_takes_no_more() {
 }
 
 #[test]
+fn shutting_down_waits_for_no_grace_above_its_own_limit() {
+    let mut world = World::registered();
+    world.launch(TaskInfo {
+        kill_grace_ms: Some(24 * 3600 * 1000),
+        ..task("slow")
+    });
+    world.started("slow");
+    world.step(Input::ShutDown);
+    assert!(world.did(is_terminate) && !world.did(is_kill));
+    world.wait(SHUTDOWN_GRACE_MAX_MS);
+    assert!(world.did(is_kill));
+}
+
+#[test]
 fn an_executor_is_started_once_and_given_its_tasks_when_it_subscribes() {
     let mut world = World::registered();
     world.launch(executor_task("a"));
