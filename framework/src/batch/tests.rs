@@ -199,6 +199,33 @@ fn a_stopped_batch_kills_what_runs_and_reports_the_rest_as_not_run() {
 }
 
 #[test]
+fn a_command_that_ran_before_the_batch_was_killed_is_not_run_again_when_its_task_is_gone() {
+    let endless = Manners {
+        endless: 100,
+        ..WELL
+    };
+    let config = config(1, 1, 0, 0);
+    let journal = Shared::default();
+    let scheduler = scheduler_config(&config);
+    let first = batch(&config, Box::new(journal.clone()));
+    let mut world = World::new(first, &scheduler, 3, 1, 4).with(Faults::NONE, endless);
+    world.until(STEPS, "it is known to run", |world| {
+        world.engine.scheduler().report(0).counts.running == 1
+    });
+    let mut next = batch(&config, Box::new(journal.clone()));
+    let records = journal.0.lock().expect("not poisoned").clone();
+    next.replay(&records).expect("valid");
+    let resumed = scheduler.resuming(next.framework_id().cloned());
+    // The agent has lost everything that it knew.
+    world.tasks.clear();
+    world.restart(next, &resumed, 4);
+    world.until(STEPS, "the end", |world| world.finished.is_some());
+    let report = check_end(&world, &config);
+    assert_eq!(world.started.len(), 1, "its effect may stand already");
+    assert_eq!(report.failures[0].end, CommandEnd::Lost);
+}
+
+#[test]
 fn a_journal_that_cannot_be_written_holds_launches_back() {
     struct Full(Arc<AtomicBool>);
     impl Journal for Full {
