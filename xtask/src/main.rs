@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod demo;
 mod ebpf;
 mod setup;
 mod shell;
@@ -28,6 +29,8 @@ enum Task {
     Setup,
     /// Builds the eBPF probes
     BuildEbpf,
+    /// Runs a cluster on this machine: a service, revocable batch work, and the return of what was lent
+    Demo(demo::Options),
     /// Runs every test (the same as `ci`)
     Test,
     /// Checks and tests everything, as continuous integration does
@@ -52,6 +55,7 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Setup => setup::setup().map(|_| ()),
         Task::BuildEbpf => ebpf::build_ebpf().map(|_| ()),
+        Task::Demo(options) => demo::run(&options),
         Task::Test | Task::Ci => ci::run_all(),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),

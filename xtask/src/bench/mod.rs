@@ -4,11 +4,12 @@
 mod table;
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::shell::{cargo, read, root, run_read};
+use crate::shell::{self, cargo, command, read, root, run_read};
 use crate::{ebpf, setup};
 
 /// What to measure.
@@ -24,48 +25,54 @@ pub struct Options {
 struct Bench {
     name: &'static str,
     about: &'static str,
-    arguments: &'static [&'static str],
+    run: Run,
+}
+
+/// How a benchmark is built and started.
+enum Run {
+    /// Cargo does both.
+    Cargo(&'static [&'static str]),
+    /// Built together with the daemons, which it starts as it finds them beside itself.
+    Program,
 }
 
 const BENCHES: &[Bench] = &[
     Bench {
         name: "allocate",
         about: "an allocation round beside a round over plain arrays",
-        arguments: &[
+        run: Run::Cargo(&[
             "bench",
             "--quiet",
             "--package",
             "ebb-master",
             "--bench",
             "allocate",
-        ],
+        ]),
     },
     Bench {
         name: "submit",
         about: "tasks a second through the master, with simulated agents over loopback",
-        arguments: &[
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "ebb-tests-bench",
-            "--bin",
-            "submit",
-        ],
+        run: Run::Program,
     },
     Bench {
         name: "launch",
-        about: "accept to first instruction of a real task, beside fork and exec, and runc",
-        arguments: &[
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "ebb-tests-bench",
-            "--bin",
-            "launch",
-        ],
+        about: "accept to first instruction of a real task, beside fork and exec, and runc; idle daemons",
+        run: Run::Program,
     },
+];
+
+/// What [`Run::Program`] needs, in one build so that the daemons are those that ship.
+const BUILD: &[&str] = &[
+    "build",
+    "--quiet",
+    "--release",
+    "--bins",
+    "--package",
+    "ebb-tests-bench",
+    "--package",
+    "ebb-master",
+    "--package",
+    "ebb-agent",
 ];
 
 /// A bound that a row must keep.
@@ -154,7 +161,14 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let (output, result) = run_read(&mut cargo(bench.arguments));
+    let mut program = match bench.run {
+        Run::Cargo(arguments) => cargo(arguments),
+        Run::Program => {
+            shell::run(&mut cargo(BUILD))?;
+            command(target().join("release").join(bench.name), &[])
+        }
+    };
+    let (output, result) = run_read(&mut program);
     result?;
     let lines = output.lines().filter(|line| line.starts_with('{'));
     let rows: Vec<Row> = lines
@@ -170,16 +184,15 @@ fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows.into_iter().map(Row::judged).collect())
 }
 
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR");
+    root().join(chosen.map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
 fn commit() -> Result<String> {
-    let commit = read(&mut crate::shell::command(
-        "git",
-        &["rev-parse", "--short=12", "HEAD"],
-    ))?;
-    let dirty = !read(&mut crate::shell::command(
-        "git",
-        &["status", "--porcelain"],
-    ))?
-    .is_empty();
+    let commit = read(&mut command("git", &["rev-parse", "--short=12", "HEAD"]))?;
+    let dirty = !read(&mut command("git", &["status", "--porcelain"]))?.is_empty();
     Ok(if dirty {
         format!("{commit} with changes")
     } else {

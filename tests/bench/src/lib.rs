@@ -1,0 +1,24 @@
+//! What benchmarks of the whole share: rows of figures, simulated agents and frameworks that load a
+//! real master, real daemons as processes, and the yardsticks that they are measured beside.
+
+mod agent;
+mod connection;
+mod daemon;
+mod load;
+mod one_by_one;
+mod row;
+mod yardstick;
+
+pub use agent::{SimulatedAgent, agent_capacity};
+pub use daemon::Daemon;
+pub use load::{LoadReport, submit};
+pub use one_by_one::{OneByOne, Start};
+pub use row::{Bar, Row, at_least, at_most, figure, quantile, spread};
+pub use yardstick::{ForkExec, Runc, Yardstick};
+
+/// The time in nanoseconds of the clock that every process of this machine shares.
+pub fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The clock counts from the machine's start: it is neither negative nor too large.
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
