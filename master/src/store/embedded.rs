@@ -69,19 +69,26 @@ impl Embedded {
             source,
         })?;
         let path = folder.join(FILE_NAME);
+        // Opening repairs what a crash has left behind, and so writes, before it sees that the rest is
+        // damaged: such a file is put back as it was.
+        let before = fs::read(&path).ok();
         // The database panics on some kinds of damage; a thread turns that into an answer.
         let opened = std::thread::scope(|scope| {
             let path = &path;
             scope.spawn(move || open_file(path)).join()
         });
-        match opened {
-            Ok(Ok(database)) => Ok(Self { path, database }),
-            Ok(Err(error)) => Err(why_not_open(path, folder, error)),
-            Err(_panic) => Err(RegistryError::Corrupt {
-                path,
+        let error = match opened {
+            Ok(Ok(database)) => return Ok(Self { path, database }),
+            Ok(Err(error)) => why_not_open(path.clone(), folder, error),
+            Err(_panic) => RegistryError::Corrupt {
+                path: path.clone(),
                 cause: String::from("its pages contradict each other"),
-            }),
+            },
+        };
+        if let (RegistryError::Corrupt { .. }, Some(before)) = (&error, before) {
+            put_back(&path, &before).map_err(|source| RegistryError::Folder { path, source })?;
         }
+        Err(error)
     }
 
     fn explain(&self, operation: &'static str, fault: Fault) -> RegistryError {
@@ -172,6 +179,14 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
         },
         made => made,
     }
+}
+
+/// Makes a file hold these bytes again, if it does not.
+fn put_back(path: &Path, before: &[u8]) -> std::io::Result<()> {
+    if fs::read(path)? != before {
+        fs::write(path, before)?;
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path) -> Result<Database, DatabaseError> {
