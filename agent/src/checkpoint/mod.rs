@@ -152,15 +152,17 @@ impl WorkDir {
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>, CheckpointError> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     match File::open(path) {
         Ok(file) => file
             .take(MAX_IDENTITY_BYTES)
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(error("read", path))?,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(error("open", path)(source)),
     };
+    // What is no text names nothing, which is said below.
+    let text = String::from_utf8_lossy(&bytes);
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     let instance = field("instance=").filter(|name| {
         !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric())
