@@ -3,6 +3,7 @@
 //! Everything that can be checked without a master is checked here, so that a wrong command line
 //! ends with exit code 2 before anything is done.
 
+use clap::error::ContextValue;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ebb_types::Role;
@@ -13,7 +14,7 @@ use crate::commands::batch::BatchArgs;
 use crate::commands::dev::DevArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::service::ServiceArgs;
-use crate::output::quantity::{duration_ms, parse_duration_ms, parse_weight};
+use crate::output::quantity::{duration_ms, parse_duration_ms, parse_weight, shown};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line. \
 `ebb run` exits with the status of its task; see `ebb run --help`.\n\
@@ -201,6 +202,21 @@ impl Cli {
     }
 }
 
+/// The same error with long texts of the command line cut, so that what is wrong can still be seen.
+pub(crate) fn shortened(mut error: clap::Error) -> clap::Error {
+    let long: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, shown(text))),
+            _ => None,
+        })
+        .collect();
+    for (kind, text) in long {
+        error.insert(kind, ContextValue::String(text));
+    }
+    error
+}
+
 /// Reads a role.
 pub(crate) fn role(text: &str) -> Result<Role, String> {
     Role::new(text).map_err(|error| error.to_string())
@@ -312,6 +328,21 @@ mod tests {
             let error = Cli::try_parse_from(&line).expect_err(line[1]);
             assert_eq!(error.kind(), kind, "{line:.60?}: {error:.300}");
             assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn an_error_never_repeats_a_long_text_whole() {
+        let huge = "x".repeat(65_536);
+        for line in [
+            vec!["ebb", "weight", &huge, "1"],
+            vec!["ebb", "tasks", "--master", &huge],
+            vec!["ebb", &huge],
+        ] {
+            let error = Cli::try_parse_from(&line).expect_err("a wrong line");
+            let said = shortened(error).to_string();
+            assert!(said.len() < 2_000, "{:.200}", said);
+            assert!(said.contains("xxx"), "{said}");
         }
     }
 

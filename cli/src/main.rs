@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     if let Some(code) = ebb_agent::dispatch_executor() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| args::shortened(error).exit());
     let json = cli.wants_json();
     match start(cli) {
         Ok(code) => ExitCode::from(code),
