@@ -18,6 +18,9 @@ use crate::{Ended, PATIENCE, Running, host, programs, wire};
 /// Wait before a master that cannot be reached is tried again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 
+/// What every agent has, so that nothing has to be measured first.
+const AGENT_SETTINGS: &str = "cpus = 4\nmem = '2GiB'\ndisk = '1GiB'\ndisk_bandwidth = '100MiB/s'\n";
+
 /// One master and one agent. At its end nothing of them is left.
 #[derive(Debug)]
 pub struct Cluster {
@@ -46,6 +49,7 @@ impl Cluster {
             .prefix("ebb-e2e-")
             .tempdir()
             .expect("a folder for temporary files");
+        fs::write(folder.path().join("agent.toml"), AGENT_SETTINGS).expect("a writable folder");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
             folder,
@@ -66,13 +70,24 @@ impl Cluster {
 
     /// The same, with more flags for the master and the agent.
     pub fn start_with(master_args: &[&str], agent_args: &[&str]) -> Self {
+        let mut cluster = Self::new_with(master_args, agent_args);
+        cluster.bring_up();
+        cluster
+    }
+
+    /// A cluster that is not started yet, with more flags for the master and the agent.
+    pub fn new_with(master_args: &[&str], agent_args: &[&str]) -> Self {
         let mut cluster = Self::new();
         cluster.master_args = owned(master_args);
         cluster.agent_args = owned(agent_args);
-        cluster.start_master();
-        cluster.start_agent();
-        cluster.wait_registered();
         cluster
+    }
+
+    /// Starts master and agent and waits until they know each other.
+    pub fn bring_up(&mut self) {
+        self.start_master();
+        self.start_agent();
+        self.wait_registered();
     }
 
     /// The folder.
@@ -117,6 +132,15 @@ impl Cluster {
         self.agent.as_ref().expect("the agent is up")
     }
 
+    /// Adds lines to the file of the agent's settings, for its next start.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn add_agent_settings(&self, lines: &str) {
+        let text = format!("{AGENT_SETTINGS}{lines}");
+        fs::write(self.agent_settings(), text).expect("a writable folder");
+    }
+
     /// The command that starts the master; always on the same port after the first time.
     pub fn master_command(&self) -> Command {
         let mut command = programs::program("ebb-master");
@@ -140,10 +164,15 @@ impl Cluster {
             .arg("--work-dir")
             .arg(self.work_dir())
             .args(["--cgroup-base", &self.base, "--kill-tasks-on-shutdown"])
-            .args(["--cpus", "4", "--mem", "2GiB", "--disk", "1GiB"])
-            .args(["--disk-bandwidth", "100MiB/s"])
+            .arg("--config")
+            .arg(self.agent_settings())
             .args(&self.agent_args);
         command
+    }
+
+    /// The file of the agent's settings; flags win over it.
+    pub fn agent_settings(&self) -> PathBuf {
+        self.folder().join("agent.toml")
     }
 
     /// The agent's work folder.

@@ -14,12 +14,13 @@ use crate::PATIENCE;
 /// The largest state that a test reads, in bytes.
 const MAX_STATE_BYTES: usize = 64 << 20;
 
-/// Runs a future to its end on a runtime of its own.
+/// Runs a future to its end on a runtime of its own. What the future has spawned goes on while it blocks.
 ///
 /// # Panics
 /// When the runtime cannot be made.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime")
