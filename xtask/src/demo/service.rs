@@ -59,7 +59,7 @@ impl Protocol {
     pub const fn rates(self) -> (u64, u64) {
         match self {
             Self::Redis => (500, 6000),
-            Self::Http => (100, 900),
+            Self::Http => (100, 600),
         }
     }
 
