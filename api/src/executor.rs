@@ -31,8 +31,16 @@ impl TryFrom<up::Subscribe> for ExecutorCall {
     fn try_from(wire: up::Subscribe) -> Result<Self, Invalid> {
         let tasks = wire.unacknowledged_tasks;
         let updates = wire.unacknowledged_updates;
-        bounded("subscribe.unacknowledged_tasks", tasks.len(), MAX_UNACKNOWLEDGED)?;
-        bounded("subscribe.unacknowledged_updates", updates.len(), MAX_UNACKNOWLEDGED)?;
+        bounded(
+            "subscribe.unacknowledged_tasks",
+            tasks.len(),
+            MAX_UNACKNOWLEDGED,
+        )?;
+        bounded(
+            "subscribe.unacknowledged_updates",
+            updates.len(),
+            MAX_UNACKNOWLEDGED,
+        )?;
         Ok(Self::Subscribe {
             framework_id: id("subscribe.framework_id", &wire.framework_id, |t| {
                 FrameworkId::new(t)
