@@ -3,7 +3,8 @@
 //! Subject: every agent's resources are offered by a pass over the real ledger and snapshot (roles,
 //! weights and refusals on), then every offer is declined with a filter. Floor: the same number of
 //! decisions by dominant share over plain arrays, with binary heaps, and nothing else. Subject and
-//! floor alternate. Printed on standard output: `{"rows":[{"case","metric","value","unit"}…]}`.
+//! floor alternate. Printed on standard output, a row a line:
+//! `{"case","metric","value","unit"}`.
 //!
 //! Arguments: `AGENTSxFRAMEWORKS` … (else the usual shapes). `--bench`, which cargo adds, is ignored.
 
@@ -267,18 +268,14 @@ fn main() -> Result<(), Error> {
         let events = events(&mut cluster, agents)?;
         rows.extend(report(&format!("{agents}x{frameworks}"), &times, &events));
     }
-    let rows: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let Row {
-                case,
-                metric,
-                value,
-                unit,
-            } = row;
-            format!(r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#)
-        })
-        .collect();
-    println!("{{\"rows\":[{}]}}", rows.join(",\n"));
+    for row in rows {
+        let Row {
+            case,
+            metric,
+            value,
+            unit,
+        } = row;
+        println!(r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#);
+    }
     Ok(())
 }
