@@ -111,11 +111,9 @@ impl SimulatedAgent {
                 framework_id,
                 task_id,
                 uuid,
-            } => {
-                if self.live.remove(&(framework_id.clone(), task_id.clone())) == Some(uuid) {
-                    self.update(framework_id, task_id, TaskState::Finished)
-                        .await?;
-                }
+            } if self.live.remove(&(framework_id.clone(), task_id.clone())) == Some(uuid) => {
+                self.update(framework_id, task_id, TaskState::Finished)
+                    .await?;
             }
             _ => {}
         }
