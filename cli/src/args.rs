@@ -341,7 +341,7 @@ mod tests {
         ] {
             let error = Cli::try_parse_from(&line).expect_err("a wrong line");
             let said = shortened(error).to_string();
-            assert!(said.len() < 2_000, "{:.200}", said);
+            assert!(said.len() < 2_000, "{said:.200}");
             assert!(said.contains("xxx"), "{said}");
         }
     }

@@ -1,4 +1,5 @@
 //! What people get wrong: each mistake is answered with a sentence that says what to do, and what runs, runs on.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -329,7 +330,7 @@ fn what_cannot_be_an_id_or_an_amount_is_refused_on_the_command_line() {
         (&["batch", "/no/such/list"], 2),
     ] {
         let ended = cluster.ebb(args);
-        assert_eq!(ended.code(), code, "{:.80?}: {ended:?}", args);
+        assert_eq!(ended.code(), code, "{args:.80?}: {ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");
         assert!(ended.stderr.len() > 20, "no sentence: {ended:?}");
         assert!(

@@ -1,4 +1,5 @@
 //! `ebb dev`: a whole cluster in one process, from its first line to the last thing that it takes away.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::net::SocketAddr;
 use std::path::Path;

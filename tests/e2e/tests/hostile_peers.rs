@@ -1,4 +1,5 @@
 //! What peers do that do not keep the rules: each is answered or cut off with a reason, and the others go on.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

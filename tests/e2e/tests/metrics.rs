@@ -1,4 +1,5 @@
 //! Every declared metric is there live, and every one that a dashboard or rule shows is declared.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
 use std::fs;

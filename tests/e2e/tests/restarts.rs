@@ -1,4 +1,5 @@
 //! Crashes: what was promised stands, whichever daemon is killed, and when.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
 //! `ebb service`: so many instances, whatever happens to them.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use ebb_tests_e2e::running::Output;
 use ebb_tests_e2e::{Cluster, Running, host};
