@@ -14,6 +14,8 @@ use crate::world::{Happening, World};
 
 /// How often a framework looks at what to do by itself, in milliseconds.
 const ACT_MS: u64 = 2_000;
+/// How long a task runs that ends only when it is killed, in milliseconds.
+const FOR_EVER_MS: u64 = 1 << 40;
 /// Most tasks one framework launches in a run.
 const MAX_TASKS: usize = 60;
 
@@ -193,6 +195,17 @@ impl World {
         if !self.faulty() {
             let open = self.frameworks[number].unsettled();
             self.call(number, Call::Revive { roles: Vec::new() });
+            for task in &open {
+                let (task_id, agent_id) = (task.task_id.clone(), task.agent_id.clone());
+                self.call(
+                    number,
+                    Call::Kill {
+                        task_id,
+                        agent_id,
+                        grace_ms: None,
+                    },
+                );
+            }
             if !open.is_empty() {
                 self.call(number, Call::Reconcile { tasks: open });
             }
@@ -340,10 +353,13 @@ impl World {
     }
 
     fn task(&mut self, number: usize, offer: &Offer, resources: Resources) -> TaskInfo {
-        let (run_ms, code) = (
-            self.rng.between(1, 40_000),
-            u64::from(self.rng.chance(300)) * 3,
-        );
+        let for_ever = self.rng.chance(50);
+        let run_ms = if for_ever {
+            FOR_EVER_MS
+        } else {
+            self.rng.between(1, 40_000)
+        };
+        let code = u64::from(self.rng.chance(300)) * 3;
         self.next_task += 1;
         let task_id = TaskId::new(format!("f{number}-t{}", self.next_task));
         let busy = self.rng.between(0, 1_000);
