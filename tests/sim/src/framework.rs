@@ -175,7 +175,7 @@ impl World {
             0 | 1 if !open.is_empty() => {
                 let task = open[self.rng.index(open.len())].clone();
                 let agent_id = self.rng.chance(500).then_some(task.agent_id).flatten();
-                let grace_ms = self.rng.chance(500).then(|| 1_000);
+                let grace_ms = self.rng.chance(500).then_some(1_000);
                 self.call(
                     number,
                     Call::Kill {

@@ -90,7 +90,7 @@ impl World {
                 Happening::Deliver {
                     link: id,
                     towards,
-                    message: message.clone(),
+                    message: Box::new(message.clone()),
                 },
             );
         }
@@ -99,7 +99,7 @@ impl World {
             Happening::Deliver {
                 link: id,
                 towards,
-                message,
+                message: Box::new(message),
             },
         );
     }

@@ -80,7 +80,7 @@ pub enum Happening {
     Deliver {
         link: LinkId,
         towards: usize,
-        message: Message,
+        message: Box<Message>,
     },
     Gone {
         link: LinkId,
@@ -248,7 +248,7 @@ impl World {
                 link,
                 towards,
                 message,
-            } => self.deliver(link, towards, message),
+            } => self.deliver(link, towards, *message),
             Happening::Gone { link, end } => self.gone(link, end),
             Happening::Chaos => self.chaos(),
             Happening::Heal { number } => self.silent[number] = false,
