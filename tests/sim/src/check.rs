@@ -6,6 +6,7 @@ use ebb_types::{
     ContainerId, ExitStatus, Quantities, Reason, Source, TaskKey, TaskState, TaskStatus,
 };
 
+use crate::framework::Wanted;
 use crate::world::World;
 
 /// What the machines did with a task.
@@ -84,10 +85,16 @@ impl World {
                 ));
             }
         }
-        self.check_against_truth(&key, status);
+        let heard = self.frameworks[number].tasks[&status.task_id].end;
+        self.check_against_truth(&key, status, heard);
     }
 
-    fn check_against_truth(&mut self, key: &TaskKey, status: &TaskStatus) {
+    fn check_against_truth(
+        &mut self,
+        key: &TaskKey,
+        status: &TaskStatus,
+        heard: Option<TaskState>,
+    ) {
         let deed = self.truth.tasks.entry(key.clone()).or_default();
         let started = !deed.started.is_empty();
         let ended = deed.ended;
@@ -111,7 +118,9 @@ impl World {
             (TaskState::Failed | TaskState::Killed | TaskState::Gone, None) if of_agent => !started,
             (TaskState::Running, _) if of_agent => started,
             // An agent that ever joined is remembered, so its running task cannot be unheard of.
-            (TaskState::Unknown, None) => !started,
+            (TaskState::Unknown, None) if status.agent_id.is_some() => !started,
+            // Its end stood on its agent's disk until the framework had it.
+            (TaskState::Gone, Some(Some(_))) => heard.is_some(),
             _ => true,
         };
         if !agrees {
@@ -145,18 +154,26 @@ impl World {
                     .map(|left| format!("left on machine {number}: {left}")),
             );
         }
+        let ledgers = self.ledger_at_rest();
         for (number, framework) in self
             .frameworks
             .iter()
             .enumerate()
             .filter(|(_, f)| !f.removed)
         {
-            let open = framework.tasks.iter().filter(|(_, task)| !task.settled);
+            // An agent that died before it knew its own id never comes back under it.
+            let is_gone = |task: &Wanted| {
+                task.last == Some(TaskState::Unreachable)
+                    && ledgers.iter().all(|(id, _)| *id != task.agent_id)
+            };
+            let open = framework
+                .tasks
+                .iter()
+                .filter(|(_, task)| !task.settled && !is_gone(task));
             wrong.extend(
                 open.map(|(id, task)| format!("framework {number} knows no end of {id}: {task:?}")),
             );
         }
-        let ledgers = self.ledger_at_rest();
         if ledgers.len() != self.machines.len() {
             wrong.push(format!(
                 "{} of {} agents are in the ledger",

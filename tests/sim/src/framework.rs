@@ -402,6 +402,7 @@ impl World {
         };
         task.last = Some(status.state);
         let unknown = answer && status.state == TaskState::Unknown;
-        task.settled |= status.state.is_terminal() || unknown;
+        // What was unheard of or believed lost may come back with its agent.
+        task.settled = status.state.is_terminal() || unknown || task.end.is_some();
     }
 }
