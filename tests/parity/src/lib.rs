@@ -1,5 +1,9 @@
 //! Containers for the parity tests: cgroups of their own below a folder of their own, in every hierarchy that this
 //! machine has, with a load inside; all of it removed afterwards.
+//!
+//! On a machine with v1 controllers a container has a folder in the hierarchies of `cpu`, `cpuacct`, `memory` and
+//! `blkio` and one in the v2 tree beside them. On a pure v2 machine it has the one folder, and the controllers are
+//! switched on along the path to it. Limits are set where the machine holds them.
 
 use std::fs;
 use std::io;
@@ -13,8 +17,12 @@ use ebb_agent::probe::{CgroupPaths, Facts};
 /// A cgroup that cannot be removed after this is reported.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(10);
 const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
+/// Where the v1 hierarchies stand, each under its controller's name.
+const V1_MOUNTS: &str = "/sys/fs/cgroup";
+/// What the tests measure and limit, by its v2 name.
+const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "io"];
 
-/// A container: a cgroup in the v2 tree and, where it is mounted, in `cpuacct`.
+/// A container: a cgroup in the v2 tree and in each v1 hierarchy that is measured or limited.
 #[derive(Debug)]
 pub struct Container {
     /// Its folders; the deepest in each hierarchy.
@@ -25,25 +33,66 @@ pub struct Container {
 impl Container {
     /// Makes the cgroups.
     pub fn new(facts: &Facts, name: &str) -> io::Result<Self> {
-        let below = format!("ebb-parity-{}/{name}", std::process::id());
+        let own = format!("ebb-parity-{}", std::process::id());
         let mount = facts
             .cgroup2
             .as_ref()
             .ok_or_else(|| io::Error::other("no cgroup v2 tree"))?;
-        let v2 = mount.join(&below);
+        let v2 = mount.join(&own).join(name);
         fs::create_dir_all(&v2)?;
-        let mut folders = vec![v2.clone()];
-        let mut paths = CgroupPaths {
-            v2: Some(v2),
-            ..CgroupPaths::default()
-        };
-        if facts.has_v1("cpuacct") {
-            let cpuacct = Path::new("/sys/fs/cgroup/cpuacct").join(&below);
-            fs::create_dir_all(&cpuacct)?;
-            folders.push(cpuacct.clone());
-            paths.cpuacct = Some(cpuacct);
+        for folder in [mount, &mount.join(&own)] {
+            switch_controllers_on(folder)?;
         }
-        Ok(Self { paths, folders })
+        let mut container = Self {
+            folders: vec![v2.clone()],
+            paths: CgroupPaths {
+                v2: Some(v2),
+                ..CgroupPaths::default()
+            },
+        };
+        let paths = &mut container.paths;
+        for (controller, path) in [
+            ("cpu", &mut paths.cpu),
+            ("cpuacct", &mut paths.cpuacct),
+            ("memory", &mut paths.memory),
+            ("blkio", &mut paths.blkio),
+        ] {
+            if facts.has_v1(controller) {
+                let folder = Path::new(V1_MOUNTS).join(controller).join(&own).join(name);
+                fs::create_dir_all(&folder)?;
+                // Two controllers of one hierarchy may have it mounted under both names: entering twice does no harm.
+                container.folders.push(folder.clone());
+                *path = Some(folder);
+            }
+        }
+        Ok(container)
+    }
+
+    /// Limits its memory; what it swaps counts towards the limit.
+    pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        let bytes = bytes.to_string();
+        if let Some(folder) = &self.paths.memory {
+            write(folder, "memory.limit_in_bytes", &bytes)?;
+            // Absent where the kernel accounts no swap.
+            return write_if_present(folder, "memory.memsw.limit_in_bytes", &bytes);
+        }
+        let folder = self.v2()?;
+        write_if_present(folder, "memory.swap.max", "0")?;
+        write(folder, "memory.max", &bytes)
+    }
+
+    /// Limits its CPU time to a quota in each period, both in microseconds.
+    pub fn limit_cpu(&self, quota_us: u64, period_us: u64) -> io::Result<()> {
+        if let Some(folder) = &self.paths.cpu {
+            write(folder, "cpu.cfs_period_us", &period_us.to_string())?;
+            return write(folder, "cpu.cfs_quota_us", &quota_us.to_string());
+        }
+        write(self.v2()?, "cpu.max", &format!("{quota_us} {period_us}"))
+    }
+
+    fn v2(&self) -> io::Result<&Path> {
+        let folder = self.paths.v2.as_deref();
+        folder.ok_or_else(|| io::Error::other("the container has no cgroup in the v2 tree"))
     }
 
     /// The folders, one in each hierarchy.
@@ -78,6 +127,34 @@ impl Container {
             .stdout(Stdio::piped())
             .spawn()
     }
+}
+
+/// Switches on, for the cgroups below this one, the controllers that it has and the tests use.
+fn switch_controllers_on(folder: &Path) -> io::Result<()> {
+    let present = fs::read_to_string(folder.join("cgroup.controllers"))?;
+    let used = V2_CONTROLLERS.into_iter();
+    let names = used.filter(|name| present.split_whitespace().any(|word| word == *name));
+    let words: Vec<String> = names.map(|name| format!("+{name}")).collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    write(folder, "cgroup.subtree_control", &words.join(" "))
+}
+
+/// Writes one value; the error names the file and the value.
+fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    let path = folder.join(file);
+    fs::write(&path, value).map_err(|error| {
+        let told = format!("`{value}` cannot be written to {}: {error}", path.display());
+        io::Error::new(error.kind(), told)
+    })
+}
+
+fn write_if_present(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    if folder.join(file).exists() {
+        return write(folder, file, value);
+    }
+    Ok(())
 }
 
 impl Drop for Container {
