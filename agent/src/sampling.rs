@@ -19,7 +19,7 @@ use crate::driver::Event;
 use crate::metrics::Metrics;
 use crate::probe::{
     CgroupPaths, ContainerCounters, Detail, Facts, Losses, ProbeCost, Sample, Sampler,
-    built_in_object,
+    built_in_object, disk_totals,
 };
 
 /// Time between two readings.
@@ -249,7 +249,9 @@ fn container(counters: &ContainerCounters) -> usage::ContainerSample {
     sample.mem_bytes = counters.memory.map(|memory| memory.working_set_bytes());
     sample.disk_bytes = counters
         .disk
-        .map(|disk| disk.read_bytes.saturating_add(disk.write_bytes));
+        .as_ref()
+        .map(|disk| disk_totals(&disk.value))
+        .map(|totals| totals.read_bytes.saturating_add(totals.write_bytes));
     sample
 }
 

@@ -5,11 +5,15 @@
 //! each reading. A file that is absent, or whose content is not understood, makes its figure `None`
 //! and never 0. Everything is absolute and in bytes and nanoseconds, whatever the kernel's unit.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::figures::{Disk, HostCounters, Memory, Pressure, Throttling};
+use super::figures::{
+    ContainerCounters, Detail, Device, DeviceCounters, Figure, HostCounters, Memory, Pressure,
+    Throttling,
+};
 
 /// A file of figures is not read beyond this; a longer one counts as unreadable.
 const FILE_BYTES_MAX: usize = 256 * 1024;
@@ -160,6 +164,26 @@ impl ContainerFiles {
         }
     }
 
+    /// Reads what the probes have not told. In a quick reading only the time on the CPUs.
+    pub fn fill(&mut self, counters: &mut ContainerCounters, detail: Detail) {
+        if counters.on_cpu_ns.is_none() {
+            counters.on_cpu_ns = self.on_cpu_ns().map(Figure::files);
+        }
+        if detail == Detail::Quick {
+            return;
+        }
+        counters.throttling = self.throttling();
+        counters.memory = self.memory();
+        if counters.oom_kills.is_none() {
+            let kills = counters.memory.and_then(|memory| memory.oom_kills);
+            counters.oom_kills = kills.map(Figure::files);
+        }
+        if counters.disk.is_none() {
+            counters.disk = self.disk().map(Figure::files);
+        }
+        counters.pressure = self.pressure();
+    }
+
     /// Time on the CPUs, by the v1 controller or the v2 tree.
     pub fn on_cpu_ns(&mut self) -> Option<u64> {
         if let Some(text) = text(&mut self.cpuacct_usage) {
@@ -215,18 +239,13 @@ impl ContainerFiles {
         }
     }
 
-    /// Traffic with block devices.
-    pub fn disk(&mut self) -> Option<Disk> {
+    /// Traffic with each block device.
+    pub fn disk(&mut self) -> Option<Vec<DeviceCounters>> {
         match &mut self.disk {
             DiskFiles::V1 { bytes, operations } => {
-                let (read_bytes, write_bytes) = blkio(bytes.read()?);
+                let bytes = blkio(bytes.read()?);
                 let counts = text(operations).map(blkio);
-                Some(Disk {
-                    read_bytes,
-                    write_bytes,
-                    read_count: counts.map(|counts| counts.0),
-                    write_count: counts.map(|counts| counts.1),
-                })
+                Some(join(bytes, counts))
             }
             DiskFiles::V2 { stat } => Some(io_stat(stat.read()?)),
             DiskFiles::None => None,
@@ -323,54 +342,76 @@ fn memory_stat(memory: &mut Memory, text: Option<&str>, anonymous: &str, prefix:
         } else {
             match name.strip_prefix(prefix) {
                 Some("inactive_file") => memory.inactive_file_bytes = value,
-                Some("pgmajfault") => memory.major_faults = value,
                 _ => {}
             }
         }
     }
 }
 
-/// Read and written, over all devices, from `8:0 Read 4096` lines.
-fn blkio(text: &str) -> (u64, u64) {
-    let mut sums = (0u64, 0u64);
+type ReadWrite = BTreeMap<Device, (u64, u64)>;
+
+/// Read and written of each device, from `8:0 Read 4096` lines.
+fn blkio(text: &str) -> ReadWrite {
+    let mut devices = ReadWrite::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
-        let (device, kind, value) = (words.next(), words.next(), words.next());
-        let Some(value) = value.and_then(|value| value.parse::<u64>().ok()) else {
+        let (Some(device), Some(kind), Some(value)) = (words.next(), words.next(), words.next())
+        else {
             continue;
         };
-        match (device.is_some_and(|device| device.contains(':')), kind) {
-            (true, Some("Read")) => sums.0 = sums.0.saturating_add(value),
-            (true, Some("Write")) => sums.1 = sums.1.saturating_add(value),
+        let (Some(device), Ok(value)) = (device_of(device), value.parse::<u64>()) else {
+            continue;
+        };
+        let sums = devices.entry(device).or_default();
+        match kind {
+            "Read" => sums.0 = value,
+            "Write" => sums.1 = value,
             _ => {}
         }
     }
-    sums
+    devices
 }
 
-/// Sums over all devices from `8:0 rbytes=1 wbytes=2 rios=3 wios=4` lines.
-fn io_stat(text: &str) -> Disk {
-    let mut disk = Disk {
-        read_count: Some(0),
-        write_count: Some(0),
-        ..Disk::default()
-    };
-    for word in text.split_ascii_whitespace() {
-        let Some((name, value)) = word.split_once('=') else {
-            continue;
-        };
-        let Ok(value) = value.parse::<u64>() else {
-            continue;
-        };
-        match name {
-            "rbytes" => disk.read_bytes = disk.read_bytes.saturating_add(value),
-            "wbytes" => disk.write_bytes = disk.write_bytes.saturating_add(value),
-            "rios" => disk.read_count = disk.read_count.map(|sum| sum.saturating_add(value)),
-            "wios" => disk.write_count = disk.write_count.map(|sum| sum.saturating_add(value)),
-            _ => {}
+fn join(bytes: ReadWrite, counts: Option<ReadWrite>) -> Vec<DeviceCounters> {
+    let one = |(device, (read_bytes, write_bytes))| {
+        let counts = counts.as_ref().and_then(|counts| counts.get(&device));
+        DeviceCounters {
+            device,
+            read_bytes,
+            write_bytes,
+            read_count: counts.map(|counts| counts.0),
+            write_count: counts.map(|counts| counts.1),
+            latency: None,
         }
-    }
-    disk
+    };
+    bytes.into_iter().map(one).collect()
+}
+
+fn device_of(text: &str) -> Option<Device> {
+    let (major, minor) = text.split_once(':')?;
+    Some(Device {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+    })
+}
+
+/// Each device of `8:0 rbytes=1 wbytes=2 rios=3 wios=4` lines.
+fn io_stat(text: &str) -> Vec<DeviceCounters> {
+    let one = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let device = device_of(words.next()?)?;
+        let fields: BTreeMap<_, _> = words.filter_map(|word| word.split_once('=')).collect();
+        let field = |name| fields.get(name)?.parse::<u64>().ok();
+        Some(DeviceCounters {
+            device,
+            read_bytes: field("rbytes")?,
+            write_bytes: field("wbytes")?,
+            read_count: field("rios"),
+            write_count: field("wios"),
+            latency: None,
+        })
+    };
+    text.lines().filter_map(one).collect()
 }
 
 /// The `total=` of the `some` or `full` line of a pressure file.
@@ -414,6 +455,7 @@ fn proc_stat(text: &str) -> Option<(u64, u64, u64, u32)> {
 mod tests {
     use std::fs;
 
+    use super::super::figures::disk_totals;
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -473,17 +515,10 @@ mod tests {
         assert_eq!(memory.working_set_bytes(), 600);
         assert_eq!(memory.limit_bytes, None);
         assert_eq!(memory.anon_bytes, Some(300));
-        assert_eq!(memory.major_faults, Some(5));
         assert_eq!(memory.oom_kills, Some(1));
-        assert_eq!(
-            files.disk(),
-            Some(Disk {
-                read_bytes: 11,
-                write_bytes: 22,
-                read_count: Some(4),
-                write_count: Some(6)
-            })
-        );
+        let totals = disk_totals(&files.disk().unwrap());
+        assert_eq!((totals.read_bytes, totals.write_bytes), (11, 22));
+        assert_eq!((totals.read_count, totals.write_count), (Some(4), Some(6)));
         let pressure = files.pressure().unwrap();
         assert_eq!(
             (
@@ -537,7 +572,7 @@ mod tests {
         assert_eq!(memory.limit_bytes, None);
         assert_eq!(memory.anon_bytes, Some(10));
         assert_eq!(memory.oom_kills, Some(4));
-        let disk = files.disk().unwrap();
+        let disk = disk_totals(&files.disk().unwrap());
         assert_eq!(
             (disk.read_bytes, disk.write_bytes, disk.read_count),
             (5, 6, None)

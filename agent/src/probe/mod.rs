@@ -27,8 +27,9 @@ mod support;
 pub use self::bpf::{ProbeCost, Probes, built_in_object};
 pub use self::error::ProbeError;
 pub use self::figures::{
-    ContainerCounters, Detail, Disk, Figure, HostCounters, Losses, Memory, Pressure, RunQueue,
-    Sample, Switches, Throttling,
+    ContainerCounters, CpuSplit, Detail, Device, DeviceCounters, DeviceLatency, DiskTotals, Faults,
+    Figure, HostCounters, Losses, Memory, Network, OomEvent, Pressure, Processes, Reclaim,
+    RunQueue, Sample, Switches, Throttling, disk_totals,
 };
 pub use self::files::{CgroupPaths, ContainerFiles, HostFiles};
 pub use self::plan::{Choice, Plan, plan};

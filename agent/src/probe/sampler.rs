@@ -9,11 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ebb_agent_ebpf_common::{Class, DEFAULT_SLOTS};
-use ebb_types::MeasureSource;
 
 use super::bpf::{ProbeCost, Probes};
 use super::error::ProbeError;
-use super::figures::{ContainerCounters, Detail, Figure, Losses, Sample};
+use super::figures::{Available, ContainerCounters, Detail, Losses, Sample};
 use super::files::{CgroupPaths, ContainerFiles, HostFiles};
 use super::plan::{self, Plan};
 use super::support::Facts;
@@ -168,32 +167,27 @@ impl<K: Clone + Ord> Sampler<K> {
             }
             None => (Vec::new(), None),
         };
-        let has_wait = self.plan.run_queue.source.is_some();
+        let available = Available {
+            wait: self.plan.run_queue.source.is_some(),
+            ..Available::default()
+        };
         let mut slots = slots.into_iter();
         let mut containers = Vec::with_capacity(self.containers.len());
         for (key, registered) in &mut self.containers {
             let slot = registered.cgroup_id.and_then(|_| slots.next().flatten());
             let mut counters = slot
-                .map(|slot| ContainerCounters::from_slot(&slot, has_wait))
+                .map(|slot| ContainerCounters::from_slot(&slot, &available))
                 .unwrap_or_default();
-            let files = &mut registered.files;
-            if counters.on_cpu_ns.is_none() {
-                let source = MeasureSource::Files;
-                counters.on_cpu_ns = files.on_cpu_ns().map(|value| Figure { value, source });
-            }
-            if detail == Detail::Full {
-                counters.throttling = files.throttling();
-                counters.memory = files.memory();
-                counters.disk = files.disk();
-                counters.pressure = files.pressure();
-            }
+            registered.files.fill(&mut counters, detail);
             containers.push((key.clone(), counters));
         }
         Sample {
             taken_ns,
             host: self.host.read(),
             containers,
-            unmanaged: unmanaged.map(|slot| ContainerCounters::from_slot(&slot, has_wait)),
+            ended: Vec::new(),
+            oom_kills: Vec::new(),
+            unmanaged: unmanaged.map(|slot| ContainerCounters::from_slot(&slot, &available)),
         }
     }
 }
@@ -224,6 +218,9 @@ fn monotonic_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use ebb_types::MeasureSource;
+
+    use super::super::figures::Figure;
     use super::*;
 
     #[test]
