@@ -82,8 +82,8 @@ pub struct Switches {
     pub preempted_by_owned: u64,
     /// A task of no container came.
     pub preempted_by_unmanaged: u64,
-    /// None came: its CPU quota was used up.
-    pub preempted_by_idle: u64,
+    /// None came: its CPU quota was used up, or the CPU went idle.
+    pub preempted_by_quota: u64,
     /// Moves of tasks between CPUs.
     pub migrations: u64,
 }
@@ -95,7 +95,7 @@ impl Switches {
             + self.preempted_by_revocable
             + self.preempted_by_owned
             + self.preempted_by_unmanaged
-            + self.preempted_by_idle
+            + self.preempted_by_quota
     }
 }
 
@@ -250,7 +250,7 @@ impl ContainerCounters {
                 preempted_by_revocable: preempted(Preemptor::Revocable),
                 preempted_by_owned: preempted(Preemptor::Owned),
                 preempted_by_unmanaged: preempted(Preemptor::Unmanaged),
-                preempted_by_idle: preempted(Preemptor::Idle),
+                preempted_by_quota: preempted(Preemptor::Quota),
                 migrations: slot.migrations,
             }),
             faults: available.faults.then_some(Figure::ebpf(Faults {
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(switches.preempted_by_revocable, 2);
         assert_eq!(switches.preempted_by_owned, 4);
         assert_eq!(switches.preempted_by_unmanaged, 8);
-        assert_eq!(switches.preempted_by_idle, 16);
+        assert_eq!(switches.preempted_by_quota, 16);
         assert_eq!(switches.involuntary(), 31);
     }
 
