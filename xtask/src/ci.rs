@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::shell::{cargo, run, run_read};
-use crate::{ebpf, setup, tidy};
+use crate::{ebpf, setup, tidy, vm};
 
 /// Tests that need the machine to themselves: real probes, real processes, real time.
 const ALONE: [&str; 2] = ["ebb-tests-parity", "ebb-tests-e2e"];
@@ -14,17 +14,20 @@ const ALONE: [&str; 2] = ["ebb-tests-parity", "ebb-tests-e2e"];
 const PLAYED: &str = "... ignored, played by another test";
 
 /// What the test runs said of themselves.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// Tests that were skipped.
+    pub ignored: u64,
 }
 
 impl Counts {
     /// Adds what the result lines of a test run say. A test that another one starts in a process of
     /// its own stands as ignored, and says so; it is not skipped.
-    fn add(&mut self, output: &str) {
+    pub fn add(&mut self, output: &str) {
         let played = output.lines().filter(|line| line.contains(PLAYED)).count() as u64;
         for line in output
             .lines()
@@ -47,6 +50,12 @@ impl Counts {
             }
         }
         self.ignored = self.ignored.saturating_sub(played);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
     }
 }
 
@@ -135,6 +144,13 @@ pub fn run_all() -> Result<()> {
             ],
         );
     }
+    let mut in_guests = Counts::default();
+    all.step("vm", || {
+        let (counts, result) = vm::run(&vm::Options::default());
+        in_guests = counts;
+        result
+    });
+    all.counts.merge(in_guests);
     let Counts {
         passed,
         failed,

@@ -7,6 +7,7 @@ mod ebpf;
 mod setup;
 mod shell;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Task {
     Tidy,
     /// Measures; writes target/bench/NAME.json and fails where a bar does not hold
     Bench(bench::Options),
+    /// Runs tests on other kernels with cgroup v2, under QEMU
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +62,6 @@ fn perform(task: Task) -> Result<()> {
         Task::Test | Task::Ci => ci::run_all(),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Vm(options) => vm::run(&options).1,
     }
 }

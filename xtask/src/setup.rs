@@ -141,8 +141,36 @@ fn install_rustc() -> Result<PathBuf> {
     )
 }
 
+/// Sees to it that programs are there, each given with the Debian package that brings it.
+pub(crate) fn need(programs: &[(&str, &str)]) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let folders: Vec<PathBuf> = env::split_paths(&path).chain(system).collect();
+    let is_there = |name: &str| folders.iter().any(|folder| folder.join(name).is_file());
+    let missing = || programs.iter().filter(|(name, _)| !is_there(name));
+    let packages: Vec<&str> = missing().map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let help = || {
+        format!(
+            "install them as root: apt-get update && apt-get install -y --no-install-recommends {}",
+            packages.join(" ")
+        )
+    };
+    apt_install(&packages).with_context(help)?;
+    if let Some((name, _)) = missing().next() {
+        bail!("{name} is still missing; {}", help());
+    }
+    Ok(())
+}
+
 fn install_packages() -> Result<()> {
-    println!("setup: installing {} with apt", PACKAGES.join(" and "));
+    apt_install(&PACKAGES)
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    println!("setup: installing {} with apt", packages.join(" and "));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command
@@ -153,7 +181,7 @@ fn install_packages() -> Result<()> {
     apt(&["-q", "update"])?;
     apt(&[
         &["-q", "install", "-y", "--no-install-recommends"][..],
-        &PACKAGES[..],
+        packages,
     ]
     .concat())
 }

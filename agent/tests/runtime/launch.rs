@@ -48,7 +48,7 @@ fn output_stands_in_the_sandbox() {
 }
 
 #[test]
-fn arguments_and_environment_are_exactly_those_asked_for() {
+fn the_environment_is_exactly_what_was_asked_for() {
     let host = Host::new();
     let mut request = program(&["env"]);
     request.command.environment =
@@ -59,10 +59,15 @@ fn arguments_and_environment_are_exactly_those_asked_for() {
     let path = format!("PATH={PATH_DEFAULT}");
     assert_eq!(lines, ["", "A=one two", path.as_str(), "Z=="]);
 
-    let mut request = program(&["printenv", "PATH"]);
+    let mut request = program(&["sh", "-c", "echo \"$PATH\""]);
     request.command.environment = BTreeMap::from([("PATH".into(), "/bin:/usr/bin".into())]);
     assert_eq!(host.run(&request).1, "/bin:/usr/bin\n");
+    host.finish();
+}
 
+#[test]
+fn the_arguments_and_the_name_are_exactly_those_asked_for() {
+    let host = Host::new();
     let mut request = program(&["my name", "-c", "echo \"$0|$1|$#\"", "zero", "a b", ""]);
     request.command.value = "/bin/sh".into();
     assert_eq!(host.run(&request).1, "zero|a b|2\n");

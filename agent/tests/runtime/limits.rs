@@ -39,9 +39,9 @@ fn a_task_beyond_its_memory_is_killed_and_marked() {
         l.mem_bytes = Some(32 << 20)
     });
     let (record, _, _) = host.run(&child);
-    assert_eq!(
-        (record.oom_kills, record.oom_killed()),
-        (Some(1), true),
+    // On v2 the container ends as a whole, and the kernel counts each of its tasks, the one it chose twice.
+    assert!(
+        record.oom_killed() && record.oom_kills >= Some(1),
         "{record:?}"
     );
 

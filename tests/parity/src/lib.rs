@@ -22,6 +22,13 @@ const V1_MOUNTS: &str = "/sys/fs/cgroup";
 /// What the tests measure and limit, by its v2 name.
 const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "io"];
 
+/// How many times slower this machine is than those that the tests' rates are meant for: `EBB_SLOWDOWN`, which machines
+/// with an emulated processor set.
+pub fn slowdown() -> f64 {
+    let told = std::env::var("EBB_SLOWDOWN").ok();
+    told.and_then(|number| number.parse().ok()).unwrap_or(1.0)
+}
+
 /// A container: a cgroup in the v2 tree and in each v1 hierarchy that is measured or limited.
 #[derive(Debug)]
 pub struct Container {

@@ -19,10 +19,7 @@ fn limits_are_held_by_the_kernel_and_nothing_is_left() {
     let memory = ContainerFiles::open(&container.paths).memory().unwrap();
     assert_eq!(memory.limit_bytes, Some(LIMIT_BYTES));
     let child = container
-        .spawn(
-            "sh",
-            &["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"],
-        )
+        .spawn(env!("CARGO_BIN_EXE_ebb-parity-load"), &["spin", "500"])
         .unwrap()
         .wait_with_output()
         .unwrap();

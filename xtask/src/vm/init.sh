@@ -1,0 +1,37 @@
+# A guest's first process from the disk on: mounts what a machine has, runs what it is told, switches off.
+# tracefs is not mounted: nothing may need it.
+# The processor is emulated: what tests expect of its speed is divided by EBB_SLOWDOWN.
+export PATH=/bin HOME=/ TMPDIR=/scratch EBB_SLOWDOWN=25
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+exec </dev/null >/dev/ttyS1 2>&1
+mkdir -p /dev/shm
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t ext4 /dev/vdb /scratch
+ip link set lo up
+for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+done
+cd /scratch || exec poweroff -f
+
+# run NAME PROGRAM ARGUMENT...: the output between two lines that the host looks for.
+run() {
+    name=$1
+    shift
+    echo "@@ebb begin $name"
+    "$@"
+    code=$?
+    # The program may have left its last line open.
+    echo
+    echo "@@ebb end $name $code"
+}
+
+. /ebb/runs
+echo "@@ebb off"
+sync
+exec poweroff -f

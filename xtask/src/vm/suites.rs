@@ -1,0 +1,135 @@
+//! Which tests run in the guests, and in which boots.
+
+/// The tests of one package that run in guests.
+pub struct Suite {
+    /// The package.
+    pub package: &'static str,
+    /// Its test programs.
+    pub tests: &'static [&'static str],
+    /// Its programs that those start.
+    pub programs: &'static [&'static str],
+    /// Tests that do not run there.
+    pub skipped: &'static [Skipped],
+}
+
+/// A test that does not run in guests.
+pub struct Skipped {
+    /// Its name, in full.
+    pub test: &'static str,
+    /// The reason.
+    pub why: &'static str,
+}
+
+/// Parity's test programs that need tools which the guests do not have.
+#[cfg(test)]
+const HOST_ONLY: [&str; 0] = [];
+
+/// All of them.
+pub const SUITES: &[Suite] = &[
+    Suite {
+        package: "ebb-tests-parity",
+        tests: &["containers", "parity", "stubs"],
+        programs: &["ebb-parity-load"],
+        skipped: &[],
+    },
+    Suite {
+        package: "ebb-agent",
+        tests: &["runtime"],
+        programs: &["ebb-agent"],
+        skipped: &[
+            Skipped {
+                test: "rate::a_thousand_launches",
+                why: "a measurement; in a guest it would measure the emulation",
+            },
+            Skipped {
+                test: "launch::the_arguments_and_the_name_are_exactly_those_asked_for",
+                why: "it gives the shell another name, and by its name busybox knows that it is a shell",
+            },
+            Skipped {
+                test: "hierarchies::v1_alone_limits_freezes_and_kills",
+                why: "the guests have no v1 hierarchies",
+            },
+            Skipped {
+                test: "hierarchies::v2_without_controllers_runs_tasks_and_refuses_limits",
+                why: "the guests' v2 tree has every controller",
+            },
+        ],
+    },
+];
+
+/// One boot of a machine.
+pub struct Boot {
+    /// What it is for.
+    pub name: &'static str,
+    /// What is added to the kernel's command line.
+    pub append: &'static str,
+    /// What runs: the suites, or one test by its full name that applies to this boot alone.
+    pub work: Work,
+}
+
+/// What runs in a boot.
+pub enum Work {
+    /// Every suite.
+    Suites,
+    /// This test of this program, which others play or which needs this very boot.
+    Only {
+        /// The test program.
+        program: &'static str,
+        /// The test's full name.
+        test: &'static str,
+    },
+}
+
+/// The kernel that is booted without one of its features.
+const STUBBED: &str = "6.12";
+
+/// The boots of a kernel. Where only some tests are asked for, features are not taken away.
+pub fn boots(series: &str, filter: Option<&str>) -> Vec<Boot> {
+    let mut boots = vec![Boot {
+        name: "plain",
+        append: "psi=1",
+        work: Work::Suites,
+    }];
+    if series == STUBBED && filter.is_none() {
+        boots.push(Boot {
+            name: "without-pressure",
+            append: "psi=0",
+            work: Work::Only {
+                program: "ebb-tests-parity/stubs",
+                test: "played_without_pressure",
+            },
+        });
+    }
+    boots
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::shell::root;
+
+    #[test]
+    fn no_test_program_of_parity_is_left_out_unseen() {
+        let parity = SUITES
+            .iter()
+            .find(|suite| suite.package == "ebb-tests-parity");
+        let run = parity.unwrap().tests.iter().copied();
+        let known: BTreeSet<String> = run.chain(HOST_ONLY).map(str::to_owned).collect();
+        let files = fs::read_dir(root().join("tests/parity/tests")).unwrap();
+        let found: BTreeSet<String> = files
+            .filter_map(|file| file.unwrap().file_name().into_string().ok())
+            .filter_map(|name| name.strip_suffix(".rs").map(str::to_owned))
+            .collect();
+        assert_eq!(found, known, "each runs in guests, or stands in HOST_ONLY");
+    }
+
+    #[test]
+    fn a_kernel_is_booted_without_pressure_unless_few_tests_are_asked_for() {
+        assert_eq!(boots("6.1", None).len(), 1);
+        assert_eq!(boots(STUBBED, None).len(), 2);
+        assert_eq!(boots(STUBBED, Some("x")).len(), 1);
+    }
+}
