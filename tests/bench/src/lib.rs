@@ -2,17 +2,29 @@
 //! real master, real daemons as processes, and the yardsticks that they are measured beside.
 
 mod agent;
+mod cluster;
 mod connection;
+mod containers;
+mod crowd;
 mod daemon;
 mod load;
+mod monitor;
 mod one_by_one;
+pub mod play;
+pub mod process;
+mod rounds;
 mod row;
 mod yardstick;
 
 pub use agent::{SimulatedAgent, agent_capacity};
+pub use cluster::Cluster;
+pub use containers::Containers;
+pub use crowd::Crowd;
 pub use daemon::Daemon;
 pub use load::{LoadReport, submit};
+pub use monitor::{Beside, Program, keep_statistics, take_events_of};
 pub use one_by_one::{OneByOne, Start};
+pub use rounds::{longer_percent, order};
 pub use row::{Bar, Row, at_least, at_most, figure, quantile, spread};
 pub use yardstick::{ForkExec, Runc, Yardstick};
 

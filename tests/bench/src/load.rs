@@ -59,7 +59,13 @@ async fn run(channel: Channel, tasks: usize, command: CommandInfo) -> Result<Loa
     };
     while load.finished < tasks {
         match load.connection.hear().await? {
-            Event::Offers(offers) => load.use_offers(offers, &command).await?,
+            Event::Offers(offers) => {
+                let accepted = Instant::now();
+                let launched = launch(&load.connection, offers, &command, &mut load.to_launch);
+                let launched = launched.await?.into_iter();
+                load.accepted
+                    .extend(launched.map(|task_id| (task_id, accepted)));
+            }
             Event::Update(status) => load.note(status).await?,
             _ => {}
         }
@@ -79,40 +85,6 @@ async fn run(channel: Channel, tasks: usize, command: CommandInfo) -> Result<Loa
 }
 
 impl Load {
-    async fn use_offers(&mut self, offers: Vec<Offer>, command: &CommandInfo) -> Result<()> {
-        for offer in offers {
-            let mut left = offer.resources;
-            let mut tasks = Vec::new();
-            while self.to_launch > 0
-                && let Some(rest) = left.checked_sub(&task_resources())
-            {
-                left = rest;
-                self.to_launch -= 1;
-                let task_id = TaskId::new(format!("task-{}", self.to_launch))?;
-                self.accepted.insert(task_id.clone(), Instant::now());
-                tasks.push(task(task_id, &offer, command.clone()));
-            }
-            let offer_ids = vec![offer.id];
-            let call = if tasks.is_empty() {
-                Call::Decline {
-                    offer_ids,
-                    filters: Filters {
-                        refuse_ms: REFUSE_MS,
-                    },
-                }
-            } else {
-                let malformed = Vec::new();
-                Call::Accept {
-                    offer_ids,
-                    operations: vec![Operation::Launch { tasks, malformed }],
-                    filters: Filters { refuse_ms: 0 },
-                }
-            };
-            self.connection.say(call).await?;
-        }
-        Ok(())
-    }
-
     async fn note(&mut self, status: TaskStatus) -> Result<()> {
         if status.state == TaskState::Running
             && let Some(accepted) = self.accepted.remove(&status.task_id)
@@ -129,4 +101,46 @@ impl Load {
         }
         self.connection.acknowledge(&status).await
     }
+}
+
+/// Launches as many of the tasks that are still to be launched as fit into these offers, and declines the others for
+/// long. Returns those that were launched.
+pub(crate) async fn launch(
+    connection: &Connection,
+    offers: Vec<Offer>,
+    command: &CommandInfo,
+    to_launch: &mut usize,
+) -> Result<Vec<TaskId>> {
+    let mut launched = Vec::new();
+    for offer in offers {
+        let mut left = offer.resources;
+        let mut tasks = Vec::new();
+        while *to_launch > 0
+            && let Some(rest) = left.checked_sub(&task_resources())
+        {
+            left = rest;
+            *to_launch -= 1;
+            let task_id = TaskId::new(format!("task-{to_launch}"))?;
+            launched.push(task_id.clone());
+            tasks.push(task(task_id, &offer, command.clone()));
+        }
+        let offer_ids = vec![offer.id];
+        let call = if tasks.is_empty() {
+            Call::Decline {
+                offer_ids,
+                filters: Filters {
+                    refuse_ms: REFUSE_MS,
+                },
+            }
+        } else {
+            let malformed = Vec::new();
+            Call::Accept {
+                offer_ids,
+                operations: vec![Operation::Launch { tasks, malformed }],
+                filters: Filters { refuse_ms: 0 },
+            }
+        };
+        connection.say(call).await?;
+    }
+    Ok(launched)
 }

@@ -5,6 +5,7 @@ mod table;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ enum Run {
     Cargo(&'static [&'static str]),
     /// Built together with the daemons, which it starts as it finds them beside itself.
     Program,
+    /// The same, with an object of probes to measure Ebb's beside as its argument.
+    BesideProbes,
 }
 
 const BENCHES: &[Bench] = &[
@@ -57,6 +60,21 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "launch",
         about: "accept to first instruction of a real task, beside fork and exec, and runc; idle daemons",
+        run: Run::Program,
+    },
+    Bench {
+        name: "probe-cost",
+        about: "the probes' time a switch, beside a run-queue monitor; what they cost the work itself",
+        run: Run::BesideProbes,
+    },
+    Bench {
+        name: "sample",
+        about: "CPU time of a reading of 1000 containers, beside a reader of their cgroup files",
+        run: Run::Program,
+    },
+    Bench {
+        name: "idle",
+        about: "CPU and memory of an agent with 100 containers that do nothing",
         run: Run::Program,
     },
 ];
@@ -121,7 +139,7 @@ struct Report<'a> {
 pub fn run(options: &Options) -> Result<()> {
     let Some(name) = &options.name else {
         for bench in BENCHES {
-            println!("{:10} {}", bench.name, bench.about);
+            println!("{:10}  {}", bench.name, bench.about);
         }
         return Ok(());
     };
@@ -163,9 +181,12 @@ pub fn run(options: &Options) -> Result<()> {
 fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut program = match bench.run {
         Run::Cargo(arguments) => cargo(arguments),
-        Run::Program => {
-            shell::run(&mut cargo(BUILD))?;
-            command(target().join("release").join(bench.name), &[])
+        Run::Program => program(bench.name)?,
+        Run::BesideProbes => {
+            let object = ebpf::build_bench_ebpf()?;
+            let mut program = program(bench.name)?;
+            program.arg(object);
+            program
         }
     };
     let (output, result) = run_read(&mut program);
@@ -182,6 +203,12 @@ fn measure(bench: &Bench) -> Result<Vec<Row>> {
         bench.name
     );
     Ok(rows.into_iter().map(Row::judged).collect())
+}
+
+/// Builds a benchmark's own program and the daemons.
+fn program(name: &str) -> Result<Command> {
+    shell::run(&mut cargo(BUILD))?;
+    Ok(command(target().join("release").join(name), &[]))
 }
 
 /// Where cargo puts what it builds.

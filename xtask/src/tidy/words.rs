@@ -33,9 +33,12 @@ const RULES: &[Rule] = &[
             path == "agent/src/probe/bpf.rs"
                 || path.starts_with("agent/src/probe/bpf/")
                 || path.starts_with("agent-ebpf")
+                // Loads what the probes are measured beside, which is no part of the agent.
+                || path == "tests/bench/src/monitor.rs"
+                || path.starts_with("tests/bench-ebpf/")
         },
         in_tests: true,
-        why: "only agent/src/probe/bpf.rs names aya",
+        why: "only agent/src/probe/bpf.rs and the loader of what it is measured beside name aya",
     },
     Rule {
         words: &["redb"],
@@ -99,6 +102,7 @@ const RULES: &[Rule] = &[
                 || path.starts_with("agent/src/runtime/launch/")
                 || path == "agent/src/probe/bpf.rs"
                 || path.starts_with("agent-ebpf")
+                || path.starts_with("tests/bench-ebpf/")
         },
         in_tests: true,
         why: "unsafe stands only in the ledger's slot, the probes and their Pod impls, and the launcher",

@@ -7,22 +7,20 @@
 //! the subscription of a framework to the last end that it hears. Yardsticks take turns with Ebb,
 //! round by round. Needs root, as the agent does.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ebb_api::proto::ReadRequest;
-use ebb_api::proto::sandbox_client::SandboxClient;
 use ebb_tests_bench::{
-    Daemon, ForkExec, OneByOne, Runc, Yardstick, at_least, at_most, figure, monotonic_ns, quantile,
-    spread, submit,
+    Cluster, ForkExec, Runc, Yardstick, at_least, at_most, figure, monotonic_ns, quantile, spread,
+    submit,
 };
 use ebb_types::CommandInfo;
-use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
 
 /// The argument with which this program is the task.
 const TASK_ARGUMENT: &str = "--write-the-time";
+/// What the agent offers.
+const CPUS: &str = "4";
+const MEM: &str = "2GiB";
 /// Rounds of each case.
 const ROUNDS: usize = 20;
 /// Tasks of one round of throughput.
@@ -36,77 +34,6 @@ const MOST_IDLE_MIB: f64 = 30.0;
 const IDLE_READINGS: usize = 10;
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
-struct Cluster {
-    runtime: Runtime,
-    master: Daemon,
-    agent: Daemon,
-}
-
-impl Cluster {
-    fn start(folder: &Path) -> Result<Self> {
-        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        let (data, work) = (path("master"), path("agent"));
-        let master = Daemon::start(
-            "ebb-master",
-            &["--listen", "127.0.0.1:0", "--data-dir", &data],
-        )?;
-        let address = master.address().to_string();
-        let base = format!("ebb-bench-{}", std::process::id());
-        let agent = Daemon::start(
-            "ebb-agent",
-            &[
-                &["--master", &address, "--listen", "127.0.0.1:0"][..],
-                &["--work-dir", &work, "--cgroup-base", &base],
-                &["--cpus", "4", "--mem", "2GiB", "--disk", "1GiB"],
-                &["--disk-bandwidth", "100MiB/s", "--kill-tasks-on-shutdown"],
-            ]
-            .concat(),
-        )?;
-        Ok(Self {
-            runtime: Runtime::new()?,
-            master,
-            agent,
-        })
-    }
-
-    fn channel(&self) -> Result<Channel> {
-        let address = format!("http://{}", self.master.address());
-        let endpoint = Endpoint::from_shared(address)?.tcp_nodelay(true);
-        let connect = endpoint.connect();
-        self.runtime.block_on(connect).context("the master is gone")
-    }
-
-    fn open(&self) -> Result<OneByOne> {
-        self.runtime.block_on(OneByOne::open(self.channel()?))
-    }
-
-    /// What a task wrote, as the agent serves it.
-    fn output(&self, framework: &OneByOne, task_id: &str) -> Result<String> {
-        let request = ReadRequest {
-            framework_id: framework.framework_id().to_string(),
-            task_id: task_id.to_owned(),
-            path: "stdout".to_owned(),
-            offset: 0,
-            follow: false,
-        };
-        let address = format!("http://{}", self.agent.address());
-        self.runtime.block_on(async {
-            let mut client = SandboxClient::connect(address).await?;
-            let mut chunks = client.read(request).await?.into_inner();
-            let mut bytes = Vec::new();
-            while let Some(chunk) = chunks.message().await? {
-                bytes.extend(chunk.data);
-            }
-            Ok(String::from_utf8(bytes)?)
-        })
-    }
-
-    fn stop(self) -> Result<()> {
-        self.agent.stop()?;
-        self.master.stop()
-    }
-}
-
 fn main() -> Result<()> {
     let now_ns = monotonic_ns();
     if std::env::args()
@@ -117,7 +44,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(folder.path())?;
+    let cluster = Cluster::start(folder.path(), CPUS, MEM)?;
     // Whatever fails, the daemons are ended before the folder is removed.
     idle(&cluster)?;
     let own = std::env::current_exe()?;
@@ -152,13 +79,12 @@ fn command(arguments: &[&str]) -> CommandInfo {
 fn idle(cluster: &Cluster) -> Result<()> {
     // A task can only run once the agent is registered; after it the cluster has settled.
     let mut framework = cluster.open()?;
-    cluster
-        .runtime
-        .block_on(framework.run(command(&["/bin/true"])))?;
-    cluster.runtime.block_on(framework.leave())?;
+    let first = framework.run(command(&["/bin/true"]));
+    cluster.runtime().block_on(first)?;
+    cluster.runtime().block_on(framework.leave())?;
     for (name, daemon) in [
-        ("ebb-master", &cluster.master),
-        ("ebb-agent", &cluster.agent),
+        ("ebb-master", cluster.master()),
+        ("ebb-agent", cluster.agent()),
     ] {
         let mut resident_mib = Vec::new();
         let mut peak_mib = 0.0;
@@ -200,8 +126,10 @@ fn latency(cluster: &Cluster, yardsticks: &[&dyn Yardstick], subject: &[&str]) -
     let (mut first_ms, mut running_ms) = (Vec::new(), Vec::new());
     let mut others_ms = vec![Vec::new(); yardsticks.len()];
     for _ in 0..ROUNDS {
-        let start = cluster.runtime.block_on(framework.run(command(subject)))?;
-        let output = cluster.output(&framework, start.task_id.as_str())?;
+        let start = cluster
+            .runtime()
+            .block_on(framework.run(command(subject)))?;
+        let output = cluster.output(framework.framework_id(), &start.task_id)?;
         let wrong = || format!("the task wrote {output:?} and no time");
         let first_ns: u64 = output.trim().parse().with_context(wrong)?;
         ensure!(
@@ -214,7 +142,7 @@ fn latency(cluster: &Cluster, yardsticks: &[&dyn Yardstick], subject: &[&str]) -
             times.push(ms(yardstick.first_instruction_ns(subject)?));
         }
     }
-    cluster.runtime.block_on(framework.leave())?;
+    cluster.runtime().block_on(framework.leave())?;
     spread(
         "latency ebb",
         "accept_to_first_instruction",
@@ -235,7 +163,7 @@ fn throughput(cluster: &Cluster, yardsticks: &[&dyn Yardstick], subject: &[&str]
     let mut others = vec![Vec::new(); yardsticks.len()];
     for _ in 0..ROUNDS {
         let run = submit(cluster.channel()?, TASKS, command(subject));
-        rates.push(cluster.runtime.block_on(run)?.tasks_per_s);
+        rates.push(cluster.runtime().block_on(run)?.tasks_per_s);
         for (yardstick, rates) in yardsticks.iter().zip(&mut others) {
             rates.push(yardstick.per_second(TASKS, subject)?);
         }
