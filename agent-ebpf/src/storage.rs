@@ -10,7 +10,13 @@ use aya_ebpf::{
         task_struct,
     },
     helpers::generated::bpf_task_storage_get,
+    macros::btf_map,
 };
+use ebb_agent_ebpf_common::TaskRecord;
+
+/// What is kept with each task of a container.
+#[btf_map]
+pub static TASKS: TaskStorage<TaskRecord> = TaskStorage::new();
 
 /// Definition of a task-storage map, in the layout that loaders read from BTF.
 #[repr(C)]
@@ -39,13 +45,24 @@ impl<T> TaskStorage<T> {
     /// The value of a task, zeroes at first; `None` if the kernel has no memory for it or is just changing it.
     #[inline(always)]
     pub fn get_or_insert(&self, task: *mut task_struct) -> Option<*mut T> {
+        self.look_up(task, u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE))
+    }
+
+    /// The value of a task, if it has one.
+    #[inline(always)]
+    pub fn get(&self, task: *mut task_struct) -> Option<*mut T> {
+        self.look_up(task, 0)
+    }
+
+    #[inline(always)]
+    fn look_up(&self, task: *mut task_struct, flags: u64) -> Option<*mut T> {
         // SAFETY: the map is of this type and `task` is a pointer that the verifier vouches for.
         let value = unsafe {
             bpf_task_storage_get(
                 ptr::from_ref(self).cast_mut().cast(),
                 task,
                 ptr::null_mut(),
-                u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
+                flags,
             )
         };
         if value.is_null() {

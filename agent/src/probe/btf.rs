@@ -16,8 +16,13 @@ const MEMBER_BYTES: usize = 12;
 /// Types that only wrap another one, and anonymous structs within structs, are followed this far.
 const MAX_NESTING: u32 = 16;
 
+const PARAMETER_BYTES: usize = 8;
+
+const KIND_POINTER: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_PROTOTYPE: u32 = 13;
 
 /// Why BTF could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -116,6 +121,44 @@ impl<'a> Btf<'a> {
                 }
                 bits.is_multiple_of(8).then_some(bits / 8)
             })
+    }
+
+    /// Whether the kernel has a tracepoint: BTF names the type of its function.
+    pub fn has_tracepoint(&self, tracepoint: &str) -> bool {
+        self.tracepoint(tracepoint).is_some()
+    }
+
+    /// Whether this argument of a tracepoint (the first is 0) is a pointer.
+    pub fn tracepoint_takes_pointer(&self, tracepoint: &str, argument: usize) -> bool {
+        let takes = || {
+            let function = self.tracepoint(tracepoint)?;
+            // Before the arguments of the tracepoint stands one of the tracing itself.
+            let at = function.start + RECORD_BYTES + (argument + 1) * PARAMETER_BYTES;
+            if argument + 1 >= function.members {
+                return None;
+            }
+            let target = self.resolve(u32_at(self.types, at + 4)?)?;
+            Some(target.kind == KIND_POINTER)
+        };
+        takes().unwrap_or(false)
+    }
+
+    /// The prototype of a tracepoint's function: `typedef void (*btf_trace_NAME)(void *, …)`.
+    fn tracepoint(&self, tracepoint: &str) -> Option<Record> {
+        let name = format!("btf_trace_{tracepoint}");
+        let typedef = self
+            .starts
+            .iter()
+            .filter_map(|&start| self.record(start as usize))
+            .find(|record| {
+                record.kind == KIND_TYPEDEF && self.name(record.name) == name.as_bytes()
+            })?;
+        let pointer = self.resolve(typedef.target)?;
+        if pointer.kind != KIND_POINTER {
+            return None;
+        }
+        let function = self.resolve(pointer.target)?;
+        (function.kind == KIND_PROTOTYPE).then_some(function)
     }
 
     /// Offset in bits and type of a member, also one of an anonymous struct or union within.

@@ -70,3 +70,31 @@ pub enum ProbeError {
         cause: String,
     },
 }
+
+/// A failed call on a map or a program.
+pub(super) fn access(
+    what: &'static str,
+    operation: &'static str,
+    error: &dyn std::error::Error,
+) -> ProbeError {
+    ProbeError::Access {
+        what,
+        operation,
+        cause: chain(error),
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -24,7 +24,7 @@ mod plan;
 mod sampler;
 mod support;
 
-pub use self::bpf::{ProbeCost, Probes, built_in_object};
+pub use self::bpf::{BPF_MOUNT, ProbeCost, built_in_object, mount_bpf};
 pub use self::error::ProbeError;
 pub use self::figures::{
     ContainerCounters, CpuSplit, Detail, Device, DeviceCounters, DeviceLatency, DiskTotals, Faults,
@@ -32,7 +32,15 @@ pub use self::figures::{
     RunQueue, Sample, Switches, Throttling, disk_totals,
 };
 pub use self::files::{CgroupPaths, ContainerFiles, HostFiles};
-pub use self::plan::{Choice, Plan, plan};
-pub use self::sampler::Sampler;
-pub use self::support::{Facts, KernelFields};
+pub use self::plan::{Attach, Choice, Hook, Part, PartPlan, Plan, Program, plan};
+pub use self::sampler::{Options, Sampler};
+pub use self::support::{Facts, FieldGroup, KernelFields};
 pub use ebb_agent_ebpf_common::{Class, HIST_BUCKETS};
+
+/// The kernel's monotonic clock.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanoseconds
+}

@@ -1,11 +1,14 @@
 //! Which source each figure has on this machine: a pure function of the facts.
 //!
 //! The best source that works is taken: the probes, else files of the kernel, else none. Each
-//! choice says why it is not the best one, in a sentence for the log, the metrics and the API.
+//! choice says why it is not the best one, in a sentence for the log, the metrics and the API. A
+//! part of the probes that the kernel refuses later ([`Plan::refuse`]) leaves the others in place.
 
+use ebb_agent_ebpf_common::{Tree, name};
 use ebb_types::MeasureSource;
 
-use super::support::{Facts, KernelFields};
+use super::figures::Available;
+use super::support::{Facts, FieldGroup, KernelFields};
 
 /// The source of one figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,75 +20,146 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn best(source: MeasureSource) -> Self {
-        Self {
-            source: Some(source),
-            why: String::new(),
-        }
+    fn of(source: Option<MeasureSource>, why: &str) -> Self {
+        let why = why.to_owned();
+        Self { source, why }
     }
+}
 
-    fn files(why: &str) -> Self {
-        Self {
-            source: Some(MeasureSource::Files),
-            why: why.to_owned(),
-        }
-    }
+/// How the probes look at the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// Not at all.
+    No,
+    /// By BTF tracepoints, with these offsets.
+    Btf(KernelFields),
+    /// By raw tracepoints and helpers alone, since the kernel has no BTF.
+    Plain,
+}
 
-    fn none(why: impl Into<String>) -> Self {
-        Self {
-            source: None,
-            why: why.into(),
-        }
-    }
+/// A part of the probes, which is attached as a whole or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Time, waits, switches and faults. Without it there are no probes.
+    Cpu,
+    /// Forks and exits.
+    Processes,
+    /// Stalls for want of memory.
+    Reclaim,
+    /// Kills for want of memory.
+    Oom,
+    /// Traffic with block devices.
+    Disk,
+    /// IP traffic.
+    Network,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// To a BTF tracepoint of this name.
+    Tracepoint(&'static str),
+    /// To a raw tracepoint of this name.
+    Raw(&'static str),
+    /// Nowhere: the agent runs it.
+    Run,
+    /// To cgroups, for the packets that come in.
+    PacketsIn,
+    /// To cgroups, for the packets that go out.
+    PacketsOut,
+}
+
+/// A program of the probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Where it is attached.
+    pub hook: Hook,
+}
+
+const fn program(name: &'static str, hook: Hook) -> Program {
+    Program { name, hook }
+}
+
+const CPU: &[Program] = &[
+    program(name::FLUSH, Hook::Run),
+    program(name::SCHED_SWITCH, Hook::Tracepoint("sched_switch")),
+];
+const CPU_PLAIN: &[Program] = &[
+    program(name::FLUSH_PLAIN, Hook::Run),
+    program(name::SCHED_SWITCH_PLAIN, Hook::Raw("sched_switch")),
+];
+const PROCESSES: &[Program] = &[
+    program(name::PROCESS_FORK, Hook::Tracepoint("sched_process_fork")),
+    program(name::PROCESS_EXIT, Hook::Tracepoint("sched_process_exit")),
+];
+const RECLAIM: &[Program] = &[
+    program(
+        name::RECLAIM_DIRECT_BEGIN,
+        Hook::Tracepoint("mm_vmscan_direct_reclaim_begin"),
+    ),
+    program(
+        name::RECLAIM_DIRECT_END,
+        Hook::Tracepoint("mm_vmscan_direct_reclaim_end"),
+    ),
+    program(
+        name::RECLAIM_LIMIT_BEGIN,
+        Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin"),
+    ),
+    program(
+        name::RECLAIM_LIMIT_END,
+        Hook::Tracepoint("mm_vmscan_memcg_reclaim_end"),
+    ),
+];
+const OOM: &[Program] = &[program(name::OOM_VICTIM, Hook::Tracepoint("mark_victim"))];
+const OOM_BY_PID: &[Program] = &[program(
+    name::OOM_VICTIM_PID,
+    Hook::Tracepoint("mark_victim"),
+)];
+const DISK: &[Program] = &[
+    program(name::BLOCK_ISSUE, Hook::Tracepoint("block_rq_issue")),
+    program(name::BLOCK_COMPLETE, Hook::Tracepoint("block_rq_complete")),
+];
+const NETWORK: &[Program] = &[
+    program(name::NET_IN, Hook::PacketsIn),
+    program(name::NET_OUT, Hook::PacketsOut),
+];
+
+/// Whether a part of the probes is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPlan {
+    /// The part.
+    pub part: Part,
+    /// Its programs.
+    pub programs: &'static [Program],
+    /// Why it is not attached; `None` if it is.
+    pub off: Option<String>,
 }
 
 /// What is measured, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The fields to load the probes with; `None` if nothing is to be attached.
-    pub attach: Option<KernelFields>,
-    /// On-CPU time of containers.
-    pub on_cpu: Choice,
-    /// Run-queue latency of containers.
-    pub run_queue: Choice,
-    /// Context switches of containers, and who preempted them.
-    pub switches: Choice,
-    /// Time that containers were held back by their CPU quota.
-    pub throttling: Choice,
-    /// Memory of containers.
-    pub memory: Choice,
-    /// Disk traffic of containers.
-    pub disk: Choice,
-    /// Pressure (PSI) on containers.
-    pub pressure: Choice,
-}
-
-impl Plan {
-    /// Every figure with its name, for the log, the metrics and the API.
-    pub fn figures(&self) -> [(&'static str, &Choice); 7] {
-        [
-            ("on_cpu", &self.on_cpu),
-            ("run_queue", &self.run_queue),
-            ("switches", &self.switches),
-            ("throttling", &self.throttling),
-            ("memory", &self.memory),
-            ("disk", &self.disk),
-            ("pressure", &self.pressure),
-        ]
-    }
-
-    /// The plan without the probes, when the kernel has refused them for this reason.
-    pub fn without_probes(facts: &Facts, why: &str) -> Self {
-        build(facts, Err(why.to_owned()))
-    }
+    /// How the probes look at the kernel.
+    pub attach: Attach,
+    /// Every part of the probes.
+    pub parts: Vec<PartPlan>,
+    facts: Facts,
 }
 
 /// Decides. `has_object` says whether the probes were built into this program.
 pub fn plan(facts: &Facts, has_object: bool) -> Plan {
-    build(facts, probes(facts, has_object))
+    match usable(facts, has_object) {
+        Err(why) => Plan::without_probes(facts, &why),
+        Ok(()) => match &facts.fields {
+            Ok(fields) => Plan::with(facts, Attach::Btf(fields.clone())),
+            Err(why) => Plan::plain(facts, why),
+        },
+    }
 }
 
-fn probes(facts: &Facts, has_object: bool) -> Result<KernelFields, String> {
+/// Whether there can be probes of any kind.
+fn usable(facts: &Facts, has_object: bool) -> Result<(), String> {
     if !has_object {
         return Err(
             "this agent was built without the probes (see `cargo xtask build-ebpf`)".to_owned(),
@@ -102,175 +176,248 @@ fn probes(facts: &Facts, has_object: bool) -> Result<KernelFields, String> {
                 .to_owned(),
         );
     }
-    facts.may_load.clone()?;
-    facts.fields.clone()
+    facts.may_load.clone()
 }
 
-fn build(facts: &Facts, probes: Result<KernelFields, String>) -> Plan {
-    let v2 = facts.cgroup2.is_some();
-    let (on_cpu, switches, run_queue) = match &probes {
-        Ok(fields) => {
-            let run_queue = match fields.task_wait {
-                Some(_) => Choice::best(MeasureSource::Ebpf),
-                None => Choice::none("the kernel keeps no account of waits (CONFIG_SCHED_INFO)"),
-            };
-            (
-                Choice::best(MeasureSource::Ebpf),
-                Choice::best(MeasureSource::Ebpf),
-                run_queue,
-            )
+impl Plan {
+    /// The plan without the probes, when the kernel has refused them for this reason.
+    pub fn without_probes(facts: &Facts, why: &str) -> Self {
+        let mut plan = Self::with(facts, Attach::No);
+        for part in &mut plan.parts {
+            part.off = Some(why.to_owned());
         }
-        Err(why) => {
-            let on_cpu = if v2 || facts.has_v1("cpuacct") {
-                Choice::files(why)
-            } else {
-                Choice::none("neither cgroup v2 nor the cpuacct controller is mounted")
-            };
-            (
-                on_cpu,
-                Choice::none(why.as_str()),
-                Choice::none(why.as_str()),
-            )
+        plan
+    }
+
+    /// The plan with what works without BTF, which is not to be had for this reason.
+    pub fn plain(facts: &Facts, why: &str) -> Self {
+        let mut plan = Self::with(facts, Attach::Plain);
+        for part in &mut plan.parts {
+            match part.part {
+                Part::Cpu => part.programs = CPU_PLAIN,
+                Part::Network => {}
+                _ => part.off = Some(why.to_owned()),
+            }
         }
-    };
-    let files = |works: bool, why: &str| {
-        if works {
-            Choice::best(MeasureSource::Files)
+        plan
+    }
+
+    fn with(facts: &Facts, attach: Attach) -> Self {
+        let off = |part: Part| match &attach {
+            Attach::Btf(fields) => lack(fields, part),
+            _ => None,
+        };
+        let by_pid = matches!(&attach, Attach::Btf(fields) if !fields.victim_is_task);
+        let parts = [
+            (Part::Cpu, CPU),
+            (Part::Processes, PROCESSES),
+            (Part::Reclaim, RECLAIM),
+            (Part::Oom, if by_pid { OOM_BY_PID } else { OOM }),
+            (Part::Disk, DISK),
+            (Part::Network, NETWORK),
+        ];
+        let parts = parts
+            .into_iter()
+            .map(|(part, programs)| PartPlan {
+                part,
+                programs,
+                off: off(part),
+            })
+            .collect();
+        Self {
+            attach,
+            parts,
+            facts: facts.clone(),
+        }
+    }
+
+    /// Leaves a part out that the kernel has refused.
+    pub fn refuse(&mut self, part: Part, why: &str) {
+        for one in &mut self.parts {
+            // On kernels where victims are known by their ids, they are told apart when they end.
+            let with_it = part == Part::Processes
+                && one.part == Part::Oom
+                && std::ptr::eq(one.programs, OOM_BY_PID);
+            if one.part == part || with_it {
+                one.off.get_or_insert_with(|| why.to_owned());
+            }
+        }
+    }
+
+    /// Why a part of the probes is not used; `None` if it is.
+    pub fn off(&self, part: Part) -> Option<&str> {
+        let found = self.parts.iter().find(|one| one.part == part);
+        found.and_then(|one| one.off.as_deref())
+    }
+
+    fn has_group(&self, group: FieldGroup) -> Result<(), String> {
+        match &self.attach {
+            Attach::Btf(fields) => fields.has(group),
+            _ => Err(self.no_btf()),
+        }
+    }
+
+    fn no_btf(&self) -> String {
+        match &self.facts.fields {
+            Err(why) => why.clone(),
+            Ok(_) => "the kernel has refused the probes that need BTF".to_owned(),
+        }
+    }
+
+    /// The tree in which the memory controller knows cgroups.
+    pub(super) fn memory_tree(&self) -> Tree {
+        if !self.facts.memory_v2 && self.facts.has_v1("memory") {
+            Tree::Memory
         } else {
-            Choice::none(why)
+            Tree::V2
         }
+    }
+
+    /// The tree in which the io controller knows cgroups.
+    pub(super) fn io_tree(&self) -> Tree {
+        if !self.facts.io_v2 && self.facts.has_v1("blkio") {
+            Tree::Io
+        } else {
+            Tree::V2
+        }
+    }
+
+    /// Which groups of figures the probes feed.
+    pub(super) fn available(&self) -> Available {
+        let on = |part| self.off(part).is_none();
+        let cpu = on(Part::Cpu);
+        let btf = matches!(self.attach, Attach::Btf(_));
+        Available {
+            wait: cpu && self.has_group(FieldGroup::Wait).is_ok(),
+            own_wait: cpu && self.has_group(FieldGroup::Quota).is_ok(),
+            faults: cpu && btf,
+            processes: on(Part::Processes),
+            reclaim: on(Part::Reclaim),
+            oom: on(Part::Oom),
+            network: on(Part::Network),
+        }
+    }
+
+    /// Every figure with its name and source, for the log, the metrics and the API.
+    pub fn figures(&self) -> Vec<(&'static str, Choice)> {
+        let facts = &self.facts;
+        let v2 = facts.cgroup2.is_some();
+        let memory = facts.memory_v2 || facts.has_v1("memory");
+        let disk = facts.io_v2 || facts.has_v1("blkio");
+        let no_memory = "no memory controller is mounted";
+        let no_disk = "neither the io nor the blkio controller is mounted";
+        let pressure =
+            "the kernel accounts no pressure (boot it with psi=1) or has no cgroup v2 tree";
+        vec![
+            (
+                "on_cpu",
+                self.best(
+                    Part::Cpu,
+                    v2 || facts.has_v1("cpuacct"),
+                    "neither cgroup v2 nor the cpuacct controller is mounted",
+                ),
+            ),
+            (
+                "cpu_split",
+                files(
+                    v2 || facts.has_v1("cpuacct"),
+                    "no cpu controller is mounted",
+                ),
+            ),
+            ("run_queue", self.probed(Part::Cpu, Some(FieldGroup::Wait))),
+            ("own_wait", self.probed(Part::Cpu, Some(FieldGroup::Quota))),
+            ("switches", self.probed(Part::Cpu, None)),
+            (
+                "throttling",
+                files(v2 || facts.has_v1("cpu"), "no cpu controller is mounted"),
+            ),
+            ("memory", files(memory, no_memory)),
+            ("faults", self.faults(memory, no_memory)),
+            ("reclaim", self.probed(Part::Reclaim, None)),
+            ("oom_kills", self.best(Part::Oom, memory, no_memory)),
+            ("disk", self.best(Part::Disk, disk, no_disk)),
+            ("network", self.probed(Part::Network, None)),
+            ("processes", self.probed(Part::Processes, None)),
+            ("pressure", files(facts.pressure && v2, pressure)),
+        ]
+    }
+
+    /// The source of one figure, by its name.
+    pub fn figure(&self, name: &str) -> Option<Choice> {
+        let mut figures = self.figures().into_iter();
+        figures
+            .find(|figure| figure.0 == name)
+            .map(|figure| figure.1)
+    }
+
+    /// From the probes, else from files, else from nowhere.
+    fn best(&self, part: Part, has_files: bool, no_files: &str) -> Choice {
+        match self.off(part) {
+            None => Choice::of(Some(MeasureSource::Ebpf), ""),
+            Some(why) if has_files => Choice::of(Some(MeasureSource::Files), why),
+            Some(_) => Choice::of(None, no_files),
+        }
+    }
+
+    /// From the probes or from nowhere.
+    fn probed(&self, part: Part, group: Option<FieldGroup>) -> Choice {
+        if let Some(why) = self.off(part) {
+            return Choice::of(None, why);
+        }
+        match group.map_or(Ok(()), |group| self.has_group(group)) {
+            Ok(()) => Choice::of(Some(MeasureSource::Ebpf), ""),
+            Err(why) => Choice::of(None, &why),
+        }
+    }
+
+    fn faults(&self, has_files: bool, no_files: &str) -> Choice {
+        let why = match (self.off(Part::Cpu), &self.attach) {
+            (None, Attach::Btf(_)) => return Choice::of(Some(MeasureSource::Ebpf), ""),
+            (None, _) => self.no_btf(),
+            (Some(why), _) => why.to_owned(),
+        };
+        if has_files {
+            Choice::of(Some(MeasureSource::Files), &why)
+        } else {
+            Choice::of(None, no_files)
+        }
+    }
+}
+
+/// What a part lacks on a kernel with BTF.
+fn lack(fields: &KernelFields, part: Part) -> Option<String> {
+    let tracepoints: &[&str] = match part {
+        Part::Cpu => &["sched_switch"],
+        Part::Processes => &["sched_process_fork", "sched_process_exit"],
+        Part::Reclaim => &[
+            "mm_vmscan_direct_reclaim_begin",
+            "mm_vmscan_direct_reclaim_end",
+            "mm_vmscan_memcg_reclaim_begin",
+            "mm_vmscan_memcg_reclaim_end",
+        ],
+        Part::Oom => &["mark_victim"],
+        Part::Disk => &["block_rq_issue", "block_rq_complete"],
+        Part::Network => &[],
     };
-    Plan {
-        attach: probes.ok(),
-        on_cpu,
-        run_queue,
-        switches,
-        throttling: files(v2 || facts.has_v1("cpu"), "no cpu controller is mounted"),
-        memory: files(
-            facts.memory_v2 || facts.has_v1("memory"),
-            "no memory controller is mounted",
-        ),
-        disk: files(
-            facts.io_v2 || facts.has_v1("blkio"),
-            "neither the io nor the blkio controller is mounted",
-        ),
-        pressure: files(
-            facts.pressure && v2,
-            "the kernel accounts no pressure (boot it with psi=1) or has no cgroup v2 tree",
-        ),
+    if let Some(absent) = tracepoints.iter().find(|name| !fields.has_tracepoint(name)) {
+        return Some(format!("this kernel has no tracepoint {absent}"));
+    }
+    if part != Part::Disk {
+        return None;
+    }
+    let owner = fields
+        .has(FieldGroup::BlockGroup)
+        .or_else(|_| fields.has(FieldGroup::PageOwner));
+    fields.has(FieldGroup::Block).and(owner).err()
+}
+
+fn files(works: bool, why: &str) -> Choice {
+    if works {
+        Choice::of(Some(MeasureSource::Files), "")
+    } else {
+        Choice::of(None, why)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields() -> KernelFields {
-        KernelFields {
-            task_pid: 1,
-            task_voluntary: 2,
-            task_exec: 3,
-            task_wait: Some((4, 5)),
-            task_css_set: 6,
-            css_set_cgroup: 7,
-            cgroup_node: 8,
-            cgroup_level: 9,
-            cgroup_ancestors: 10,
-            ancestors_are_pointers: true,
-            node_id: 11,
-        }
-    }
-
-    fn hybrid() -> Facts {
-        Facts {
-            fields: Ok(fields()),
-            may_load: Ok(()),
-            cgroup2: Some("/sys/fs/cgroup/unified".into()),
-            cgroup2_is_root: true,
-            memory_v2: false,
-            io_v2: false,
-            v1: ["cpu", "cpuacct", "memory", "blkio"]
-                .map(str::to_owned)
-                .to_vec(),
-            pressure: true,
-            tracefs: false,
-        }
-    }
-
-    #[test]
-    fn a_capable_machine_measures_with_probes_and_controllers() {
-        let plan = plan(&hybrid(), true);
-        assert_eq!(plan.attach, Some(fields()));
-        for (name, choice) in plan.figures() {
-            let expected = match name {
-                "on_cpu" | "run_queue" | "switches" => MeasureSource::Ebpf,
-                _ => MeasureSource::Files,
-            };
-            assert_eq!(choice, &Choice::best(expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn whatever_the_probes_lack_the_time_comes_from_files_and_the_reason_is_told() {
-        type Break = fn(&mut Facts);
-        let cases: [(&str, Break, bool); 5] = [
-            ("built without", |_| {}, false),
-            ("namespace", |facts| facts.cgroup2_is_root = false, true),
-            (
-                "root",
-                |facts| facts.may_load = Err("run it as root".to_owned()),
-                true,
-            ),
-            ("BTF", |facts| facts.fields = Err("no BTF".to_owned()), true),
-            ("cgroup v2", |facts| facts.cgroup2 = None, true),
-        ];
-        for (word, change, has_object) in cases {
-            let mut facts = hybrid();
-            change(&mut facts);
-            let plan = plan(&facts, has_object);
-            assert_eq!(plan.attach, None, "{word}");
-            assert_eq!(plan.on_cpu.source, Some(MeasureSource::Files), "{word}");
-            assert!(
-                plan.on_cpu.why.contains(word),
-                "{word}: {}",
-                plan.on_cpu.why
-            );
-            assert_eq!(plan.run_queue.source, None, "{word}");
-            assert!(!plan.run_queue.why.is_empty(), "{word}");
-        }
-    }
-
-    #[test]
-    fn a_kernel_without_wait_accounts_still_measures_time_with_probes() {
-        let mut facts = hybrid();
-        facts.fields = Ok(KernelFields {
-            task_wait: None,
-            ..fields()
-        });
-        let plan = plan(&facts, true);
-        assert_eq!(plan.on_cpu.source, Some(MeasureSource::Ebpf));
-        assert_eq!(plan.run_queue.source, None);
-    }
-
-    #[test]
-    fn a_bare_machine_has_no_source_and_says_so_for_every_figure() {
-        let facts = Facts {
-            cgroup2: None,
-            cgroup2_is_root: false,
-            v1: Vec::new(),
-            pressure: false,
-            ..hybrid()
-        };
-        for (name, choice) in plan(&facts, true).figures() {
-            assert_eq!(choice.source, None, "{name}");
-            assert!(!choice.why.is_empty(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_refused_load_falls_back_with_the_verifiers_words() {
-        let plan = Plan::without_probes(&hybrid(), "the verifier said no");
-        assert_eq!(plan.attach, None);
-        assert_eq!(plan.on_cpu, Choice::files("the verifier said no"));
-    }
-}
+mod tests;

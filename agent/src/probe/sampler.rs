@@ -8,14 +8,36 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ebb_agent_ebpf_common::{Class, DEFAULT_SLOTS};
+use ebb_agent_ebpf_common::{Class, DEFAULT_SLOTS, IoCounters, SlotCounters, Tree};
 
-use super::bpf::{ProbeCost, Probes};
+use super::bpf::{Last, Place, ProbeCost, Probes};
 use super::error::ProbeError;
-use super::figures::{Available, ContainerCounters, Detail, Losses, Sample};
+use super::figures::{ContainerCounters, Detail, Losses, OomEvent, Sample, disk_from_probes};
 use super::files::{CgroupPaths, ContainerFiles, HostFiles};
-use super::plan::{self, Plan};
+use super::plan::{self, Attach, Part, Plan};
 use super::support::Facts;
+
+/// Most last readings and kills that wait for the next sample; what is more is counted as lost.
+const MAX_WAITING: usize = 4096;
+
+/// How a sampler is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Room for so many containers, one of them for all that belongs to none.
+    pub slots: u32,
+    /// A folder on the bpf file system: the probes stay attached when this process ends, and the next one that names
+    /// it goes on where this one stopped.
+    pub pins: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            slots: DEFAULT_SLOTS,
+            pins: None,
+        }
+    }
+}
 
 struct Registered {
     /// Set while the probes have a slot for it.
@@ -26,47 +48,59 @@ struct Registered {
 /// Reads all figures of all registered containers, each from the best source there is.
 pub struct Sampler<K> {
     plan: Plan,
-    cgroup2: Option<PathBuf>,
+    mounts: Mounts,
     probes: Option<Probes>,
     message: String,
     containers: BTreeMap<K, Registered>,
     host: HostFiles,
     losses: Losses,
+    ended: Vec<(K, ContainerCounters)>,
+    kills: Vec<OomEvent<K>>,
+}
+
+/// Where the trees are mounted in which containers are known to the probes.
+struct Mounts {
+    v2: Option<PathBuf>,
+    cpu: Option<PathBuf>,
+    memory: Option<PathBuf>,
+    io: Option<PathBuf>,
 }
 
 impl<K: Clone + Ord> Sampler<K> {
     /// Loads the probes if the facts allow it; else, or if the kernel refuses them, measures by
-    /// files. `object` is [`built_in_object`] but for tests.
+    /// files. `object` is [`built_in_object`](super::built_in_object) but for tests.
     pub fn new(facts: &Facts, object: Option<&[u8]>) -> Self {
-        Self::with_slots(facts, object, DEFAULT_SLOTS)
+        Self::with(facts, object, &Options::default())
     }
 
     /// The same with room for another number of containers.
     pub fn with_slots(facts: &Facts, object: Option<&[u8]>, slots: u32) -> Self {
-        let mut plan = plan::plan(facts, object.is_some());
-        let mut message = format!("containers are measured by files: {}", plan.on_cpu.why);
-        let mut probes = None;
-        if let (Some(fields), Some(object)) = (&plan.attach, object) {
-            match Probes::load(object, fields, slots.max(2)) {
-                Ok(loaded) => {
-                    probes = Some(loaded);
-                    message = "containers are measured by eBPF".to_owned();
-                }
-                Err(error) => {
-                    let why = error.to_string();
-                    message = format!("containers are measured by files: {why}");
-                    plan = Plan::without_probes(facts, &why);
-                }
-            }
-        }
+        let options = Options {
+            slots,
+            ..Options::default()
+        };
+        Self::with(facts, object, &options)
+    }
+
+    /// The same, set up otherwise.
+    pub fn with(facts: &Facts, object: Option<&[u8]>, options: &Options) -> Self {
+        let (plan, probes, message) = open(facts, object, options);
+        let mount = |controller: &str| facts.v1.get(controller).cloned();
         Self {
             plan,
-            cgroup2: facts.cgroup2.clone(),
+            mounts: Mounts {
+                v2: facts.cgroup2.clone(),
+                cpu: mount("cpu"),
+                memory: mount("memory"),
+                io: mount("blkio"),
+            },
             probes,
             message,
             containers: BTreeMap::new(),
             host: HostFiles::open(),
             losses: Losses::default(),
+            ended: Vec::new(),
+            kills: Vec::new(),
         }
     }
 
@@ -85,19 +119,39 @@ impl<K: Clone + Ord> Sampler<K> {
         self.probes.is_some()
     }
 
+    /// Whether the probes stay attached when this process ends.
+    pub fn is_pinned(&self) -> bool {
+        self.probes.as_ref().is_some_and(Probes::is_pinned)
+    }
+
     /// What was lost or done another way.
     pub fn losses(&self) -> Losses {
-        let probes = self.probes.as_ref();
+        let Some(probes) = &self.probes else {
+            return self.losses;
+        };
+        let trouble = probes.trouble();
+        let (missed_switches, storage_misses) = probes.missed();
         Losses {
-            late_charges: probes.map_or(0, Probes::flush_failures),
-            missed_switches: probes.map_or(0, Probes::missed_switches),
+            late_charges: probes.flush_failures(),
+            missed_switches,
+            storage_misses,
+            io_untracked: trouble.io_untracked,
+            events_lost: self.losses.events_lost + trouble.events_lost,
+            probes_detached: probes.detached(),
             ..self.losses
         }
     }
 
     /// What the probes have cost; empty without probes.
-    pub fn costs(&self) -> Vec<ProbeCost> {
-        self.probes.as_ref().map(Probes::costs).unwrap_or_default()
+    pub fn costs(&mut self) -> Vec<ProbeCost> {
+        self.probes.as_mut().map(Probes::costs).unwrap_or_default()
+    }
+
+    /// Makes the kernel keep account of the probes' cost all the time, or (as at first) for a tenth of it.
+    pub fn account_costs_always(&mut self, always: bool) {
+        if let Some(probes) = &mut self.probes {
+            probes.account_always(always);
+        }
     }
 
     /// Slots of the probes: taken and in all.
@@ -126,9 +180,14 @@ impl<K: Clone + Ord> Sampler<K> {
             files: ContainerFiles::open(paths),
         };
         let mut outcome = Ok(());
-        if let (Some(probes), Some(mount)) = (&mut self.probes, &self.cgroup2) {
-            outcome = cgroup_place(mount, paths.v2.as_deref())
-                .and_then(|(id, depth)| probes.register(id, depth, class).map(|()| id))
+        if let Some(probes) = &mut self.probes {
+            outcome = self
+                .mounts
+                .place(paths)
+                .and_then(|place| {
+                    let id = place.cgroup_id;
+                    probes.register(place, class).map(|()| id)
+                })
                 .map(|id| registered.cgroup_id = Some(id));
             if outcome.is_err() {
                 self.losses.without_slot += 1;
@@ -138,64 +197,228 @@ impl<K: Clone + Ord> Sampler<K> {
         outcome
     }
 
-    /// Stops measuring a container. Does nothing for an unknown one.
-    pub fn unregister(&mut self, key: &K) {
-        let Some(registered) = self.containers.remove(key) else {
-            return;
-        };
-        if let (Some(probes), Some(id)) = (&mut self.probes, registered.cgroup_id)
-            && probes.unregister(id).is_err()
+    /// Says that all containers are registered that were there before this process: what an earlier one has left of
+    /// others is forgotten.
+    pub fn settle(&mut self) {
+        if let Some(probes) = &mut self.probes
+            && probes.settle().is_err()
         {
             self.losses.failed_unregisters += 1;
         }
     }
 
+    /// Stops measuring a container; its last reading stands in the next sample. Does nothing for an unknown one.
+    pub fn unregister(&mut self, key: &K) {
+        let Some(mut registered) = self.containers.remove(key) else {
+            return;
+        };
+        let mut counters = ContainerCounters::default();
+        if let (Some(probes), Some(id)) = (&mut self.probes, registered.cgroup_id) {
+            match probes.unregister(id) {
+                Ok(Last { slot, disks }) => {
+                    counters = from_probes(&self.plan, &slot, Some(&disks));
+                }
+                Err(_) => self.losses.failed_unregisters += 1,
+            }
+        }
+        registered.files.fill(&mut counters, Detail::Full);
+        if self.ended.len() < MAX_WAITING {
+            self.ended.push((key.clone(), counters));
+        } else {
+            self.losses.events_lost += 1;
+        }
+    }
+
     /// Reads.
     pub fn sample(&mut self, detail: Detail) -> Sample<K> {
-        let taken_ns = monotonic_ns();
+        let taken_ns = super::monotonic_ns();
+        if detail == Detail::Full {
+            self.check();
+        }
+        self.take_kills();
+        let read = self.read_probes(detail);
+        let mut slots = read.slots.into_iter();
+        let mut containers = Vec::with_capacity(self.containers.len());
+        for (key, registered) in &mut self.containers {
+            let id = registered.cgroup_id;
+            let slot = id.and_then(|_| slots.next().flatten());
+            let disks = match (&read.disks, id) {
+                (Some(disks), Some(id)) => Some(disks.get(&id).map_or(&[][..], Vec::as_slice)),
+                _ => None,
+            };
+            let mut counters = slot
+                .map(|slot| from_probes(&self.plan, &slot, disks))
+                .unwrap_or_default();
+            registered.files.fill(&mut counters, detail);
+            containers.push((key.clone(), counters));
+        }
+        let unmanaged = read.unmanaged;
+        Sample {
+            taken_ns,
+            host: self.host.read(detail),
+            containers,
+            ended: std::mem::take(&mut self.ended),
+            oom_kills: std::mem::take(&mut self.kills),
+            unmanaged: unmanaged.map(|slot| from_probes(&self.plan, &slot, None)),
+        }
+    }
+
+    fn check(&mut self) {
+        if let Some(probes) = &mut self.probes
+            && probes.check().is_err()
+        {
+            self.losses.failed_reads += 1;
+        }
+    }
+
+    fn read_probes(&mut self, detail: Detail) -> Read {
+        let Some(probes) = &mut self.probes else {
+            return Read::default();
+        };
         let ids: Vec<u64> = self
             .containers
             .values()
             .filter_map(|one| one.cgroup_id)
             .collect();
-        let read = self.probes.as_mut().map(|probes| probes.read(&ids));
-        let (slots, unmanaged) = match read {
-            Some(Ok((slots, unmanaged))) => (slots, Some(unmanaged)),
-            Some(Err(_)) => {
-                self.losses.failed_reads += 1;
-                (Vec::new(), None)
+        let mut read = Read::default();
+        match probes.read(&ids) {
+            Ok((slots, unmanaged)) => {
+                read.slots = slots;
+                read.unmanaged = Some(unmanaged);
             }
-            None => (Vec::new(), None),
-        };
-        let available = Available {
-            wait: self.plan.run_queue.source.is_some(),
-            ..Available::default()
-        };
-        let mut slots = slots.into_iter();
-        let mut containers = Vec::with_capacity(self.containers.len());
-        for (key, registered) in &mut self.containers {
-            let slot = registered.cgroup_id.and_then(|_| slots.next().flatten());
-            let mut counters = slot
-                .map(|slot| ContainerCounters::from_slot(&slot, &available))
-                .unwrap_or_default();
-            registered.files.fill(&mut counters, detail);
-            containers.push((key.clone(), counters));
+            Err(_) => self.losses.failed_reads += 1,
         }
-        Sample {
-            taken_ns,
-            host: self.host.read(),
-            containers,
-            ended: Vec::new(),
-            oom_kills: Vec::new(),
-            unmanaged: unmanaged.map(|slot| ContainerCounters::from_slot(&slot, &available)),
+        if detail == Detail::Full && self.plan.off(Part::Disk).is_none() {
+            match probes.disks() {
+                Ok(disks) => read.disks = Some(disks),
+                Err(_) => self.losses.failed_reads += 1,
+            }
+        }
+        read
+    }
+
+    fn take_kills(&mut self) {
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        for (id, kill) in probes.kills() {
+            if self.kills.len() == MAX_WAITING {
+                self.losses.events_lost += 1;
+                continue;
+            }
+            let mut containers = self.containers.iter();
+            let victim = containers.find(|(_, one)| id.is_some() && one.cgroup_id == id);
+            self.kills.push(OomEvent {
+                container: victim.map(|(key, _)| key.clone()),
+                pid: kill.pid,
+                asked_by: kill.asked_by,
+                at_ns: kill.at_ns,
+            });
+        }
+    }
+
+    /// Detaches the probes for good, also where they were to stay. For an agent that leaves nothing behind.
+    pub fn remove(mut self) {
+        if let Some(probes) = self.probes.take() {
+            probes.remove();
         }
     }
 }
 
-/// The v2 id of a cgroup (its folder's inode) and its depth below the root.
-fn cgroup_place(mount: &Path, folder: Option<&Path>) -> Result<(u64, u32), ProbeError> {
+/// What one reading of the probes gave.
+#[derive(Default)]
+struct Read {
+    slots: Vec<Option<SlotCounters>>,
+    unmanaged: Option<SlotCounters>,
+    disks: Option<BTreeMap<u64, Vec<(u32, IoCounters)>>>,
+}
+
+/// Opens the probes as the plan wants them, with BTF, without, or not at all.
+fn open(facts: &Facts, object: Option<&[u8]>, options: &Options) -> (Plan, Option<Probes>, String) {
+    let mut plan = plan::plan(facts, object.is_some());
+    let slots = options.slots.max(2);
+    let pins = options.pins.as_deref();
+    let mut refusal = String::new();
+    if let (Attach::Btf(_), Some(object)) = (&plan.attach, object) {
+        match Probes::open(object, &mut plan, slots, pins) {
+            Ok(probes) => {
+                let message = "containers are measured by eBPF".to_owned();
+                return (plan, Some(probes), message);
+            }
+            Err(error) => {
+                refusal = error.to_string();
+                plan = Plan::plain(facts, &refusal);
+            }
+        }
+    }
+    if let (Attach::Plain, Some(object)) = (&plan.attach, object) {
+        if refusal.is_empty() {
+            refusal = plan.off(Part::Disk).unwrap_or_default().to_owned();
+        }
+        match Probes::open(object, &mut plan, slots, pins) {
+            Ok(probes) => {
+                let message = format!(
+                    "containers are measured by eBPF without the kernel's type information, by the clock: {refusal}"
+                );
+                return (plan, Some(probes), message);
+            }
+            Err(error) => plan = Plan::without_probes(facts, &format!("{refusal}; {error}")),
+        }
+    }
+    let why = plan.off(Part::Cpu).unwrap_or_default();
+    let message = format!("containers are measured by files: {why}");
+    (plan, None, message)
+}
+
+fn from_probes(
+    plan: &Plan,
+    slot: &SlotCounters,
+    disks: Option<&[(u32, IoCounters)]>,
+) -> ContainerCounters {
+    let mut counters = ContainerCounters::from_slot(slot, &plan.available());
+    counters.disk = disks.map(disk_from_probes);
+    counters
+}
+
+impl Mounts {
+    /// Where a container stands in every tree.
+    fn place(&self, paths: &CgroupPaths) -> Result<Place, ProbeError> {
+        let (cgroup_id, depth) = cgroup_place(self.v2.as_deref(), paths.v2.as_deref())?;
+        let parent = paths.v2.as_deref().and_then(Path::parent);
+        let below = |mount: &Option<PathBuf>, folder: &Option<PathBuf>| {
+            cgroup_place(mount.as_deref(), folder.as_deref()).ok()
+        };
+        let cpu = below(&self.cpu, &paths.cpu);
+        let mut v1 = Vec::new();
+        for (tree, mount, folder) in [
+            (Tree::Memory, &self.memory, &paths.memory),
+            (Tree::Io, &self.io, &paths.blkio),
+        ] {
+            if let Some((id, depth)) = below(mount, folder) {
+                v1.push((tree, id, depth));
+            }
+        }
+        // A tree of v1 hides the controller from v2; else the container's cgroup there has it.
+        let cpu_depth = match (&self.cpu, cpu) {
+            (Some(_), cpu) => cpu.map_or(0, |place| place.1),
+            (None, _) => depth,
+        };
+        Ok(Place {
+            cgroup_id,
+            depth,
+            parent: parent.unwrap_or(Path::new("/")).to_owned(),
+            cpu_depth,
+            v1,
+        })
+    }
+}
+
+/// The id of a cgroup (its folder's inode) and its depth below the root of its tree.
+fn cgroup_place(mount: Option<&Path>, folder: Option<&Path>) -> Result<(u64, u32), ProbeError> {
     let unplaced = |cause: String| ProbeError::Unplaced { cause };
-    let folder = folder.ok_or_else(|| unplaced("it has no cgroup in the v2 tree".to_owned()))?;
+    let (Some(mount), Some(folder)) = (mount, folder) else {
+        return Err(unplaced("it has no cgroup in the v2 tree".to_owned()));
+    };
     let below = folder.strip_prefix(mount).map_err(|_| {
         unplaced(format!(
             "{} is not below {}",
@@ -207,13 +430,6 @@ fn cgroup_place(mount: &Path, folder: Option<&Path>) -> Result<(u64, u32), Probe
         fs::metadata(folder).map_err(|error| unplaced(format!("{}: {error}", folder.display())))?;
     let depth = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
     Ok((meta.ino(), depth))
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds * 1_000_000_000 + nanoseconds
 }
 
 #[cfg(test)]
@@ -228,7 +444,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("a/b");
         fs::create_dir_all(&folder).unwrap();
-        let (id, depth) = cgroup_place(root.path(), Some(&folder)).unwrap();
+        let (id, depth) = cgroup_place(Some(root.path()), Some(&folder)).unwrap();
         assert_eq!(id, fs::metadata(&folder).unwrap().ino());
         assert_eq!(depth, 2);
         for bad in [
@@ -236,7 +452,7 @@ mod tests {
             Some(Path::new("/")),
             Some(root.path().join("absent").as_path()),
         ] {
-            let error = cgroup_place(root.path(), bad).unwrap_err();
+            let error = cgroup_place(Some(root.path()), bad).unwrap_err();
             assert!(matches!(error, ProbeError::Unplaced { .. }), "{error}");
         }
     }

@@ -4,9 +4,12 @@
 //! there BTF, does it have the field, may this process load programs), never deduced from a kernel
 //! version.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use ebb_agent_ebpf_common::name;
 
 use super::btf::Btf;
 
@@ -21,60 +24,214 @@ const CAP_BPF: u32 = 39;
 /// Inode of the root of the cgroup tree. A cgroup namespace shows another directory as root.
 const CGROUP_ROOT_INODE: u64 = 1;
 
-/// Offsets in bytes of the fields that the probes read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a group of the kernel's fields is needed for. Without the core fields there are no BTF probes; without another
+/// group its figures are missing or come from files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FieldGroup {
+    /// Time, switches, and which cgroup a task is in.
+    Core,
+    /// Run-queue latency.
+    Wait,
+    /// The part of it that is a CPU quota's doing.
+    Quota,
+    /// Requests to block devices.
+    Block,
+    /// Whose a request is by the io controller.
+    BlockGroup,
+    /// Whose a page is by the memory controller.
+    PageOwner,
+}
+
+use FieldGroup::{Block, BlockGroup, Core, PageOwner, Quota, Wait};
+
+/// A field: the global of the probes, its group, the record, and the paths at which it may stand, best first.
+type Field = (
+    &'static str,
+    FieldGroup,
+    &'static str,
+    &'static [&'static str],
+);
+
+/// Every field that the probes read, but for `cgroup.ancestors`.
+const FIELDS: &[Field] = &[
+    (name::TASK_PID, Core, "task_struct", &["pid"]),
+    (name::TASK_TGID, Core, "task_struct", &["tgid"]),
+    (name::TASK_START, Core, "task_struct", &["start_time"]),
+    (name::TASK_VOLUNTARY, Core, "task_struct", &["nvcsw"]),
+    (name::TASK_FAULTS_MINOR, Core, "task_struct", &["min_flt"]),
+    (name::TASK_FAULTS_MAJOR, Core, "task_struct", &["maj_flt"]),
+    (
+        name::TASK_EXEC,
+        Core,
+        "task_struct",
+        &["se.sum_exec_runtime"],
+    ),
+    (
+        name::TASK_MIGRATIONS,
+        Core,
+        "task_struct",
+        &["se.nr_migrations"],
+    ),
+    (name::TASK_CSS_SET, Core, "task_struct", &["cgroups"]),
+    (name::CSS_SET_CGROUP, Core, "css_set", &["dfl_cgrp"]),
+    (name::CGROUP_NODE, Core, "cgroup", &["kn"]),
+    (name::CGROUP_LEVEL, Core, "cgroup", &["level"]),
+    (name::NODE_ID, Core, "kernfs_node", &["id"]),
+    (
+        name::TASK_WAIT,
+        Wait,
+        "task_struct",
+        &["sched_info.run_delay"],
+    ),
+    (
+        name::TASK_ARRIVALS,
+        Wait,
+        "task_struct",
+        &["sched_info.pcount"],
+    ),
+    (name::TASK_ENTITY, Quota, "task_struct", &["se"]),
+    (name::ENTITY_DEPTH, Quota, "sched_entity", &["depth"]),
+    (name::ENTITY_PARENT, Quota, "sched_entity", &["parent"]),
+    (name::ENTITY_QUEUE, Quota, "sched_entity", &["cfs_rq"]),
+    (
+        name::QUEUE_HELD,
+        Quota,
+        "cfs_rq",
+        &["throttled_clock_self_time", "throttled_clock_pelt_time"],
+    ),
+    (name::QUEUE_LIMITED, Quota, "cfs_rq", &["runtime_enabled"]),
+    (
+        name::QUEUE_REMAINING,
+        Quota,
+        "cfs_rq",
+        &["runtime_remaining"],
+    ),
+    (name::REQUEST_BIO, Block, "request", &["bio"]),
+    (name::REQUEST_FLAGS, Block, "request", &["cmd_flags"]),
+    (name::REQUEST_BYTES, Block, "request", &["__data_len"]),
+    (name::REQUEST_START, Block, "request", &["start_time_ns"]),
+    (name::REQUEST_QUEUE, Block, "request", &["q"]),
+    (name::QUEUE_DISK, Block, "request_queue", &["disk"]),
+    (name::DISK_MAJOR, Block, "gendisk", &["major"]),
+    (name::DISK_MINOR, Block, "gendisk", &["first_minor"]),
+    (name::BIO_GROUP, BlockGroup, "bio", &["bi_blkg"]),
+    (name::GROUP_BLKCG, BlockGroup, "blkcg_gq", &["blkcg"]),
+    (name::BLKCG_CGROUP, BlockGroup, "blkcg", &["css.cgroup"]),
+    (name::BIO_PAGES, PageOwner, "bio", &["bi_io_vec"]),
+    (name::PAGE_HEAD, PageOwner, "page", &["compound_head"]),
+    (name::PAGE_MEMCG, PageOwner, "page", &["memcg_data"]),
+    (name::MEMCG_CGROUP, PageOwner, "mem_cgroup", &["css.cgroup"]),
+];
+
+/// Tracepoints that the probes use.
+const TRACEPOINTS: &[&str] = &[
+    "sched_switch",
+    "sched_process_fork",
+    "sched_process_exit",
+    "mm_vmscan_direct_reclaim_begin",
+    "mm_vmscan_direct_reclaim_end",
+    "mm_vmscan_memcg_reclaim_begin",
+    "mm_vmscan_memcg_reclaim_end",
+    "mark_victim",
+    "block_rq_issue",
+    "block_rq_complete",
+];
+
+/// What the running kernel's BTF tells of the records that the probes read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelFields {
-    /// `task_struct.pid`.
-    pub task_pid: u64,
-    /// `task_struct.nvcsw`.
-    pub task_voluntary: u64,
-    /// `task_struct.se.sum_exec_runtime`.
-    pub task_exec: u64,
-    /// `task_struct.sched_info.run_delay` and `.pcount`; absent if the kernel keeps no such account.
-    pub task_wait: Option<(u64, u64)>,
-    /// `task_struct.cgroups`.
-    pub task_css_set: u64,
-    /// `css_set.dfl_cgrp`.
-    pub css_set_cgroup: u64,
-    /// `cgroup.kn`.
-    pub cgroup_node: u64,
-    /// `cgroup.level`.
-    pub cgroup_level: u64,
-    /// `cgroup.ancestors`, or `cgroup.ancestor_ids` on kernels before 6.1.
-    pub cgroup_ancestors: u64,
-    /// Whether the ancestors are pointers (else ids).
-    pub ancestors_are_pointers: bool,
-    /// `kernfs_node.id`.
-    pub node_id: u64,
+    /// Offsets in bytes, by the name of the probes' global.
+    offsets: BTreeMap<&'static str, u64>,
+    /// The first field that each incomplete group lacks.
+    missing: BTreeMap<FieldGroup, String>,
+    /// Tracepoints of this kernel, of those that the probes use.
+    tracepoints: BTreeSet<&'static str>,
+    /// Whether `mark_victim` names the task (else only its id).
+    pub victim_is_task: bool,
 }
 
 impl KernelFields {
-    /// Looks the fields up; else names the first one that is missing.
+    /// Looks everything up; else names the first field of the core that is missing.
     pub fn from_btf(btf: &Btf<'_>) -> Result<Self, String> {
-        let need = |of: &str, path: &str| {
-            btf.offset(of, path)
-                .ok_or_else(|| format!("this kernel has no field {of}.{path}"))
+        let mut fields = Self {
+            offsets: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            tracepoints: TRACEPOINTS
+                .iter()
+                .copied()
+                .filter(|name| btf.has_tracepoint(name))
+                .collect(),
+            victim_is_task: btf.tracepoint_takes_pointer("mark_victim", 0),
         };
-        let wait = btf.offset("task_struct", "sched_info.run_delay");
-        let arrivals = btf.offset("task_struct", "sched_info.pcount");
+        for &(global, group, of, paths) in FIELDS {
+            match paths.iter().find_map(|path| btf.offset(of, path)) {
+                Some(offset) => {
+                    fields.offsets.insert(global, offset);
+                }
+                None => {
+                    let why = format!("this kernel has no field {of}.{}", paths[0]);
+                    fields.missing.entry(group).or_insert(why);
+                }
+            }
+        }
         let pointers = btf.offset("cgroup", "ancestors");
-        let (cgroup_ancestors, ancestors_are_pointers) = match pointers {
-            Some(offset) => (offset, true),
-            None => (need("cgroup", "ancestor_ids")?, false),
-        };
-        Ok(Self {
-            task_pid: need("task_struct", "pid")?,
-            task_voluntary: need("task_struct", "nvcsw")?,
-            task_exec: need("task_struct", "se.sum_exec_runtime")?,
-            task_wait: wait.zip(arrivals),
-            task_css_set: need("task_struct", "cgroups")?,
-            css_set_cgroup: need("css_set", "dfl_cgrp")?,
-            cgroup_node: need("cgroup", "kn")?,
-            cgroup_level: need("cgroup", "level")?,
-            cgroup_ancestors,
-            ancestors_are_pointers,
-            node_id: need("kernfs_node", "id")?,
-        })
+        match pointers.or_else(|| btf.offset("cgroup", "ancestor_ids")) {
+            Some(offset) => {
+                let are_pointers = u64::from(pointers.is_some());
+                fields.offsets.insert(name::CGROUP_ANCESTORS, offset);
+                fields
+                    .offsets
+                    .insert(name::ANCESTORS_ARE_POINTERS, are_pointers);
+            }
+            None => {
+                let why = "this kernel has no field cgroup.ancestors".to_owned();
+                fields.missing.entry(Core).or_insert(why);
+            }
+        }
+        match fields.missing.remove(&Core) {
+            Some(why) => Err(why),
+            None => Ok(fields),
+        }
+    }
+
+    /// The offset of a field by the name of the probes' global; `None` if this kernel has it not.
+    pub fn offset(&self, global: &str) -> Option<u64> {
+        self.offsets.get(global).copied()
+    }
+
+    /// Every global with its offset.
+    pub fn offsets(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.offsets.iter().map(|(&name, &offset)| (name, offset))
+    }
+
+    /// The same with another offset, as a test of what happens if the kernel does not agree.
+    #[must_use]
+    pub fn with_offset(mut self, global: &'static str, offset: u64) -> Self {
+        self.offsets.insert(global, offset);
+        self
+    }
+
+    /// Whether a group is complete, or what it lacks.
+    pub fn has(&self, group: FieldGroup) -> Result<(), String> {
+        match self.missing.get(&group) {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this kernel has a tracepoint.
+    pub fn has_tracepoint(&self, tracepoint: &str) -> bool {
+        self.tracepoints.contains(tracepoint)
+    }
+
+    /// The same without a group of fields, as kernels without it have it.
+    #[must_use]
+    pub fn without(mut self, group: FieldGroup, why: &str) -> Self {
+        for (global, _, _, _) in FIELDS.iter().filter(|field| field.1 == group) {
+            self.offsets.remove(global);
+        }
+        self.missing.insert(group, why.to_owned());
+        self
     }
 }
 
@@ -93,8 +250,8 @@ pub struct Facts {
     pub memory_v2: bool,
     /// Whether the v2 tree has the io controller.
     pub io_v2: bool,
-    /// Controllers mounted the old way.
-    pub v1: Vec<String>,
+    /// Controllers mounted the old way, and where.
+    pub v1: BTreeMap<String, PathBuf>,
     /// Whether the kernel accounts pressure (PSI).
     pub pressure: bool,
     /// Whether tracefs is mounted. The probes do not need it; it is shown to who looks for a cause.
@@ -122,9 +279,14 @@ impl Facts {
         let v1 = mounts
             .iter()
             .filter(|mount| mount.kind == "cgroup")
-            .flat_map(|mount| mount.options.split(','))
-            .filter(|option| matches!(*option, "cpu" | "cpuacct" | "memory" | "blkio" | "freezer"))
-            .map(str::to_owned)
+            .flat_map(|mount| {
+                mount
+                    .options
+                    .split(',')
+                    .map(move |option| (option, &mount.at))
+            })
+            .filter(|one| matches!(one.0, "cpu" | "cpuacct" | "memory" | "blkio" | "freezer"))
+            .map(|(option, at)| (option.to_owned(), at.clone()))
             .collect();
         Self {
             fields: read_fields(Path::new(BTF_PATH)),
@@ -144,7 +306,7 @@ impl Facts {
 
     /// Whether a controller is mounted the old way.
     pub fn has_v1(&self, controller: &str) -> bool {
-        self.v1.iter().any(|name| name == controller)
+        self.v1.contains_key(controller)
     }
 }
 

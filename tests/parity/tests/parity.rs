@@ -16,8 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ebb_agent::probe::{
-    CgroupPaths, ContainerCounters, ContainerFiles, Detail, Facts, Losses, ProbeError, Sampler,
-    built_in_object,
+    CgroupPaths, ContainerCounters, ContainerFiles, Detail, Facts, HostFiles, Losses, ProbeError,
+    Sampler, built_in_object,
 };
 use ebb_tests_parity::{Container, slowdown};
 
@@ -62,7 +62,7 @@ fn bracket(sampler: &mut Sampler<&'static str>, yardstick: &mut ContainerFiles) 
 fn only(sampler: &mut Sampler<&'static str>) -> ContainerCounters {
     let sample = sampler.sample(Detail::Quick);
     assert_eq!(sample.containers.len(), 1);
-    sample.containers[0].1
+    sample.containers[0].1.clone()
 }
 
 /// How far the probes' growth is outside of what the controller's can have been, in percent of it.
@@ -332,29 +332,53 @@ fn a_container_outside_of_the_v2_tree_is_measured_by_files() {
 }
 
 #[test]
-fn probes_that_the_kernel_refuses_give_way_to_files_and_the_message_quotes_the_verifier() {
+fn probes_that_the_kernel_refuses_give_way_to_the_clock_and_the_message_quotes_the_verifier() {
     let _alone = alone();
     let mut facts = Facts::gather();
-    let fields = facts.fields.as_mut().unwrap();
-    fields.css_set_cgroup += 1;
-    let mut sampler: Sampler<&'static str> = Sampler::new(&facts, built_in_object());
-    assert!(!sampler.has_probes());
+    let fields = facts.fields.clone().unwrap();
+    let wrong = fields.offset("CSS_SET_CGROUP").unwrap() + 1;
+    facts.fields = Ok(fields.with_offset("CSS_SET_CGROUP", wrong));
+    let sampler: Sampler<&'static str> = Sampler::new(&facts, built_in_object());
     let message = sampler.message();
     println!("{message}");
-    assert!(message.contains("measured by files"), "{message}");
+    assert!(message.contains("by the clock"), "{message}");
     assert!(
         message.contains("css_set"),
         "the verifier names the record: {message}"
     );
     assert!(!message.contains('\n'), "one line: {message}");
-    let container = Container::new(&facts, "refused").unwrap();
-    sampler
-        .register("refused", &container.paths, false)
-        .unwrap();
-    finish(container.spawn(LOAD, &["spin", "200"]).unwrap());
+    measured_by_the_clock(sampler, &facts);
+}
+
+#[test]
+fn without_the_kernels_type_information_the_clock_tells_the_time() {
+    let _alone = alone();
+    let mut facts = Facts::gather();
+    facts.fields = Err("there is no BTF".to_owned());
+    let sampler: Sampler<&'static str> = Sampler::new(&facts, built_in_object());
+    assert!(
+        sampler.message().contains("there is no BTF"),
+        "{}",
+        sampler.message()
+    );
+    measured_by_the_clock(sampler, &facts);
+}
+
+/// By the clock, time that the hypervisor steals counts as used.
+fn measured_by_the_clock(mut sampler: Sampler<&'static str>, facts: &Facts) {
+    assert!(sampler.has_probes(), "{}", sampler.message());
+    let container = Container::new(facts, "plain").unwrap();
+    sampler.register("plain", &container.paths, false).unwrap();
+    let mut yardstick = ContainerFiles::open(&container.paths);
+    let from = bracket(&mut sampler, &mut yardstick);
+    let stolen_from = HostFiles::open().read(Detail::Quick).steal_ns.unwrap();
+    finish(container.spawn(LOAD, &["spin", "1500"]).unwrap());
+    let to = bracket(&mut sampler, &mut yardstick);
+    let stolen = HostFiles::open().read(Detail::Quick).steal_ns.unwrap() - stolen_from;
+    let allowed = ERROR_MAX_PERCENT + 100.0 * stolen as f64 / (to.after_ns - from.before_ns) as f64;
+    let percent = error_percent("by the clock", from, to);
+    assert!(percent <= allowed, "{percent:.3} % of {allowed:.3} %");
     let counters = only(&mut sampler);
-    let figure = counters.on_cpu_ns.unwrap();
-    assert_eq!(figure.source.name(), "files");
-    assert!(figure.value > 0);
     assert_eq!(counters.run_queue, None);
+    assert!(counters.switches.unwrap().voluntary > 0);
 }
