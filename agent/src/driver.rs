@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::writer::{self, Progress, Writer};
 use crate::containers::{self, Containers, Order};
+use crate::core::account::{OomCause, OomKilled, OomVictim};
 use crate::core::{Core, Effect, Input, Observation, Session};
 use crate::master_link::Link;
 use crate::metrics::Metrics;
@@ -421,6 +422,33 @@ impl Driver {
                 tracing::info!(agent = %agent_id, generation = generation.0, "registered with the master");
             }
             Observation::Lent(lent) => tracing::debug!(%lent, "lent in all"),
+            Observation::OomKilled(killed) => log_kill(&killed),
         }
+    }
+}
+
+/// A kill for want of memory: of whom, and why.
+fn log_kill(killed: &OomKilled) {
+    let limit_bytes = match killed.cause {
+        OomCause::OwnLimit { limit_bytes } => Some(limit_bytes),
+        OomCause::Machine | OomCause::Unknown => None,
+    };
+    let (pid, asked_by, cause) = (killed.pid, killed.asked_by, killed.cause.name());
+    match &killed.victim {
+        OomVictim::Container(container_id, holder) => tracing::warn!(
+            framework = %holder.framework_id,
+            task = %holder.name,
+            container = %container_id,
+            pid,
+            asked_by,
+            cause,
+            limit_bytes,
+            "a process of a task was killed for want of memory"
+        ),
+        OomVictim::Outside => tracing::warn!(
+            pid,
+            asked_by,
+            "a process outside of every task was killed for want of memory"
+        ),
     }
 }

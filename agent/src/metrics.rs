@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ebb_types::{
     Correction, CorrectionAction, FrameworkId, Quantities, ResourceKind, Signal, TaskState,
+    TaskUsageFigures,
 };
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{
@@ -102,12 +103,42 @@ table! {
         "CPU in use on the whole machine, in thousandths of a core.";
     MACHINE_MEM = Gauge "ebb_agent_machine_mem_used_bytes",
         "Memory in use on the whole machine, in bytes.";
+    MACHINE_CPUS = Gauge "ebb_agent_machine_cpus",
+        "CPUs that are online; from /proc/stat.";
+    MACHINE_PRESSURE = Gauge "ebb_agent_machine_pressure_permille",
+        "Time that at least one thread of the machine waited for a resource (PSI), in thousandths of the time passed; from /proc/pressure.";
     FRAMEWORK_CPU_ALLOCATED = Gauge "ebb_agent_framework_cpu_allocated_milli",
         "CPU allocated to a framework's tasks, in thousandths of a core.";
     FRAMEWORK_CPU_USED = Gauge "ebb_agent_framework_cpu_used_milli",
-        "CPU used by a framework's tasks, in thousandths of a core.";
+        "CPU used by a framework's tasks, in thousandths of a core; source: figure on_cpu of ebb_agent_measure_source.";
     FRAMEWORK_MEM_USED = Gauge "ebb_agent_framework_mem_used_bytes",
-        "Memory used by a framework's tasks, in bytes.";
+        "Memory used by a framework's tasks, in bytes; from the memory controller's files.";
+    FRAMEWORK_RUN_QUEUE_P99 = Gauge "ebb_agent_framework_run_queue_p99_ns",
+        "99th percentile of the time from runnable to running, without what a task's own CPU quota made of it, of the framework's task that waits longest, in nanoseconds; from the probes.";
+    FRAMEWORK_RECLAIM = Gauge "ebb_agent_framework_reclaim_permille",
+        "Time for which a framework's tasks freed memory before they got some, summed over their threads, in thousandths of the time passed; from the probes.";
+    FRAMEWORK_IO_QUEUE_P99 = Gauge "ebb_agent_framework_io_queue_p99_ns",
+        "99th percentile of the time of disk requests in the kernel's queue, of the framework's slowest task, in nanoseconds; from the probes.";
+    FRAMEWORK_IO_DEVICE_P99 = Gauge "ebb_agent_framework_io_device_p99_ns",
+        "99th percentile of the time of disk requests in the device, of the framework's slowest task, in nanoseconds; from the probes.";
+    FRAMEWORK_CPU_TOTAL = Counter "ebb_agent_framework_cpu_ns_total",
+        "CPU time that a framework's containers have used, ended ones included, in nanoseconds; source: figure on_cpu of ebb_agent_measure_source.";
+    FRAMEWORK_DISK_READ = Counter "ebb_agent_framework_disk_read_bytes_total",
+        "Bytes that a framework's containers have read from block devices, ended ones included; source: figure disk of ebb_agent_measure_source.";
+    FRAMEWORK_DISK_WRITTEN = Counter "ebb_agent_framework_disk_written_bytes_total",
+        "Bytes that were written to block devices for a framework's containers, ended ones and later writeback included; source: figure disk of ebb_agent_measure_source.";
+    FRAMEWORK_NET_IN = Counter "ebb_agent_framework_net_in_bytes_total",
+        "Bytes of IP packets that a framework's containers have received, ended ones included; from the probes.";
+    FRAMEWORK_NET_OUT = Counter "ebb_agent_framework_net_out_bytes_total",
+        "Bytes of IP packets that a framework's containers have sent, ended ones included; from the probes.";
+    FRAMEWORK_OOM_KILLS = Counter "ebb_agent_framework_oom_kills_total",
+        "Processes of a framework's containers that were killed for want of memory; source: figure oom_kills of ebb_agent_measure_source.";
+    FRAMEWORK_FORKS = Counter "ebb_agent_framework_forks_total",
+        "Processes that a framework's containers have made, ended ones included; from the probes.";
+    OOM_KILLS_OUTSIDE = Counter "ebb_agent_oom_kills_outside_total",
+        "Processes outside of every container that were killed for want of memory; from the probes.";
+    ACCOUNT_FAULTS = Counter "ebb_agent_account_faults_total",
+        "Containers that the totals of frameworks lack, by fault: unaccounted (there were too many), unfinished (the last reading never came).";
     TAKEN_BACK = Gauge "ebb_agent_taken_back_cpu_milli",
         "CPU of revocable tasks that is held back now, in thousandths of a core.";
     CORRECTIONS = Counter "ebb_agent_corrections_total",
@@ -127,13 +158,13 @@ table! {
     MEASURE_SOURCE = Gauge "ebb_agent_measure_source",
         "1 for the source of each figure: ebpf, files, or none where it is not measured.";
     PROBE_SECONDS = Counter "ebb_agent_probe_run_ns_total",
-        "Time spent in the probes on all CPUs, in nanoseconds; 0 unless kernel.bpf_stats_enabled is set.";
+        "Time spent in the probes on all CPUs, in nanoseconds, by program; from the kernel's account of one reading in ten, scaled up.";
     PROBE_RUNS = Counter "ebb_agent_probe_runs_total",
-        "How often the probes ran; 0 unless kernel.bpf_stats_enabled is set.";
+        "How often the probes ran, by program; from the kernel's account of one reading in ten, scaled up.";
     PROBE_SLOTS = Gauge "ebb_agent_probe_slots",
         "Slots of the probes for containers, taken and in all.";
     PROBE_LOSSES = Counter "ebb_agent_probe_losses_total",
-        "What the probes lost or left to files, by kind.";
+        "What measuring lost or left to files, by kind: see the page on dashboards.";
     JOURNAL_SECONDS = Histogram "ebb_agent_journal_write_seconds",
         "Time that writing and syncing one batch of records took.";
     JOURNAL_BYTES = Gauge "ebb_agent_journal_bytes",
@@ -205,7 +236,12 @@ impl Metrics {
 
     /// Shows at 0 what is otherwise shown with its first count only: a rate needs the value before it.
     fn begin(&self) {
-        for metric in [&SAMPLES_DROPPED, &JOURNAL_REWRITES, &READERS_CUT_OFF] {
+        for metric in [
+            &SAMPLES_DROPPED,
+            &JOURNAL_REWRITES,
+            &READERS_CUT_OFF,
+            &OOM_KILLS_OUTSIDE,
+        ] {
             self.add(metric, &[], 0);
         }
         for action in CORRECTION_ACTIONS {
@@ -339,6 +375,7 @@ impl Metrics {
         self.tasks(core);
         self.resources(core);
         self.frameworks(core);
+        self.totals(core);
         self.sampler(view);
     }
 
@@ -410,6 +447,20 @@ impl Metrics {
         each(&RESOURCE_LENT, core.lent(), None);
         let usage = core.usage();
         self.set(&TAKEN_BACK, &[], usage.taken_back_cpu_milli);
+        let pressure = [
+            ("cpu", usage.cpu_pressure_permille),
+            ("mem", usage.mem_pressure_permille),
+            ("disk", usage.io_pressure_permille),
+        ];
+        for (resource, permille) in pressure {
+            if let Some(permille) = permille {
+                self.set(
+                    &MACHINE_PRESSURE,
+                    &[("resource", resource.into())],
+                    permille,
+                );
+            }
+        }
         if let Some(cpu_milli) = usage.machine_cpu_milli {
             self.set(&MACHINE_CPU, &[], cpu_milli);
         }
@@ -424,6 +475,7 @@ impl Metrics {
             allocated_milli: u64,
             used_milli: u64,
             used_bytes: u64,
+            worst: Worst,
         }
         let mut sums: BTreeMap<(Option<&FrameworkId>, bool), Sum> = BTreeMap::new();
         let usage = core.usage();
@@ -439,6 +491,7 @@ impl Metrics {
             sum.allocated_milli += task.allocated.total(ResourceKind::Cpus);
             sum.used_milli += task.used.cpu_milli.unwrap_or_default();
             sum.used_bytes += task.used.mem_bytes.unwrap_or_default();
+            sum.worst.take(&task.used);
         }
         for ((framework, revocable), sum) in sums {
             let name = framework.map_or_else(|| "other".to_owned(), ToString::to_string);
@@ -449,13 +502,51 @@ impl Metrics {
             self.set(&FRAMEWORK_CPU_ALLOCATED, &labels, sum.allocated_milli);
             self.set(&FRAMEWORK_CPU_USED, &labels, sum.used_milli);
             self.set(&FRAMEWORK_MEM_USED, &labels, sum.used_bytes);
+            for (metric, value) in sum.worst.each() {
+                if let Some(value) = value {
+                    self.set(metric, &labels, value);
+                }
+            }
+        }
+    }
+
+    /// What frameworks have used in all. The account bounds their number.
+    fn totals(&self, core: &Core) {
+        let account = core.account();
+        for (framework, totals) in account.totals() {
+            let name = framework.map_or_else(|| "other".to_owned(), ToString::to_string);
+            let labels = [("framework", SharedString::from(name))];
+            let each = [
+                (&FRAMEWORK_CPU_TOTAL, totals.cpu_ns),
+                (&FRAMEWORK_DISK_READ, totals.disk_read_bytes),
+                (&FRAMEWORK_DISK_WRITTEN, totals.disk_write_bytes),
+                (&FRAMEWORK_NET_IN, totals.net_in_bytes),
+                (&FRAMEWORK_NET_OUT, totals.net_out_bytes),
+                (&FRAMEWORK_OOM_KILLS, totals.oom_kills),
+                (&FRAMEWORK_FORKS, totals.forks),
+            ];
+            for (metric, total) in each {
+                if let Some(total) = total {
+                    self.rise_to(metric, &labels, total);
+                }
+            }
+        }
+        let counters = account.counters();
+        self.rise_to(&OOM_KILLS_OUTSIDE, &[], counters.killed_outside);
+        let faults = [
+            ("unaccounted", counters.unaccounted),
+            ("unfinished", counters.unfinished),
+        ];
+        for (fault, count) in faults {
+            self.rise_to(&ACCOUNT_FAULTS, &[("fault", fault.into())], count);
         }
     }
 
     fn sampler(&self, view: &SamplerView) {
-        for (figure, source) in &view.sources {
-            let source = source.map_or("none", ebb_types::MeasureSource::name);
-            let labels = [("figure", (*figure).into()), ("source", source.into())];
+        for figure in &view.sources {
+            let source = figure.source.map_or("none", ebb_types::MeasureSource::name);
+            let name = SharedString::from(figure.figure.clone());
+            let labels = [("figure", name), ("source", source.into())];
             self.set(&MEASURE_SOURCE, &labels, 1);
         }
         for cost in &view.costs {
@@ -471,10 +562,48 @@ impl Metrics {
             ("failed_read", view.losses.failed_reads),
             ("failed_unregister", view.losses.failed_unregisters),
             ("late_charge", view.losses.late_charges),
+            ("missed_switch", view.losses.missed_switches),
+            ("io_untracked", view.losses.io_untracked),
+            ("event_lost", view.losses.events_lost),
+            ("probe_detached", view.losses.probes_detached),
+            ("storage_miss", view.losses.storage_misses),
+            ("reading_unkept", view.unkept),
         ];
         for (kind, count) in losses {
             self.rise_to(&PROBE_LOSSES, &[("kind", kind.into())], count);
         }
+        if let Some(cpus) = view.cpus {
+            self.set(&MACHINE_CPUS, &[], u64::from(cpus));
+        }
+    }
+}
+
+/// How a framework's tasks fare: sums of stalls, the longest latencies.
+#[derive(Default)]
+struct Worst {
+    run_queue_p99_ns: Option<u64>,
+    reclaim_permille: Option<u64>,
+    io_queue_p99_ns: Option<u64>,
+    io_device_p99_ns: Option<u64>,
+}
+
+impl Worst {
+    fn take(&mut self, used: &TaskUsageFigures) {
+        self.run_queue_p99_ns = self.run_queue_p99_ns.max(used.run_queue_p99_ns);
+        self.io_queue_p99_ns = self.io_queue_p99_ns.max(used.io_queue_p99_ns);
+        self.io_device_p99_ns = self.io_device_p99_ns.max(used.io_device_p99_ns);
+        if let Some(permille) = used.reclaim_permille {
+            *self.reclaim_permille.get_or_insert(0) += permille;
+        }
+    }
+
+    const fn each(&self) -> [(&'static Metric, Option<u64>); 4] {
+        [
+            (&FRAMEWORK_RUN_QUEUE_P99, self.run_queue_p99_ns),
+            (&FRAMEWORK_RECLAIM, self.reclaim_permille),
+            (&FRAMEWORK_IO_QUEUE_P99, self.io_queue_p99_ns),
+            (&FRAMEWORK_IO_DEVICE_P99, self.io_device_p99_ns),
+        ]
     }
 }
 

@@ -3,41 +3,50 @@
 //! A quick reading every 100 ms has what is needed to notice interference in time; every tenth is a
 //! full one, with what is dearer to read (memory, disk, throttling). Only this thread talks to the
 //! probes. If the core has no room for a reading it is dropped and counted: the next one says it all,
-//! since counters only rise.
+//! since counters only rise. What cannot be told again (last readings of containers that have ended, kills) is kept
+//! and handed over with the next reading, up to [`MAX_KEPT`] of each.
+
+mod convert;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ebb_types::{ContainerId, MeasureSource};
+use ebb_types::{ContainerId, FigureSource};
 use tokio::sync::mpsc;
 
 use crate::cgroup::{ContainerPaths, Controller};
-use crate::core::{Input, usage};
+use crate::core::Input;
+use crate::core::usage::Sample;
 use crate::driver::Event;
 use crate::metrics::Metrics;
-use crate::probe::{
-    CgroupPaths, ContainerCounters, Detail, Facts, Losses, ProbeCost, Sample, Sampler,
-    built_in_object, disk_totals,
-};
+use crate::probe::{CgroupPaths, Detail, Facts, Losses, ProbeCost, Sampler, built_in_object};
 
 /// Time between two readings.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Every so many readings one is full.
 const FULL_EVERY: u64 = 10;
+/// Most last readings, and most kills, that are kept while the core has no room for a reading.
+const MAX_KEPT: usize = 4096;
+/// Open files that the agent allows itself, where it may: some 15 for each of 4,000 containers.
+const DESCRIPTORS: u64 = 65_536;
 
 /// What the sampler says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct SamplerView {
     /// Each figure and its source.
-    pub sources: Vec<(&'static str, Option<MeasureSource>)>,
+    pub sources: Vec<FigureSource>,
     /// What the probes have cost.
     pub costs: Vec<ProbeCost>,
     /// Slots of the probes: taken, and in all.
     pub slots: (u64, u64),
     /// What was lost or left to files.
     pub losses: Losses,
+    /// CPUs of the machine, once they were counted.
+    pub cpus: Option<u32>,
+    /// Last readings and kills that were not kept: [`MAX_KEPT`] was reached.
+    pub unkept: u64,
 }
 
 enum Command {
@@ -105,6 +114,7 @@ pub fn start(
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(SamplerHandle, String, JoinHandle<()>)> {
+    allow_descriptors();
     let (commands, inbox) = channel();
     let sampler = Sampler::new(&Facts::gather(), built_in_object());
     let message = sampler.message().to_owned();
@@ -119,6 +129,10 @@ pub fn start(
         metrics,
         view,
         count: 0,
+        kept: Sample::default(),
+        sources: Vec::new(),
+        cpus: None,
+        unkept: 0,
     };
     worker.show();
     let thread = std::thread::Builder::new()
@@ -133,6 +147,31 @@ struct Worker {
     metrics: Arc<Metrics>,
     view: Arc<Mutex<SamplerView>>,
     count: u64,
+    /// What of readings that were dropped cannot be read again.
+    kept: Sample,
+    /// The sources that the core was told.
+    sources: Vec<FigureSource>,
+    cpus: Option<u32>,
+    unkept: u64,
+}
+
+/// Every container's files are kept open. Tasks inherit the limit, hence no more than is needed.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, wanted, "the limit of open files stays as it is; with many containers some figures may be missing");
+    }
 }
 
 impl Worker {
@@ -178,90 +217,54 @@ impl Worker {
             .sampler
             .sample(if full { Detail::Full } else { Detail::Quick });
         self.metrics.sampled(since.elapsed());
-        let input = Input::Sample(Box::new(convert(sample, full)));
-        if self.events.try_send(Event::from(input)).is_err() {
-            self.metrics.sample_dropped();
+        self.cpus = sample.host.cpus.or(self.cpus);
+        let mut sample = convert::sample(sample, full);
+        sample
+            .ended
+            .splice(0..0, std::mem::take(&mut self.kept.ended));
+        sample
+            .oom_kills
+            .splice(0..0, std::mem::take(&mut self.kept.oom_kills));
+        let sources = convert::sources(self.sampler.plan());
+        let are_new = sources != self.sources;
+        sample.sources = are_new.then(|| sources.clone());
+        let event = Event::from(Input::Sample(Box::new(sample)));
+        match self.events.try_send(event) {
+            Ok(()) => self.sources = sources,
+            Err(refused) => {
+                self.metrics.sample_dropped();
+                self.keep(refused.into_inner());
+            }
         }
         if full {
             self.show();
         }
     }
 
-    fn show(&self) {
+    /// Keeps what cannot be read again of a reading that was not taken.
+    fn keep(&mut self, event: Event) {
+        let Event::Core(input) = event else { return };
+        let Input::Sample(mut sample) = *input else {
+            return;
+        };
+        let over = |len: usize| len.saturating_sub(MAX_KEPT);
+        let lost = over(sample.ended.len()) + over(sample.oom_kills.len());
+        self.unkept += lost as u64;
+        sample.ended.truncate(MAX_KEPT);
+        sample.oom_kills.truncate(MAX_KEPT);
+        self.kept = *sample;
+    }
+
+    fn show(&mut self) {
         let (taken, all) = self.sampler.slots();
         let view = SamplerView {
-            sources: self
-                .sampler
-                .plan()
-                .figures()
-                .iter()
-                .map(|(figure, choice)| (*figure, choice.source))
-                .collect(),
+            sources: convert::sources(self.sampler.plan()),
             costs: self.sampler.costs(),
             slots: (taken as u64, u64::from(all)),
             losses: self.sampler.losses(),
+            cpus: self.cpus,
+            unkept: self.unkept,
         };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
-    }
-}
-
-/// The probes' words for the core's.
-fn convert(sample: Sample<ContainerId>, full: bool) -> usage::Sample {
-    let containers = sample
-        .containers
-        .into_iter()
-        .map(|(id, counters)| (id, container(&counters)))
-        .collect();
-    usage::Sample {
-        taken_ns: sample.taken_ns,
-        full,
-        host: usage::HostCounters {
-            cpu_busy_ns: sample.host.busy_ns,
-            cpus: sample.host.cpus,
-            mem_available_bytes: sample.host.mem_available_bytes,
-            mem_total_bytes: sample.host.mem_total_bytes,
-            unmanaged_cpu_ns: sample
-                .unmanaged
-                .and_then(|counters| counters.on_cpu_ns)
-                .map(|figure| figure.value),
-        },
-        containers,
-    }
-}
-
-fn container(counters: &ContainerCounters) -> usage::ContainerSample {
-    let run_queue = counters.run_queue.as_ref();
-    let switches = counters.switches.as_ref();
-    let cpu_source = counters
-        .on_cpu_ns
-        .map_or(MeasureSource::Files, |figure| figure.source);
-    let mut sample = usage::ContainerSample::absent(cpu_source);
-    sample.cpu_ns = counters.on_cpu_ns.map(|figure| figure.value);
-    sample.run_queue_wait_ns = run_queue.map(|queue| queue.wait_ns);
-    sample.run_queue_count = run_queue.map(|queue| queue.wait_count);
-    sample.run_queue_histogram = run_queue.map(|queue| queue.wait_hist);
-    sample.preempted_by_revocable = switches.map(|switches| switches.preempted_by_revocable);
-    sample.preempted_by_other =
-        switches.map(|switches| switches.preempted_by_owned + switches.preempted_by_unmanaged);
-    sample.throttled_ns = counters
-        .throttling
-        .map(|throttling| throttling.throttled_ns);
-    sample.mem_bytes = counters.memory.map(|memory| memory.working_set_bytes());
-    sample.disk_bytes = counters
-        .disk
-        .as_ref()
-        .map(|disk| disk_totals(&disk.value))
-        .map(|totals| totals.read_bytes.saturating_add(totals.write_bytes));
-    sample
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_measured_stays_absent() {
-        let sample = container(&ContainerCounters::default());
-        assert_eq!(sample, usage::ContainerSample::absent(MeasureSource::Files));
     }
 }

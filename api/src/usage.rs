@@ -2,8 +2,8 @@
 
 use ebb_types::limits::MAX_FRAME_BYTES;
 use ebb_types::{
-    AgentUsage, ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Signal,
-    TaskId, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentUsage, ContainerId, Correction, CorrectionAction, FigureSource, FrameworkId,
+    MeasureSource, Signal, TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
 };
 use proto::correction::Action;
 
@@ -15,6 +15,59 @@ use crate::proto;
 
 /// More tasks than any frame could hold; a bound of its own keeps the reason in the error.
 const MAX_TASKS_PER_REPORT: usize = MAX_FRAME_BYTES / 64;
+
+/// More kinds of figures than any agent measures.
+const MAX_SOURCES: usize = 64;
+
+const fn by(ebpf: bool) -> MeasureSource {
+    if ebpf {
+        MeasureSource::Ebpf
+    } else {
+        MeasureSource::Files
+    }
+}
+
+const fn is_ebpf(source: MeasureSource) -> bool {
+    matches!(source, MeasureSource::Ebpf)
+}
+
+impl TryFrom<proto::FigureSource> for FigureSource {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::FigureSource) -> Result<Self, Invalid> {
+        let source = match proto::MeasureSource::try_from(wire.source) {
+            Ok(proto::MeasureSource::None) => None,
+            Ok(proto::MeasureSource::Ebpf) => Some(MeasureSource::Ebpf),
+            Ok(proto::MeasureSource::Files) => Some(MeasureSource::Files),
+            Err(_) => {
+                return Err(Invalid::new(
+                    "usage.sources.source",
+                    format!("is {}, which is no source", wire.source),
+                ));
+            }
+        };
+        Ok(Self {
+            figure: wire.figure,
+            source,
+            why: wire.why,
+        })
+    }
+}
+
+impl From<FigureSource> for proto::FigureSource {
+    fn from(figure: FigureSource) -> Self {
+        let source = match figure.source {
+            None => proto::MeasureSource::None,
+            Some(MeasureSource::Ebpf) => proto::MeasureSource::Ebpf,
+            Some(MeasureSource::Files) => proto::MeasureSource::Files,
+        };
+        Self {
+            figure: figure.figure,
+            source: source as i32,
+            why: figure.why,
+        }
+    }
+}
 
 impl TryFrom<proto::TaskUsage> for TaskUsage {
     type Error = Invalid;
@@ -31,16 +84,43 @@ impl TryFrom<proto::TaskUsage> for TaskUsage {
             allocated: resources("usage.allocated", &usage.allocated)?,
             used: TaskUsageFigures {
                 cpu_milli: usage.cpu_milli,
+                cpu_user_milli: usage.cpu_user_milli,
+                cpu_system_milli: usage.cpu_system_milli,
+                throttled_permille: usage.throttled_permille,
                 mem_bytes: usage.mem_bytes,
+                mem_anon_bytes: usage.mem_anon_bytes,
+                mem_file_bytes: usage.mem_file_bytes,
+                mem_swap_bytes: usage.mem_swap_bytes,
+                mem_peak_bytes: usage.mem_peak_bytes,
+                reclaim_permille: usage.reclaim_permille,
+                faults_minor_per_s: usage.faults_minor_per_s,
+                faults_major_per_s: usage.faults_major_per_s,
+                oom_kills: usage.oom_kills,
                 disk_bytes_per_s: usage.disk_bytes_per_s,
+                disk_read_bytes_per_s: usage.disk_read_bytes_per_s,
+                disk_write_bytes_per_s: usage.disk_write_bytes_per_s,
+                io_mean_ns: usage.io_mean_ns,
+                io_queue_p99_ns: usage.io_queue_p99_ns,
+                io_device_p99_ns: usage.io_device_p99_ns,
+                net_in_bytes_per_s: usage.net_in_bytes_per_s,
+                net_out_bytes_per_s: usage.net_out_bytes_per_s,
                 run_queue_wait_ns: usage.run_queue_wait_ns,
                 run_queue_p99_ns: usage.run_queue_p99_ns,
+                waiting_milli: usage.waiting_milli,
+                waiting_own_milli: usage.waiting_own_milli,
                 preempted_by_revocable_per_s: usage.preempted_by_revocable_per_s,
+                preempted_by_other_per_s: usage.preempted_by_other_per_s,
+                migrations_per_s: usage.migrations_per_s,
+                forks_per_s: usage.forks_per_s,
+                cpu_pressure_permille: usage.cpu_pressure_permille,
+                mem_pressure_permille: usage.mem_pressure_permille,
+                io_pressure_permille: usage.io_pressure_permille,
             },
-            cpu_source: if usage.cpu_by_ebpf {
-                MeasureSource::Ebpf
-            } else {
-                MeasureSource::Files
+            sources: TaskSources {
+                cpu: by(usage.cpu_by_ebpf),
+                faults: by(usage.faults_by_ebpf),
+                oom_kills: by(usage.oom_kills_by_ebpf),
+                disk: by(usage.disk_by_ebpf),
             },
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
@@ -50,18 +130,48 @@ impl TryFrom<proto::TaskUsage> for TaskUsage {
 
 impl From<TaskUsage> for proto::TaskUsage {
     fn from(usage: TaskUsage) -> Self {
+        let (used, sources) = (usage.used, usage.sources);
         Self {
             framework_id: usage.framework_id.to_string(),
             task_id: usage.task_id.to_string(),
             container_id: usage.container_id.to_string(),
             allocated: write_resources(&usage.allocated),
-            cpu_milli: usage.used.cpu_milli,
-            mem_bytes: usage.used.mem_bytes,
-            disk_bytes_per_s: usage.used.disk_bytes_per_s,
-            run_queue_wait_ns: usage.used.run_queue_wait_ns,
-            run_queue_p99_ns: usage.used.run_queue_p99_ns,
-            preempted_by_revocable_per_s: usage.used.preempted_by_revocable_per_s,
-            cpu_by_ebpf: usage.cpu_source == MeasureSource::Ebpf,
+            cpu_milli: used.cpu_milli,
+            cpu_user_milli: used.cpu_user_milli,
+            cpu_system_milli: used.cpu_system_milli,
+            throttled_permille: used.throttled_permille,
+            mem_bytes: used.mem_bytes,
+            mem_anon_bytes: used.mem_anon_bytes,
+            mem_file_bytes: used.mem_file_bytes,
+            mem_swap_bytes: used.mem_swap_bytes,
+            mem_peak_bytes: used.mem_peak_bytes,
+            reclaim_permille: used.reclaim_permille,
+            faults_minor_per_s: used.faults_minor_per_s,
+            faults_major_per_s: used.faults_major_per_s,
+            oom_kills: used.oom_kills,
+            disk_bytes_per_s: used.disk_bytes_per_s,
+            disk_read_bytes_per_s: used.disk_read_bytes_per_s,
+            disk_write_bytes_per_s: used.disk_write_bytes_per_s,
+            io_mean_ns: used.io_mean_ns,
+            io_queue_p99_ns: used.io_queue_p99_ns,
+            io_device_p99_ns: used.io_device_p99_ns,
+            net_in_bytes_per_s: used.net_in_bytes_per_s,
+            net_out_bytes_per_s: used.net_out_bytes_per_s,
+            run_queue_wait_ns: used.run_queue_wait_ns,
+            run_queue_p99_ns: used.run_queue_p99_ns,
+            waiting_milli: used.waiting_milli,
+            waiting_own_milli: used.waiting_own_milli,
+            preempted_by_revocable_per_s: used.preempted_by_revocable_per_s,
+            preempted_by_other_per_s: used.preempted_by_other_per_s,
+            migrations_per_s: used.migrations_per_s,
+            forks_per_s: used.forks_per_s,
+            cpu_pressure_permille: used.cpu_pressure_permille,
+            mem_pressure_permille: used.mem_pressure_permille,
+            io_pressure_permille: used.io_pressure_permille,
+            cpu_by_ebpf: is_ebpf(sources.cpu),
+            faults_by_ebpf: is_ebpf(sources.faults),
+            oom_kills_by_ebpf: is_ebpf(sources.oom_kills),
+            disk_by_ebpf: is_ebpf(sources.disk),
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
         }
@@ -157,10 +267,19 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
             usage.corrections.len(),
             MAX_TASKS_PER_REPORT,
         )?;
+        bounded("usage.sources", usage.sources.len(), MAX_SOURCES)?;
         Ok(Self {
             at: Timestamp::from_ms(usage.at_ms),
             machine_cpu_milli: usage.machine_cpu_milli,
             machine_mem_bytes: usage.machine_mem_bytes,
+            cpu_pressure_permille: usage.cpu_pressure_permille,
+            mem_pressure_permille: usage.mem_pressure_permille,
+            io_pressure_permille: usage.io_pressure_permille,
+            sources: usage
+                .sources
+                .into_iter()
+                .map(FigureSource::try_from)
+                .collect::<Result<_, _>>()?,
             lent: quantities("usage.lent", &usage.lent)?,
             taken_back_cpu_milli: usage.taken_back_cpu_milli,
             tasks: usage
@@ -183,6 +302,10 @@ impl From<AgentUsage> for proto::AgentUsage {
             at_ms: usage.at.as_ms(),
             machine_cpu_milli: usage.machine_cpu_milli,
             machine_mem_bytes: usage.machine_mem_bytes,
+            cpu_pressure_permille: usage.cpu_pressure_permille,
+            mem_pressure_permille: usage.mem_pressure_permille,
+            io_pressure_permille: usage.io_pressure_permille,
+            sources: usage.sources.into_iter().map(Into::into).collect(),
             lent: write_quantities(&usage.lent, false),
             taken_back_cpu_milli: usage.taken_back_cpu_milli,
             tasks: usage.tasks.into_iter().map(Into::into).collect(),

@@ -190,3 +190,96 @@ proptest! {
         let _ = proto::AgentMessage::decode(&bytes[..]).map(AgentEnvelope::try_from);
     }
 }
+
+#[test]
+fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
+    // Each figure has a value of its own, so that two that are taken for each other show.
+    let mut next = 0;
+    let mut one = || {
+        next += 1;
+        Some(next)
+    };
+    let used = ebb_types::TaskUsageFigures {
+        cpu_milli: one(),
+        cpu_user_milli: one(),
+        cpu_system_milli: one(),
+        throttled_permille: one(),
+        mem_bytes: one(),
+        mem_anon_bytes: one(),
+        mem_file_bytes: one(),
+        mem_swap_bytes: one(),
+        mem_peak_bytes: one(),
+        reclaim_permille: one(),
+        faults_minor_per_s: one(),
+        faults_major_per_s: one(),
+        oom_kills: one(),
+        disk_bytes_per_s: one(),
+        disk_read_bytes_per_s: one(),
+        disk_write_bytes_per_s: one(),
+        io_mean_ns: one(),
+        io_queue_p99_ns: one(),
+        io_device_p99_ns: one(),
+        net_in_bytes_per_s: one(),
+        net_out_bytes_per_s: one(),
+        run_queue_wait_ns: one(),
+        run_queue_p99_ns: one(),
+        waiting_milli: one(),
+        waiting_own_milli: one(),
+        preempted_by_revocable_per_s: one(),
+        preempted_by_other_per_s: one(),
+        migrations_per_s: one(),
+        forks_per_s: one(),
+        cpu_pressure_permille: one(),
+        mem_pressure_permille: one(),
+        io_pressure_permille: one(),
+    };
+    let (ebpf, files) = (
+        ebb_types::MeasureSource::Ebpf,
+        ebb_types::MeasureSource::Files,
+    );
+    let task = |used, cpu, faults| ebb_types::TaskUsage {
+        framework_id: ebb_types::FrameworkId::new("f").unwrap(),
+        task_id: ebb_types::TaskId::new("t").unwrap(),
+        container_id: ebb_types::ContainerId::new("c").unwrap(),
+        allocated: ebb_types::Resources::ZERO,
+        used,
+        sources: ebb_types::TaskSources {
+            cpu,
+            faults,
+            oom_kills: faults,
+            disk: cpu,
+        },
+        throttled_to_milli: Some(100),
+        frozen: true,
+    };
+    let source = |figure: &str, source, why: &str| ebb_types::FigureSource {
+        figure: figure.into(),
+        source,
+        why: why.into(),
+    };
+    let usage = ebb_types::AgentUsage {
+        machine_cpu_milli: Some(1),
+        cpu_pressure_permille: Some(2),
+        mem_pressure_permille: Some(3),
+        io_pressure_permille: Some(4),
+        sources: vec![
+            source("on_cpu", Some(ebpf), ""),
+            source("memory", Some(files), ""),
+            source("network", None, "no probes"),
+        ],
+        tasks: vec![
+            task(used, ebpf, files),
+            task(ebb_types::TaskUsageFigures::default(), files, ebpf),
+        ],
+        ..ebb_types::AgentUsage::default()
+    };
+    let wire = proto::AgentUsage::from(usage.clone());
+    assert_eq!(ebb_types::AgentUsage::try_from(wire.clone()), Ok(usage));
+    let mut unknown = wire.clone();
+    unknown.sources[0].source = 9;
+    let error = ebb_types::AgentUsage::try_from(unknown).unwrap_err();
+    assert!(error.to_string().contains("no source"), "{error}");
+    let mut flood = wire;
+    flood.sources = vec![flood.sources[0].clone(); 65];
+    assert!(ebb_types::AgentUsage::try_from(flood).is_err());
+}

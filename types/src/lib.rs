@@ -44,7 +44,8 @@ pub use task::{
 };
 pub use time::Timestamp;
 pub use usage::{
-    AgentUsage, Correction, CorrectionAction, MeasureSource, Signal, TaskUsage, TaskUsageFigures,
+    AgentUsage, Correction, CorrectionAction, FigureSource, MeasureSource, Signal, TaskSources,
+    TaskUsage, TaskUsageFigures,
 };
 pub use view::{
     AgentState, AgentStatus, Change, ClusterState, FrameworkState, RoleState, TaskRecord,

@@ -26,21 +26,114 @@ impl MeasureSource {
 }
 
 /// What a task used over the last interval. Absent is not zero: a figure that was not measured is
-/// `None`.
+/// `None`. From where each comes stands in [`AgentUsage::sources`], and for those that may differ from
+/// task to task in [`TaskSources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskUsageFigures {
     /// CPU, in thousandths of a core.
     pub cpu_milli: Option<u64>,
+    /// CPU in the program's own code, in thousandths of a core.
+    pub cpu_user_milli: Option<u64>,
+    /// CPU in the kernel, in thousandths of a core.
+    pub cpu_system_milli: Option<u64>,
+    /// Time for which its own CPU quota held it back, summed over its threads, in thousandths of the time
+    /// passed.
+    pub throttled_permille: Option<u64>,
     /// Memory in use without reclaimable page cache, in bytes.
     pub mem_bytes: Option<u64>,
+    /// Anonymous memory, in bytes.
+    pub mem_anon_bytes: Option<u64>,
+    /// Page cache, in bytes.
+    pub mem_file_bytes: Option<u64>,
+    /// Swapped out, in bytes.
+    pub mem_swap_bytes: Option<u64>,
+    /// The most memory that was ever in use, page cache included, in bytes.
+    pub mem_peak_bytes: Option<u64>,
+    /// Time for which it freed memory before it got some, summed over its threads, in thousandths of the
+    /// time passed.
+    pub reclaim_permille: Option<u64>,
+    /// Page faults that needed no disk, a second.
+    pub faults_minor_per_s: Option<u64>,
+    /// Page faults that needed a disk, a second.
+    pub faults_major_per_s: Option<u64>,
+    /// Processes of it that were killed for want of memory, ever.
+    pub oom_kills: Option<u64>,
     /// Bytes a second read from and written to block devices.
     pub disk_bytes_per_s: Option<u64>,
-    /// Mean time from runnable to running, in nanoseconds.
+    /// Bytes a second read from block devices.
+    pub disk_read_bytes_per_s: Option<u64>,
+    /// Bytes a second written to block devices.
+    pub disk_write_bytes_per_s: Option<u64>,
+    /// Mean time of its disk requests in the kernel's queue and in the device, in nanoseconds.
+    pub io_mean_ns: Option<u64>,
+    /// Upper bound of the 99th percentile of their time in the kernel's queue, in nanoseconds.
+    pub io_queue_p99_ns: Option<u64>,
+    /// Upper bound of the 99th percentile of their time in the device, in nanoseconds.
+    pub io_device_p99_ns: Option<u64>,
+    /// Bytes of IP packets received, a second.
+    pub net_in_bytes_per_s: Option<u64>,
+    /// Bytes of IP packets sent, a second.
+    pub net_out_bytes_per_s: Option<u64>,
+    /// Mean time from runnable to running, in nanoseconds; without what its own CPU quota made of it,
+    /// where that is known.
     pub run_queue_wait_ns: Option<u64>,
     /// Upper bound of the 99th percentile of the time from runnable to running, in nanoseconds.
     pub run_queue_p99_ns: Option<u64>,
+    /// Runnable threads that others kept from running, on average, in thousandths.
+    pub waiting_milli: Option<u64>,
+    /// Runnable threads that its own CPU quota kept from running, on average, in thousandths.
+    pub waiting_own_milli: Option<u64>,
     /// How often a revocable task took the CPU from it, a second.
     pub preempted_by_revocable_per_s: Option<u64>,
+    /// How often another task or the system took the CPU from it, a second.
+    pub preempted_by_other_per_s: Option<u64>,
+    /// Moves of its threads between CPUs, a second.
+    pub migrations_per_s: Option<u64>,
+    /// New processes, a second.
+    pub forks_per_s: Option<u64>,
+    /// Time that at least one of its threads waited for a CPU, in thousandths of the time passed (PSI).
+    pub cpu_pressure_permille: Option<u64>,
+    /// The same for memory.
+    pub mem_pressure_permille: Option<u64>,
+    /// The same for disks.
+    pub io_pressure_permille: Option<u64>,
+}
+
+/// Where the figures of one task come from that may differ from task to task: a container that the
+/// probes have no room for is measured by files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskSources {
+    /// CPU.
+    pub cpu: MeasureSource,
+    /// Page faults.
+    pub faults: MeasureSource,
+    /// Kills for want of memory.
+    pub oom_kills: MeasureSource,
+    /// Traffic with block devices.
+    pub disk: MeasureSource,
+}
+
+impl TaskSources {
+    /// All from one source.
+    pub const fn all(source: MeasureSource) -> Self {
+        Self {
+            cpu: source,
+            faults: source,
+            oom_kills: source,
+            disk: source,
+        }
+    }
+}
+
+/// Where an agent measures one kind of figure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FigureSource {
+    /// The kind of figure.
+    pub figure: String,
+    /// Its source; `None` if it is not measured.
+    pub source: Option<MeasureSource>,
+    /// Why it does not come from a better place; empty if it does.
+    pub why: String,
 }
 
 /// One task as its agent sees it.
@@ -56,8 +149,8 @@ pub struct TaskUsage {
     pub allocated: Resources,
     /// What it uses.
     pub used: TaskUsageFigures,
-    /// Where the CPU figure comes from.
-    pub cpu_source: MeasureSource,
+    /// Where the figures come from that may differ from task to task.
+    pub sources: TaskSources,
     /// A cap on its CPU that the QoS controller has set, in thousandths of a core.
     pub throttled_to_milli: Option<u64>,
     /// Whether the QoS controller has frozen it.
@@ -151,6 +244,15 @@ pub struct AgentUsage {
     pub machine_cpu_milli: Option<u64>,
     /// Memory in use on the whole machine, in bytes.
     pub machine_mem_bytes: Option<u64>,
+    /// Time that at least one thread of the machine waited for a CPU, in thousandths of the time
+    /// passed (PSI).
+    pub cpu_pressure_permille: Option<u64>,
+    /// The same for memory.
+    pub mem_pressure_permille: Option<u64>,
+    /// The same for disks.
+    pub io_pressure_permille: Option<u64>,
+    /// Where each kind of figure comes from.
+    pub sources: Vec<FigureSource>,
     /// What is lent in all, in use and not.
     pub lent: Quantities,
     /// Revocable CPU that is held back by throttling and freezing now, in thousandths of a core.

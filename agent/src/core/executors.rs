@@ -14,6 +14,7 @@ use ebb_types::{
     TaskInfo, TaskKey, TaskState, TaskStatus,
 };
 
+use super::account::Since;
 use super::container::Verdict;
 use super::launch::Refusal;
 use super::record::{EndCause, Ending, ExecutorRecord};
@@ -179,8 +180,11 @@ impl Core {
             cpu_limit_milli: None,
         };
         let own = executor.info.resources;
+        let container_id = order.container_id.clone();
+        self.samples
+            .container_began(&container_id, &key.0, key.1.as_str(), Since::Launch);
         self.containers
-            .insert(order.container_id.clone(), Owner::Executor(key.clone()));
+            .insert(container_id, Owner::Executor(key.clone()));
         self.executors.insert(key.clone(), executor);
         self.hold(&own);
         order.resources = self.executor_resources(key);
@@ -366,6 +370,8 @@ impl Core {
         match found {
             Some(Found::Running) => {
                 self.counters.adopted += 1;
+                self.samples
+                    .container_began(container_id, &key.0, key.1.as_str(), Since::Before);
                 self.lift_all_caps(container_id, out);
                 let Some(executor) = self.executors.get_mut(key) else {
                     return;

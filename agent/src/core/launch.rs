@@ -8,6 +8,7 @@ use ebb_types::{
     TaskState,
 };
 
+use super::account::Since;
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::updates::{Says, Updates};
 use super::{Effect, LaunchOrder, MAX_TASKS, Record};
@@ -195,8 +196,11 @@ impl Core {
             resources: task.info.resources,
             cpu_limit_milli: task.info.cpu_limit_milli,
         };
+        let container_id = order.container_id.clone();
+        self.samples
+            .container_began(&container_id, &key.0, key.1.as_str(), Since::Launch);
         self.containers
-            .insert(order.container_id.clone(), Owner::Task(key.clone()));
+            .insert(container_id, Owner::Task(key.clone()));
         out.effect(Effect::Launch(Box::new(order)));
         self.report(key, TaskState::Starting, Says::default(), now, out);
     }

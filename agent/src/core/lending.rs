@@ -24,12 +24,12 @@
 
 use ebb_types::{
     AgentUsage, ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities,
-    Resources, TaskId, TaskUsage, TaskUsageFigures, Timestamp,
+    Resources, TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
 };
 
 use super::estimator::{self, Estimate, Estimator};
 use super::qos::{self, Controller};
-use super::usage::{self, ContainerUse, Meter, Sample, SampleVerdict, UsageView};
+use super::usage::{self, ContainerUse, Meter, Rates, Sample, SampleVerdict, UsageView};
 
 /// Samples of one and the same time in a row that change nothing; with one more the sampler counts
 /// as stuck, and nothing is lent.
@@ -246,6 +246,10 @@ impl Lending {
                 .mem_total_bytes
                 .zip(machine.mem_available_bytes)
                 .map(|(all, available)| all.saturating_sub(available)),
+            cpu_pressure_permille: machine.cpu_pressure_permille,
+            mem_pressure_permille: machine.mem_pressure_permille,
+            io_pressure_permille: machine.io_pressure_permille,
+            sources: Vec::new(),
             lent,
             taken_back_cpu_milli: self.qos.taken_back_milli(tasks),
             tasks: tasks
@@ -271,7 +275,12 @@ impl Lending {
             container_id: task.container_id.clone(),
             allocated: task.allocated,
             used: used.map(figures).unwrap_or_default(),
-            cpu_source: used.map_or(MeasureSource::Files, |used| used.cpu_source),
+            sources: used.map_or(TaskSources::all(MeasureSource::Files), |used| TaskSources {
+                cpu: used.cpu_source,
+                faults: used.faults_source,
+                oom_kills: used.oom_source,
+                disk: used.disk_source,
+            }),
             throttled_to_milli: hold.throttled_to_milli,
             frozen: hold.frozen,
         }
@@ -281,15 +290,41 @@ impl Lending {
 /// The figures to show: those of the last second, of the last sample while there is no second yet.
 fn figures(used: &ContainerUse) -> TaskUsageFigures {
     let (slow, fast) = (&used.slow, &used.fast);
+    let memory = &used.memory;
+    let shown = |figure: fn(&Rates) -> Option<u64>| figure(slow).or(figure(fast));
     TaskUsageFigures {
-        cpu_milli: slow.cpu_milli.or(fast.cpu_milli),
+        cpu_milli: shown(|rates| rates.cpu_milli),
+        cpu_user_milli: shown(|rates| rates.cpu_user_milli),
+        cpu_system_milli: shown(|rates| rates.cpu_system_milli),
+        throttled_permille: shown(|rates| rates.throttled_permille),
         mem_bytes: used.mem_bytes,
-        disk_bytes_per_s: slow.disk_bytes_per_s.or(fast.disk_bytes_per_s),
-        run_queue_wait_ns: slow.wait_mean_ns.or(fast.wait_mean_ns),
-        run_queue_p99_ns: slow.wait_p99_ns.or(fast.wait_p99_ns),
-        preempted_by_revocable_per_s: slow
-            .preempted_by_revocable_per_s
-            .or(fast.preempted_by_revocable_per_s),
+        mem_anon_bytes: memory.anon_bytes,
+        mem_file_bytes: memory.file_bytes,
+        mem_swap_bytes: memory.swap_bytes,
+        mem_peak_bytes: memory.peak_bytes,
+        reclaim_permille: shown(|rates| rates.reclaim_permille),
+        faults_minor_per_s: shown(|rates| rates.faults_minor_per_s),
+        faults_major_per_s: shown(|rates| rates.faults_major_per_s),
+        oom_kills: used.oom_kills,
+        disk_bytes_per_s: shown(|rates| rates.disk_bytes_per_s),
+        disk_read_bytes_per_s: shown(|rates| rates.disk_read_bytes_per_s),
+        disk_write_bytes_per_s: shown(|rates| rates.disk_write_bytes_per_s),
+        io_mean_ns: shown(|rates| rates.io.mean_ns),
+        io_queue_p99_ns: shown(|rates| rates.io.queue_p99_ns),
+        io_device_p99_ns: shown(|rates| rates.io.device_p99_ns),
+        net_in_bytes_per_s: shown(|rates| rates.net_in_bytes_per_s),
+        net_out_bytes_per_s: shown(|rates| rates.net_out_bytes_per_s),
+        run_queue_wait_ns: shown(|rates| rates.wait_mean_ns),
+        run_queue_p99_ns: shown(|rates| rates.wait_p99_ns),
+        waiting_milli: shown(|rates| rates.waiting_milli),
+        waiting_own_milli: shown(|rates| rates.waiting_own_milli),
+        preempted_by_revocable_per_s: shown(|rates| rates.preempted_by_revocable_per_s),
+        preempted_by_other_per_s: shown(|rates| rates.preempted_by_other_per_s),
+        migrations_per_s: shown(|rates| rates.migrations_per_s),
+        forks_per_s: shown(|rates| rates.forks_per_s),
+        cpu_pressure_permille: shown(|rates| rates.cpu_pressure_permille),
+        mem_pressure_permille: shown(|rates| rates.mem_pressure_permille),
+        io_pressure_permille: shown(|rates| rates.io_pressure_permille),
     }
 }
 

@@ -37,6 +37,7 @@ mod step;
 mod timers;
 mod updates;
 
+pub mod account;
 pub mod estimator;
 pub mod lending;
 pub mod qos;
@@ -258,6 +259,8 @@ pub enum Observation {
     },
     /// What is lent has changed.
     Lent(Quantities),
+    /// A process was killed for want of memory.
+    OomKilled(account::OomKilled),
 }
 
 /// What is to be done. To be carried out in order.

@@ -4,10 +4,11 @@
 //! judged, that a correction acts on nothing but the container that it names, and who is told.
 
 use ebb_types::{
-    AgentToMaster, AgentUsage, ContainerId, Correction, CorrectionAction, Quantities, ResourceKind,
-    Resources, TaskId, TaskKey, Timestamp,
+    AgentToMaster, AgentUsage, ContainerId, Correction, CorrectionAction, FigureSource,
+    FrameworkId, Quantities, ResourceKind, Resources, TaskId, TaskKey, Timestamp,
 };
 
+use super::account::{Account, Holder, Since};
 use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Owner, Phase};
@@ -22,6 +23,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     lending: Lending,
+    account: Account,
+    sources: Vec<FigureSource>,
     usage: AgentUsage,
     lent: Quantities,
     unreported: Vec<Correction>,
@@ -32,6 +35,8 @@ impl Samples {
     pub(super) fn new(config: &CoreConfig) -> Self {
         Self {
             lending: Lending::new(config.lending, config.total),
+            account: Account::default(),
+            sources: Vec::new(),
             usage: AgentUsage::default(),
             lent: Quantities::ZERO,
             unreported: Vec::new(),
@@ -51,8 +56,28 @@ impl Samples {
         self.lending.counters()
     }
 
+    pub(super) const fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// A container is launched, or was found running.
+    pub(super) fn container_began(
+        &mut self,
+        container_id: &ContainerId,
+        framework_id: &FrameworkId,
+        name: &str,
+        since: Since,
+    ) {
+        let holder = Holder {
+            framework_id: framework_id.clone(),
+            name: name.to_owned(),
+        };
+        self.account.begin(container_id, holder, since);
+    }
+
     pub(super) fn container_ended(&mut self, container_id: &ContainerId) {
         self.lending.on_container_ended(container_id);
+        self.account.end(container_id);
     }
 }
 
@@ -60,6 +85,12 @@ impl Core {
     /// One reading of all counters.
     pub(super) fn sample(&mut self, sample: &Sample, out: &mut Outbox) {
         let now = self.now;
+        for killed in self.samples.account.on_sample(sample) {
+            out.effect(Effect::Observe(Observation::OomKilled(killed)));
+        }
+        if let Some(sources) = &sample.sources {
+            self.samples.sources.clone_from(sources);
+        }
         let views = self.lending_views();
         let outcome = self.samples.lending.on_sample(now, sample, &views);
         self.timers.set(Timer::Stale, now.plus_ms(SAMPLE_STALE_MS));
@@ -82,6 +113,7 @@ impl Core {
             self.correct(correction, out);
         }
         self.samples.usage = outcome.usage;
+        self.samples.usage.sources.clone_from(&self.samples.sources);
         if let Some(lent) = outcome.oversubscribed {
             self.samples.lent = lent;
             out.effect(Effect::Observe(Observation::Lent(lent)));

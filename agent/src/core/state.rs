@@ -8,6 +8,7 @@ use ebb_types::{
     Timestamp, UpdateUuid,
 };
 
+use super::account::Account;
 use super::lending;
 use super::sample::Samples;
 use super::timers::{Timer, Timers};
@@ -370,6 +371,11 @@ impl Core {
     /// What is lent in all, in use and not.
     pub const fn lent(&self) -> Quantities {
         self.samples.lent()
+    }
+
+    /// What each framework has used in all.
+    pub const fn account(&self) -> &Account {
+        self.samples.account()
     }
 
     /// What lending has counted.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ebb_types::{ContainerId, Reason, TaskKey, TaskState, Timestamp};
 
+use super::account::Since;
 use super::container::{Verdict, not_started, verdict};
 use super::record::{EndCause, TaskRecord};
 use super::state::{Core, Outbox, Owner, Phase, Task};
@@ -161,6 +162,8 @@ impl Core {
         match found {
             Some(Found::Running) => {
                 self.lift_all_caps(container_id, out);
+                self.samples
+                    .container_began(container_id, &key.0, key.1.as_str(), Since::Before);
                 self.adopt(key, out);
             }
             Some(Found::Ended(exit)) => {

@@ -1,8 +1,10 @@
 //! Everything about one thing, as labelled lines.
 
+mod usage;
+
 use ebb_types::{
     AgentState, ClusterState, Correction, CorrectionAction, FrameworkState, Offer, Quantities,
-    RoleState, Signal, TaskRecord, TaskStatus, TaskUsage, Timestamp,
+    RoleState, Signal, TaskRecord, TaskStatus, Timestamp,
 };
 
 use super::tasks::usage_of;
@@ -29,11 +31,6 @@ fn ago(now: Timestamp, then: Timestamp) -> String {
     format!("{} ago", duration_ms(now.ms_since(then)))
 }
 
-/// A figure that may not have been measured.
-fn figure(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "not measured".to_owned())
-}
-
 fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
     let info = &agent.info;
     let mut lines = vec![
@@ -55,8 +52,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
         None => lines.push(("measured", "nothing yet".to_owned())),
         Some(usage) => {
             lines.push(("measured", ago(state.at, usage.at)));
-            lines.push(("machine cpu", figure(usage.machine_cpu_milli.map(milli))));
-            lines.push(("machine mem", figure(usage.machine_mem_bytes.map(bytes))));
+            lines.extend(usage::of_machine(usage));
             let back = Quantities::cpus_mem(usage.taken_back_cpu_milli, 0);
             lines.push(("taken back", quantities(&back)));
             lines.extend(
@@ -65,6 +61,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
                     .iter()
                     .map(|c| ("correction", correction(c))),
             );
+            lines.extend(usage.sources.iter().map(usage::source));
         }
     }
     let tasks = state.tasks.iter().filter(|task| task.agent_id == agent.id);
@@ -142,39 +139,13 @@ fn of_task(state: &ClusterState, task: &TaskRecord) -> Vec<Line> {
     if !task.state.is_terminal()
         && let Some(usage) = usage_of(state, task)
     {
-        lines.extend(usage_lines(usage));
+        lines.extend(usage::of_task(usage));
     }
     lines.extend(
         task.statuses
             .iter()
             .map(|s| ("history", status(state.at, s))),
     );
-    lines
-}
-
-fn usage_lines(usage: &TaskUsage) -> Vec<Line> {
-    let used = &usage.used;
-    let per_s = |value: u64| format!("{}/s", bytes(value));
-    let cpu = figure(used.cpu_milli.map(milli));
-    let mut lines = vec![
-        (
-            "used cpus",
-            format!("{cpu} (by {})", usage.cpu_source.name()),
-        ),
-        ("used mem", figure(used.mem_bytes.map(bytes))),
-        ("used disk", figure(used.disk_bytes_per_s.map(per_s))),
-        ("run queue", figure(used.run_queue_wait_ns.map(duration_ns))),
-        (
-            "run queue p99",
-            figure(used.run_queue_p99_ns.map(duration_ns)),
-        ),
-    ];
-    if let Some(cap) = usage.throttled_to_milli {
-        lines.push(("throttled to", format!("{} cpus", milli(cap))));
-    }
-    if usage.frozen {
-        lines.push(("frozen", "yes: its owner needs the resources".to_owned()));
-    }
     lines
 }
 

@@ -6,12 +6,15 @@
 //! measured is `null`, never 0. Fields may be added, none is renamed or removed. Errors stand on
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
+mod usage;
+
 use ebb_types::{
-    AgentState, AgentUsage, AttributeValue, ClusterState, Correction, CorrectionAction, ExitStatus,
+    AgentState, AttributeValue, ClusterState, Correction, CorrectionAction, ExitStatus,
     FrameworkState, Offer, Quantities, ResourceKind, Resources, RoleState, TaskRecord, TaskStatus,
-    TaskUsage,
 };
 use serde::Serialize;
+
+use usage::AgentUsageJson;
 
 /// An amount of every kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -76,44 +79,6 @@ fn attributes(list: &[ebb_types::Attribute]) -> Vec<AttributeJson> {
         .collect()
 }
 
-/// What a task uses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct TaskUsageJson {
-    framework_id: String,
-    task_id: String,
-    container_id: String,
-    allocated: ResourcesJson,
-    cpu_milli: Option<u64>,
-    mem_bytes: Option<u64>,
-    disk_bytes_per_s: Option<u64>,
-    run_queue_wait_ns: Option<u64>,
-    run_queue_p99_ns: Option<u64>,
-    preempted_by_revocable_per_s: Option<u64>,
-    cpu_source: &'static str,
-    throttled_to_milli: Option<u64>,
-    frozen: bool,
-}
-
-impl From<&TaskUsage> for TaskUsageJson {
-    fn from(usage: &TaskUsage) -> Self {
-        Self {
-            framework_id: usage.framework_id.to_string(),
-            task_id: usage.task_id.to_string(),
-            container_id: usage.container_id.to_string(),
-            allocated: (&usage.allocated).into(),
-            cpu_milli: usage.used.cpu_milli,
-            mem_bytes: usage.used.mem_bytes,
-            disk_bytes_per_s: usage.used.disk_bytes_per_s,
-            run_queue_wait_ns: usage.used.run_queue_wait_ns,
-            run_queue_p99_ns: usage.used.run_queue_p99_ns,
-            preempted_by_revocable_per_s: usage.used.preempted_by_revocable_per_s,
-            cpu_source: usage.cpu_source.name(),
-            throttled_to_milli: usage.throttled_to_milli,
-            frozen: usage.frozen,
-        }
-    }
-}
-
 /// A decision of the QoS controller with its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct CorrectionJson {
@@ -147,32 +112,6 @@ impl From<&Correction> for CorrectionJson {
             value: correction.value,
             threshold: correction.threshold,
             duration_ms: correction.duration_ms,
-        }
-    }
-}
-
-/// An agent's last report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct AgentUsageJson {
-    at_ms: u64,
-    machine_cpu_milli: Option<u64>,
-    machine_mem_bytes: Option<u64>,
-    lent: QuantitiesJson,
-    taken_back_cpu_milli: u64,
-    tasks: Vec<TaskUsageJson>,
-    corrections: Vec<CorrectionJson>,
-}
-
-impl From<&AgentUsage> for AgentUsageJson {
-    fn from(usage: &AgentUsage) -> Self {
-        Self {
-            at_ms: usage.at.as_ms(),
-            machine_cpu_milli: usage.machine_cpu_milli,
-            machine_mem_bytes: usage.machine_mem_bytes,
-            lent: (&usage.lent).into(),
-            taken_back_cpu_milli: usage.taken_back_cpu_milli,
-            tasks: usage.tasks.iter().map(Into::into).collect(),
-            corrections: usage.corrections.iter().map(Into::into).collect(),
         }
     }
 }

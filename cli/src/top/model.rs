@@ -239,7 +239,7 @@ impl Model {
             used_mem_bytes: used.mem_bytes,
             used_disk_bytes_per_s: used.disk_bytes_per_s,
             run_queue_p99_ns: used.run_queue_p99_ns,
-            cpu_source: usage.map(|usage| usage.cpu_source.name()),
+            cpu_source: usage.map(|usage| usage.sources.cpu.name()),
             throttled_to_milli: usage.and_then(|usage| usage.throttled_to_milli),
             frozen: usage.is_some_and(|usage| usage.frozen),
         }

@@ -3,7 +3,7 @@
 use ebb_types::{
     AgentInfo, AgentUsage, ContainerId, CorrectionAction, FrameworkInfo, FrameworkState,
     Generation, MasterInfo, MeasureSource, Quantities, Resources, Role, Signal, Source, TaskId,
-    TaskState, TaskStatus, TaskUsageFigures,
+    TaskSources, TaskState, TaskStatus, TaskUsageFigures,
 };
 
 use super::*;
@@ -51,7 +51,7 @@ fn used(name: &str, allocated: Resources, cpu_milli: Option<u64>) -> TaskUsage {
             cpu_milli,
             ..TaskUsageFigures::default()
         },
-        cpu_source: MeasureSource::Ebpf,
+        sources: TaskSources::all(MeasureSource::Ebpf),
         throttled_to_milli: None,
         frozen: false,
     }
@@ -108,6 +108,10 @@ fn report(at_ms: u64, corrections: Vec<Correction>) -> AgentUsage {
         at: at(at_ms),
         machine_cpu_milli: Some(1_100),
         machine_mem_bytes: None,
+        cpu_pressure_permille: None,
+        mem_pressure_permille: None,
+        io_pressure_permille: None,
+        sources: Vec::new(),
         lent: Quantities::cpus_mem(1_500, 0),
         taken_back_cpu_milli: 250,
         tasks: vec![

@@ -83,6 +83,9 @@ async fn any_one_thing_is_shown_by_a_unique_prefix_of_its_id() {
     for (id, part) in [
         ("1-S0", "agent          cafe-1-S0"),
         ("cafe-1-S", "status         registered"),
+        ("cafe-1-S", "pressure       1.5 % cpu"),
+        ("cafe-1-S", "source         network none (no probes)"),
+        ("1-0000/web.1", "oom kills      not measured"),
         ("1-0000", "framework      cafe-1-0000"),
         ("1-0000/web.1", "used cpus      0.25 (by ebpf)"),
         (
@@ -303,6 +306,46 @@ async fn json_keeps_its_shape() {
     let one = json(good(&played, &["status", "1-0000/web.1", "--json"]).await);
     assert_eq!(one, task);
 
+    let mut used = serde_json::json!({
+        "framework_id": "cafe-1-0000", "task_id": "web.1", "container_id": "c1", "allocated": own,
+        "cpu_milli": 250, "cpu_source": "ebpf", "faults_source": "ebpf", "oom_kills_source": "ebpf",
+        "disk_source": "ebpf", "throttled_to_milli": null, "frozen": false
+    });
+    for unmeasured in [
+        "cpu_user_milli",
+        "cpu_system_milli",
+        "throttled_permille",
+        "mem_bytes",
+        "mem_anon_bytes",
+        "mem_file_bytes",
+        "mem_swap_bytes",
+        "mem_peak_bytes",
+        "reclaim_permille",
+        "faults_minor_per_s",
+        "faults_major_per_s",
+        "oom_kills",
+        "disk_bytes_per_s",
+        "disk_read_bytes_per_s",
+        "disk_write_bytes_per_s",
+        "io_mean_ns",
+        "io_queue_p99_ns",
+        "io_device_p99_ns",
+        "net_in_bytes_per_s",
+        "net_out_bytes_per_s",
+        "run_queue_wait_ns",
+        "run_queue_p99_ns",
+        "waiting_milli",
+        "waiting_own_milli",
+        "preempted_by_revocable_per_s",
+        "preempted_by_other_per_s",
+        "migrations_per_s",
+        "forks_per_s",
+        "cpu_pressure_permille",
+        "mem_pressure_permille",
+        "io_pressure_permille",
+    ] {
+        used[unmeasured] = serde_json::Value::Null;
+    }
     let agents = json(good(&played, &["agents", "--json"]).await);
     assert_eq!(
         agents[0],
@@ -313,14 +356,11 @@ async fn json_keeps_its_shape() {
             "oversubscribed": amounts(1_000, 0),
             "usage": {
                 "at_ms": 1_700_000_001_500_u64, "machine_cpu_milli": 500, "machine_mem_bytes": null,
+                "cpu_pressure_permille": 15, "mem_pressure_permille": null,
+                "io_pressure_permille": null,
                 "lent": amounts(1_000, 0), "taken_back_cpu_milli": 0, "corrections": [],
-                "tasks": [{
-                    "framework_id": "cafe-1-0000", "task_id": "web.1", "container_id": "c1",
-                    "allocated": own, "cpu_milli": 250, "mem_bytes": null, "disk_bytes_per_s": null,
-                    "run_queue_wait_ns": null, "run_queue_p99_ns": null,
-                    "preempted_by_revocable_per_s": null, "cpu_source": "ebpf",
-                    "throttled_to_milli": null, "frozen": false
-                }]
+                "sources": [{ "figure": "network", "source": null, "why": "no probes" }],
+                "tasks": [used]
             }
         })
     );

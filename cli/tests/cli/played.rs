@@ -15,10 +15,10 @@ use ebb_api::proto::{
     scheduler_server::{Scheduler, SchedulerServer},
 };
 use ebb_types::{
-    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, FrameworkId,
-    FrameworkInfo, FrameworkState, Generation, MasterInfo, MeasureSource, Offer, OfferId,
-    Quantities, Reason, Resources, Role, RoleState, Source, TaskId, TaskRecord, TaskState,
-    TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, FigureSource,
+    FrameworkId, FrameworkInfo, FrameworkState, Generation, MasterInfo, MeasureSource, Offer,
+    OfferId, Quantities, Reason, Resources, Role, RoleState, Source, TaskId, TaskRecord,
+    TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -204,6 +204,14 @@ fn agent(port: u16) -> AgentState {
             at: Timestamp::from_ms(1_700_000_001_500),
             machine_cpu_milli: Some(500),
             machine_mem_bytes: None,
+            cpu_pressure_permille: Some(15),
+            mem_pressure_permille: None,
+            io_pressure_permille: None,
+            sources: vec![FigureSource {
+                figure: "network".into(),
+                source: None,
+                why: "no probes".into(),
+            }],
             lent: Quantities::cpus_mem(1_000, 0),
             taken_back_cpu_milli: 0,
             tasks: vec![TaskUsage {
@@ -215,7 +223,7 @@ fn agent(port: u16) -> AgentState {
                     cpu_milli: Some(250),
                     ..TaskUsageFigures::default()
                 },
-                cpu_source: MeasureSource::Ebpf,
+                sources: TaskSources::all(MeasureSource::Ebpf),
                 throttled_to_milli: None,
                 frozen: false,
             }],

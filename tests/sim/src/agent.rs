@@ -477,8 +477,10 @@ impl World {
                 cpus: Some(4),
                 mem_available_bytes: Some(6 << 30),
                 mem_total_bytes: Some(8 << 30),
+                pressure: None,
             },
             containers,
+            ..Sample::default()
         };
         self.agent_step(number, Input::Sample(Box::new(sample)));
         self.at(self.now_ms + SAMPLE_MS, Happening::Sample { number, life });

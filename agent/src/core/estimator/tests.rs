@@ -7,7 +7,7 @@ use ebb_types::{
 };
 use proptest::prelude::*;
 
-use super::super::usage::{ContainerUse, MachineUse, Rates, SampleVerdict};
+use super::super::usage::{ContainerUse, MachineUse, MemorySample, Rates, SampleVerdict};
 use super::*;
 
 const GIB: u64 = 1 << 30;
@@ -67,7 +67,12 @@ fn view(tasks: &[TaskView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
                 fast: rates,
                 slow: rates,
                 mem_bytes: used.map(|used| used.1),
+                memory: MemorySample::default(),
+                oom_kills: None,
                 cpu_source: MeasureSource::Ebpf,
+                faults_source: MeasureSource::Files,
+                oom_source: MeasureSource::Files,
+                disk_source: MeasureSource::Files,
             };
             (task.container_id.clone(), used)
         })
@@ -83,6 +88,7 @@ fn view(tasks: &[TaskView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
                 (16 * GIB).saturating_sub(uses.iter().flatten().map(|used| used.1).sum()),
             ),
             mem_total_bytes: Some(16 * GIB),
+            ..MachineUse::default()
         },
         containers,
     }

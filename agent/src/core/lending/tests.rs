@@ -3,7 +3,9 @@
 use ebb_types::{CorrectionAction, Quantities, Signal, Timestamp};
 use proptest::prelude::*;
 
-use super::super::usage::{ContainerSample, HostCounters, Sample, SampleVerdict};
+use super::super::usage::{
+    ContainerSample, HostCounters, IoLatencySample, IoSample, Sample, SampleVerdict,
+};
 use super::world::{GIB, World, container};
 use super::{Config, Lending};
 
@@ -599,16 +601,51 @@ fn any_counter() -> impl Strategy<Value = Option<u64>> {
     ]
 }
 
+fn source(ebpf: bool) -> ebb_types::MeasureSource {
+    if ebpf {
+        ebb_types::MeasureSource::Ebpf
+    } else {
+        ebb_types::MeasureSource::Files
+    }
+}
+
+prop_compose! {
+    fn any_io()(
+        given in any::<bool>(), timed in any::<bool>(), bytes in any::<(u64, u64)>(),
+        total_ns in any::<u64>(), histogram in prop::array::uniform24(any::<u64>()),
+    ) -> Option<IoSample> {
+        given.then_some(IoSample {
+            read_bytes: bytes.0,
+            write_bytes: bytes.1,
+            latency: timed.then_some(IoLatencySample {
+                total_ns,
+                queue_histogram: histogram,
+                device_histogram: histogram,
+            }),
+        })
+    }
+}
+
 prop_compose! {
     fn any_container()(
         cpu_ns in any_counter(), wait in any_counter(), count in any_counter(),
         by_revocable in any_counter(), by_other in any_counter(), throttled in any_counter(),
-        mem in any_counter(), disk in any_counter(), ebpf in any::<bool>(),
+        mem in any_counter(), disk in any_io(), ebpf in any::<bool>(),
+        own in any_counter(), reclaim in any_counter(), forks in any_counter(),
+        faults in prop::option::of((any::<u64>(), any::<u64>())),
+        net in prop::option::of((any::<u64>(), any::<u64>())),
         histogram in prop::option::of(prop::array::uniform(any::<u64>())),
     ) -> ContainerSample {
         ContainerSample {
             cpu_ns,
-            cpu_source: if ebpf { ebb_types::MeasureSource::Ebpf } else { ebb_types::MeasureSource::Files },
+            cpu_source: source(ebpf),
+            faults_source: source(!ebpf),
+            disk_source: source(ebpf),
+            faults,
+            net_bytes: net,
+            reclaim_ns: reclaim,
+            forks,
+            run_queue_wait_own_ns: own,
             run_queue_wait_ns: wait,
             run_queue_count: count,
             run_queue_histogram: histogram,
@@ -616,7 +653,8 @@ prop_compose! {
             preempted_by_other: by_other,
             throttled_ns: throttled,
             mem_bytes: mem,
-            disk_bytes: disk,
+            disk,
+            ..ContainerSample::absent(source(ebpf))
         }
     }
 }
@@ -635,9 +673,10 @@ prop_compose! {
             cpus,
             mem_available_bytes: available,
             mem_total_bytes: total,
+            pressure: None,
         };
         let containers = ["a", "b", "c", "d"].into_iter().map(container).zip(containers).collect();
-        (step_ms, backwards, Sample { taken_ns: 0, full, host, containers })
+        (step_ms, backwards, Sample { taken_ns: 0, full, host, containers, ..Sample::default() })
     }
 }
 

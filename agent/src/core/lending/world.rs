@@ -9,7 +9,7 @@ use ebb_types::{
 };
 
 use super::super::usage::{
-    ContainerSample, HostCounters, RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
+    ContainerSample, HostCounters, IoSample, RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
 };
 use super::{Config, Lending, LendingOutcome, TaskView};
 
@@ -25,6 +25,8 @@ pub(super) struct Sim {
     pub(super) disk_bytes_per_s: u64,
     /// Mean wait of each of 1,000 wake-ups a second, in nanoseconds.
     pub(super) wait_ns: u64,
+    /// What its own quota adds to each, in nanoseconds, where the probes tell.
+    pub(super) wait_own_ns: Option<u64>,
     pub(super) preempted_by_revocable_per_s: u64,
     pub(super) throttled_permille: u64,
     pub(super) counters: ContainerSample,
@@ -115,7 +117,7 @@ impl World {
             preempted_by_other: Some(0),
             throttled_ns: Some(0),
             mem_bytes: Some(0),
-            disk_bytes: Some(0),
+            disk: Some(IoSample::default()),
             ..ContainerSample::absent(MeasureSource::Ebpf)
         };
         let sim = Sim {
@@ -124,6 +126,7 @@ impl World {
             mem_bytes: 100 << 20,
             disk_bytes_per_s: 0,
             wait_ns: 20_000,
+            wait_own_ns: None,
             preempted_by_revocable_per_s: 0,
             throttled_permille: 0,
             counters,
@@ -211,7 +214,14 @@ impl World {
             let wakes = ms;
             let counters = &mut sim.counters;
             add(&mut counters.cpu_ns, ran);
-            add(&mut counters.run_queue_wait_ns, wakes * sim.wait_ns);
+            let own_ns = sim.wait_own_ns.map(|ns| wakes * ns);
+            add(
+                &mut counters.run_queue_wait_ns,
+                wakes * sim.wait_ns + own_ns.unwrap_or(0),
+            );
+            if let Some(own_ns) = own_ns {
+                *counters.run_queue_wait_own_ns.get_or_insert(0) += own_ns;
+            }
             add(&mut counters.run_queue_count, wakes);
             if let Some(histogram) = &mut counters.run_queue_histogram {
                 histogram[sim.wait_ns.max(1).ilog2() as usize] += wakes;
@@ -225,7 +235,9 @@ impl World {
                 sim.throttled_permille * ms * 1_000,
             );
             counters.mem_bytes = Some(sim.mem_bytes);
-            add(&mut counters.disk_bytes, sim.disk_bytes_per_s * ms / 1_000);
+            if let Some(disk) = &mut counters.disk {
+                disk.write_bytes += sim.disk_bytes_per_s * ms / 1_000;
+            }
         }
         self.busy_ns += busy * ms * 1_000;
         self.unmanaged_ns += self.unmanaged_milli * ms * 1_000;
@@ -243,6 +255,7 @@ impl World {
                 cpus: Some(self.cpus),
                 mem_available_bytes: Some(self.mem_available_bytes),
                 mem_total_bytes: Some(8 * GIB),
+                pressure: None,
             },
             containers: self
                 .sims
@@ -251,7 +264,7 @@ impl World {
                     let quick = ContainerSample {
                         throttled_ns: None,
                         mem_bytes: None,
-                        disk_bytes: None,
+                        disk: None,
                         ..sim.counters
                     };
                     let counters = if sim.readable {
@@ -262,6 +275,7 @@ impl World {
                     (sim.view.container_id.clone(), counters)
                 })
                 .collect(),
+            ..Sample::default()
         }
     }
 

@@ -7,8 +7,8 @@ use super::super::lending::TaskView;
 use super::super::usage::{ContainerUse, UsageView};
 use super::Grip;
 
-/// Use of its ceiling from which a task may be held back by it, as long as the next full sample has
-/// not told, in thousandths. Half, because bursts reach a ceiling at a low average.
+/// Use of its ceiling from which a task may be held back by it, as long as neither its waits nor the
+/// next full sample have told, in thousandths. Half, because bursts reach a ceiling at a low average.
 const SELF_BOUND_PERMILLE: u128 = 500;
 /// A task whose last sample is this much above its last second is rising, in thousandths.
 const RISING_PERMILLE: u64 = 2_000;
@@ -141,11 +141,16 @@ fn owner<'a>(
 ) -> Owner<'a> {
     let recent = slow_milli.unwrap_or(fast_milli);
     let throttled = used.fast.throttled_permille;
+    let own = used.fast.waiting_own_milli;
+    // Where waits for its own quota are measured they are told apart in each sample. After such a
+    // wait its threads all become runnable at once and wait for each other.
+    let waited = own.max(used.slow.waiting_own_milli) > Some(0);
     let maybe_bound = task.cpu_limit_milli.is_some_and(|limit| {
         let most = u128::from(fast_milli.max(recent));
-        throttled.is_none() && most * 1000 >= u128::from(limit) * SELF_BOUND_PERMILLE
+        let not_told = throttled.is_none() && own.is_none();
+        not_told && most * 1000 >= u128::from(limit) * SELF_BOUND_PERMILLE
     });
-    let self_bound = maybe_bound || throttled.max(used.slow.throttled_permille) > Some(0);
+    let self_bound = waited || maybe_bound || throttled.max(used.slow.throttled_permille) > Some(0);
     Owner {
         task,
         used,

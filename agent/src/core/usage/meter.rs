@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{ContainerId, MeasureSource};
+use ebb_types::ContainerId;
 
-use super::track::{Delta, Limits, Track, quantile_ns};
+use super::container::{Bounds, Tracks};
+use super::track::{Delta, Limits, Track};
 use super::{
-    Config, ContainerSample, ContainerUse, Counters, HostCounters, MAX_CONTAINERS, MachineUse,
-    RUN_QUEUE_BUCKETS, Rates, Sample, SampleVerdict, UsageView,
+    Config, ContainerUse, Counters, MAX_CONTAINERS, MachineUse, PressureSample, Sample,
+    SampleVerdict, UsageView,
 };
 
 /// CPU time beyond this many times what the machine has is a wrong measurement. Twice, because the
@@ -27,25 +28,9 @@ pub struct Meter {
     /// All CPU time that containers were ever seen to use, those that have ended included.
     managed_ns: u64,
     managed: Track<u64>,
+    pressure: Track<[u64; 3]>,
     containers: BTreeMap<ContainerId, Tracks>,
     counters: Counters,
-}
-
-/// Every counter of one container.
-#[derive(Clone, Debug)]
-struct Tracks {
-    seen_ns: u64,
-    /// When the last full sample was taken, and the memory that it found.
-    full: Option<(u64, Option<u64>)>,
-    cpu_source: MeasureSource,
-    cpu: Track<u64>,
-    wait: Track<u64>,
-    waits: Track<u64>,
-    histogram: Track<[u64; RUN_QUEUE_BUCKETS]>,
-    by_revocable: Track<u64>,
-    by_other: Track<u64>,
-    throttled: Track<u64>,
-    disk: Track<u64>,
 }
 
 impl Meter {
@@ -63,6 +48,7 @@ impl Meter {
             unmanaged: Track::default(),
             managed_ns: 0,
             managed: Track::default(),
+            pressure: Track::default(),
             containers: BTreeMap::new(),
             counters: Counters::default(),
         }
@@ -95,7 +81,7 @@ impl Meter {
         let capacity_milli = sample.host.cpus.map(|cpus| u64::from(cpus) * 1000);
         let capacity_milli = capacity_milli.filter(|milli| *milli > 0);
         let containers = self.push_containers(sample, capacity_milli);
-        let machine = self.push_host(sample.taken_ns, &sample.host, capacity_milli);
+        let machine = self.push_host(sample, capacity_milli);
         if verdict == SampleVerdict::Valid {
             UsageView {
                 verdict,
@@ -132,17 +118,14 @@ impl Meter {
         self.busy.clear();
         self.unmanaged.clear();
         self.managed.clear();
+        self.pressure.clear();
         for tracks in self.containers.values_mut() {
             tracks.clear();
         }
     }
 
-    fn push_host(
-        &mut self,
-        taken_ns: u64,
-        host: &HostCounters,
-        capacity_milli: Option<u64>,
-    ) -> MachineUse {
+    fn push_host(&mut self, sample: &Sample, capacity_milli: Option<u64>) -> MachineUse {
+        let (taken_ns, host) = (sample.taken_ns, &sample.host);
         let limits = self.limits;
         let managed_ns = self.managed_ns;
         for (track, reading) in [
@@ -156,13 +139,34 @@ impl Meter {
         let rest = second(&self.busy)
             .zip(second(&self.managed))
             .map(|(busy, managed)| busy.saturating_sub(managed));
-        MachineUse {
+        let usage = MachineUse {
             fast_busy_milli: self.busy.fast(taken_ns).map(|d| d.permille()),
             slow_busy_milli: second(&self.busy),
             slow_unmanaged_milli: second(&self.unmanaged).or(rest),
             capacity_milli,
             mem_available_bytes: host.mem_available_bytes,
             mem_total_bytes: host.mem_total_bytes,
+            ..MachineUse::default()
+        };
+        self.push_pressure(sample, usage)
+    }
+
+    /// Adds the pressure: of this sample if it is full, else of the last full one.
+    fn push_pressure(&mut self, sample: &Sample, usage: MachineUse) -> MachineUse {
+        let (taken_ns, limits) = (sample.taken_ns, self.full_limits);
+        if sample.full {
+            let reading = sample.host.pressure.as_ref().map(PressureSample::parts);
+            let reset = self.pressure.push(taken_ns, reading, limits);
+            self.counters.resets += u64::from(reset);
+        }
+        let last_ns = self.pressure.last_ns(taken_ns, limits);
+        let delta = last_ns.and_then(|at_ns| self.pressure.slow(at_ns, limits));
+        let permille = |index| delta.map(|d: Delta<[u64; 3]>| d.part(index).permille());
+        MachineUse {
+            cpu_pressure_permille: permille(0),
+            mem_pressure_permille: permille(1),
+            io_pressure_permille: permille(2),
+            ..usage
         }
     }
 
@@ -172,12 +176,16 @@ impl Meter {
         capacity_milli: Option<u64>,
     ) -> BTreeMap<ContainerId, ContainerUse> {
         let taken_ns = sample.taken_ns;
-        let (limits, counters) = (self.limits, &mut self.counters);
-        let full_limits = self.full_limits;
-        let full = sample.full.then_some(full_limits);
+        let counters = &mut self.counters;
+        let bounds = Bounds {
+            quick: self.limits,
+            full: self.full_limits,
+            is_full: sample.full,
+            most_milli: capacity_milli.map(|milli| milli.saturating_mul(IMPLAUSIBLE_FACTOR)),
+        };
         // A container that is no longer sampled would be a gap by now anyway.
         self.containers
-            .retain(|_, tracks| taken_ns.saturating_sub(tracks.seen_ns) <= limits.max_gap_ns);
+            .retain(|_, tracks| !tracks.is_lost(taken_ns, bounds.quick));
         let mut managed_ns = self.managed_ns;
         let mut view = BTreeMap::new();
         for (id, reading) in &sample.containers {
@@ -188,150 +196,12 @@ impl Meter {
             let tracks = self
                 .containers
                 .entry(id.clone())
-                .or_insert_with(|| Tracks::new(taken_ns, reading.cpu_source));
-            tracks.push(taken_ns, reading, limits, full, counters);
-            let most_milli = capacity_milli.map(|milli| milli.saturating_mul(IMPLAUSIBLE_FACTOR));
-            let (fast, slow) = tracks.rates(taken_ns, limits, full_limits, most_milli, counters);
-            let used_ns = tracks.cpu.fast(taken_ns).map_or(0, |delta| delta.amount);
+                .or_insert_with(|| Tracks::new(taken_ns, reading));
+            let (used, used_ns) = tracks.push(taken_ns, reading, &bounds, counters);
             managed_ns = managed_ns.saturating_add(used_ns);
-            view.insert(
-                id.clone(),
-                ContainerUse {
-                    fast,
-                    slow,
-                    mem_bytes: tracks
-                        .full_within(taken_ns, full_limits)
-                        .and_then(|at| at.1),
-                    cpu_source: reading.cpu_source,
-                },
-            );
+            view.insert(id.clone(), used);
         }
         self.managed_ns = managed_ns;
         view
-    }
-}
-
-impl Tracks {
-    fn new(seen_ns: u64, cpu_source: MeasureSource) -> Self {
-        Self {
-            seen_ns,
-            full: None,
-            cpu_source,
-            cpu: Track::default(),
-            wait: Track::default(),
-            waits: Track::default(),
-            histogram: Track::default(),
-            by_revocable: Track::default(),
-            by_other: Track::default(),
-            throttled: Track::default(),
-            disk: Track::default(),
-        }
-    }
-
-    /// The last full sample, if it is not too old.
-    fn full_within(&self, taken_ns: u64, limits: Limits) -> Option<(u64, Option<u64>)> {
-        self.full
-            .filter(|(at_ns, _)| taken_ns.saturating_sub(*at_ns) <= limits.max_gap_ns)
-    }
-
-    fn clear(&mut self) {
-        *self = Self::new(self.seen_ns, self.cpu_source);
-    }
-
-    fn push(
-        &mut self,
-        taken_ns: u64,
-        reading: &ContainerSample,
-        limits: Limits,
-        full: Option<Limits>,
-        counters: &mut Counters,
-    ) {
-        self.seen_ns = taken_ns;
-        if self.cpu_source != reading.cpu_source {
-            self.cpu_source = reading.cpu_source;
-            self.cpu.clear();
-        }
-        let mut resets = 0;
-        for (track, value) in [
-            (&mut self.cpu, reading.cpu_ns),
-            (&mut self.wait, reading.run_queue_wait_ns),
-            (&mut self.waits, reading.run_queue_count),
-            (&mut self.by_revocable, reading.preempted_by_revocable),
-            (&mut self.by_other, reading.preempted_by_other),
-        ] {
-            resets += u64::from(track.push(taken_ns, value, limits));
-        }
-        if let Some(limits) = full {
-            self.full = Some((taken_ns, reading.mem_bytes));
-            resets += u64::from(self.throttled.push(taken_ns, reading.throttled_ns, limits));
-            resets += u64::from(self.disk.push(taken_ns, reading.disk_bytes, limits));
-        }
-        let histogram = reading.run_queue_histogram;
-        resets += u64::from(self.histogram.push(taken_ns, histogram, limits));
-        counters.resets += resets;
-    }
-
-    fn rates(
-        &mut self,
-        taken_ns: u64,
-        limits: Limits,
-        full_limits: Limits,
-        most_milli: Option<u64>,
-        counters: &mut Counters,
-    ) -> (Rates, Rates) {
-        let too_much = |delta: Delta<u64>| most_milli.is_some_and(|most| delta.permille() > most);
-        if self.cpu.fast(taken_ns).is_some_and(too_much) {
-            counters.implausible += 1;
-            self.cpu.clear();
-        }
-        let fast = Rates {
-            cpu_milli: self.cpu.fast(taken_ns).map(|d| d.permille()),
-            waiting_milli: self.wait.fast(taken_ns).map(|d| d.permille()),
-            preempted_by_revocable_per_s: self.by_revocable.fast(taken_ns).map(|d| d.per_second()),
-            preempted_by_other_per_s: self.by_other.fast(taken_ns).map(|d| d.per_second()),
-            throttled_permille: self.throttled.fast(taken_ns).map(|d| d.permille()),
-            disk_bytes_per_s: self.disk.fast(taken_ns).map(|d| d.per_second()),
-            ..waits(
-                self.wait.fast(taken_ns),
-                self.waits.fast(taken_ns),
-                self.histogram.fast(taken_ns),
-            )
-        };
-        let second = |track: &Track<u64>| track.slow(taken_ns, limits);
-        let full_ns = self.full_within(taken_ns, full_limits).map(|at| at.0);
-        let of_full = |track: &Track<u64>| track.slow(full_ns?, full_limits);
-        let slow = Rates {
-            cpu_milli: second(&self.cpu).map(|d| d.permille()),
-            waiting_milli: second(&self.wait).map(|d| d.permille()),
-            preempted_by_revocable_per_s: second(&self.by_revocable).map(|d| d.per_second()),
-            preempted_by_other_per_s: second(&self.by_other).map(|d| d.per_second()),
-            throttled_permille: of_full(&self.throttled).map(|d| d.permille()),
-            disk_bytes_per_s: of_full(&self.disk).map(|d| d.per_second()),
-            ..waits(
-                second(&self.wait),
-                second(&self.waits),
-                self.histogram.slow(taken_ns, limits),
-            )
-        };
-        (fast, slow)
-    }
-}
-
-/// The figures about waits alone.
-fn waits(
-    sum: Option<Delta<u64>>,
-    count: Option<Delta<u64>>,
-    histogram: Option<Delta<[u64; RUN_QUEUE_BUCKETS]>>,
-) -> Rates {
-    let mean = sum
-        .zip(count)
-        .filter(|(sum, count)| sum.span_ns == count.span_ns)
-        .and_then(|(sum, count)| sum.amount.checked_div(count.amount));
-    Rates {
-        waits: count.map(|delta| delta.amount),
-        wait_mean_ns: mean,
-        wait_p50_ns: histogram.and_then(|delta| quantile_ns(&delta.amount, 500)),
-        wait_p99_ns: histogram.and_then(|delta| quantile_ns(&delta.amount, 990)),
-        ..Rates::default()
     }
 }

@@ -40,6 +40,16 @@ pub(super) struct Delta<C> {
     pub(super) span_ns: u64,
 }
 
+impl<const N: usize> Delta<[u64; N]> {
+    /// One of several that are counted together.
+    pub(super) fn part(&self, index: usize) -> Delta<u64> {
+        Delta {
+            amount: self.amount.get(index).copied().unwrap_or_default(),
+            span_ns: self.span_ns,
+        }
+    }
+}
+
 impl Delta<u64> {
     /// The amount per `unit_ns`, times `factor`, rounded to the nearest.
     pub(super) fn per(&self, unit_ns: u64, factor: u64) -> u64 {
@@ -97,6 +107,12 @@ impl<C: Count> Track<C> {
         reset
     }
 
+    /// When the newest reading was taken, if that is not too long before `taken_ns`.
+    pub(super) fn last_ns(&self, taken_ns: u64, limits: Limits) -> Option<u64> {
+        let (at_ns, _) = self.points.back()?;
+        (taken_ns.saturating_sub(*at_ns) <= limits.max_gap_ns).then_some(*at_ns)
+    }
+
     /// Forgets everything: the next reading is a baseline.
     pub(super) fn clear(&mut self) {
         self.points.clear();
@@ -136,8 +152,8 @@ pub(super) struct Limits {
     pub(super) window_ns: u64,
 }
 
-/// Upper bound of a quantile of waits; `None` where there was none.
-pub(super) fn quantile_ns(histogram: &super::RunQueueHistogram, permille: u64) -> Option<u64> {
+/// Upper bound of a quantile of a histogram by powers of two; `None` where nothing was counted.
+pub(super) fn quantile(histogram: &[u64], permille: u64) -> Option<u64> {
     let total = histogram.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
     if total == 0 {
         return None;
@@ -150,7 +166,7 @@ pub(super) fn quantile_ns(histogram: &super::RunQueueHistogram, permille: u64) -
             return Some(1u64 << (bucket + 1));
         }
     }
-    Some(1u64 << super::RUN_QUEUE_BUCKETS)
+    Some(1u64 << histogram.len())
 }
 
 #[cfg(test)]
@@ -190,13 +206,13 @@ mod tests {
     #[test]
     fn quantiles_are_upper_bounds_of_the_bucket_that_holds_them() {
         let mut histogram = [0; super::super::RUN_QUEUE_BUCKETS];
-        assert_eq!(quantile_ns(&histogram, 990), None);
+        assert_eq!(quantile(&histogram, 990), None);
         histogram[10] = 98;
         histogram[20] = 2;
-        assert_eq!(quantile_ns(&histogram, 500), Some(1 << 11));
-        assert_eq!(quantile_ns(&histogram, 980), Some(1 << 11));
-        assert_eq!(quantile_ns(&histogram, 990), Some(1 << 21));
+        assert_eq!(quantile(&histogram, 500), Some(1 << 11));
+        assert_eq!(quantile(&histogram, 980), Some(1 << 11));
+        assert_eq!(quantile(&histogram, 990), Some(1 << 21));
         histogram[35] = 1_000_000;
-        assert_eq!(quantile_ns(&histogram, 990), Some(1 << 36));
+        assert_eq!(quantile(&histogram, 990), Some(1 << 36));
     }
 }
