@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::monotonic_ns;
+use crate::process::on_cpu_ns;
 
 /// The argument with which a program plays.
 const PLAY: &str = "--play";
@@ -46,6 +48,15 @@ pub enum Part {
     Nap,
     /// Two processes on this CPU that hand over to each other when told.
     Ping(usize),
+}
+
+/// What work took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Took {
+    /// From its beginning to its end.
+    pub wall_ns: u64,
+    /// On a CPU, of both processes.
+    pub cpu_ns: u64,
 }
 
 /// A running player.
@@ -95,14 +106,20 @@ impl Player {
         writeln!(input, "{trips} {work}").context("the player has ended")
     }
 
-    /// How long the round trips took that it was asked for.
+    /// What the round trips took that it was asked for.
     ///
     /// # Errors
     /// When it has ended.
-    pub fn answer_ns(&mut self) -> Result<u64> {
+    pub fn answer(&mut self) -> Result<Took> {
         let line = self.line()?;
-        line.parse()
-            .with_context(|| format!("a player said {line:?}"))
+        let numbers = line.split_once(' ');
+        let took = numbers.and_then(|(wall, cpu)| {
+            Some(Took {
+                wall_ns: wall.parse().ok()?,
+                cpu_ns: cpu.parse().ok()?,
+            })
+        });
+        took.with_context(|| format!("a player said {line:?}"))
     }
 
     fn line(&mut self) -> Result<String> {
@@ -219,17 +236,26 @@ fn ping(cpu: usize) -> Result<()> {
         let asked = line.split_once(' ').context("not understood")?;
         let (trips, steps): (u64, u64) = (asked.0.parse()?, asked.1.parse()?);
         let mut token = steps.to_ne_bytes();
-        let from_ns = monotonic_ns();
+        let cpu_ns = || Ok::<_, anyhow::Error>(own_cpu_ns() + on_cpu_ns(child.id())?);
+        let (from_ns, from_cpu_ns) = (monotonic_ns(), cpu_ns()?);
         for _ in 0..trips {
             work(steps);
             there.write_all(&token)?;
             back.read_exact(&mut token)?;
         }
-        println!("{}", monotonic_ns() - from_ns);
+        let wall_ns = monotonic_ns() - from_ns;
+        println!("{wall_ns} {}", cpu_ns()? - from_cpu_ns);
     }
     drop(there);
     child.wait()?;
     Ok(())
+}
+
+/// CPU time of this process up to now.
+fn own_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    // It counts from the process's start: it is neither negative nor too large.
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Works as much as the token says, and gives it back.

@@ -83,6 +83,19 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
+/// CPU time of a process's first thread up to when it last left a CPU, in nanoseconds.
+///
+/// # Errors
+/// When the process has ended.
+pub fn on_cpu_ns(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let first = text.split_whitespace().next();
+    first
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("{path} is not understood"))
+}
+
 /// CPU time of the threads of a process, by name, in nanoseconds. Threads of one name are one entry.
 ///
 /// # Errors

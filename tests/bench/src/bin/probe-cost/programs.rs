@@ -166,12 +166,14 @@ fn ebb(
 ) -> Result<Stretch> {
     let own = std::process::id();
     let others = event_maps(own, EventMap::Ring)?;
-    let sampler = super::attach(facts, &containers.paths())?;
+    let mut sampler = super::attach(facts, &containers.paths())?;
+    // What was counted in a part of the time would be scaled up.
+    sampler.account_costs_always(true);
     ensure!(
         event_maps(own, EventMap::Perf)?.is_empty(),
         "the probes have a perf event array, whose events are not counted here"
     );
-    let read = || {
+    let mut read = || {
         let costs = sampler.costs().into_iter().map(|cost| {
             let spent = Cost {
                 run_time_ns: cost.run_time_ns,

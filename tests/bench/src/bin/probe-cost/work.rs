@@ -4,28 +4,30 @@
 //! - *ping-pong*: on one CPU, without any work between, which is the most switches that a CPU can make;
 //! - *paced*: on every CPU, with so much work between that the machine makes 20,000 switches a second.
 //!
-//! **States.** Without the probes; with them as they ship, which includes the statistics that the kernel keeps of them
-//! while they are attached; and with them alone. For the last the probes are loaded without `CAP_SYS_ADMIN`, as by an
-//! agent that has no more than it needs: then the kernel refuses the statistics, and the agent goes on without.
+//! **States.** Without the probes; with them *as shipped*, which includes an agent's readings ten times a second, and
+//! the kernel's account of the probes' time, which the agent asks for in a tenth of the time; with the probes alone; and
+//! with that account kept all the time. The account itself costs time in every program of the machine.
 //!
 //! **Rounds.** The states take turns, in changing order. The same processes work in all of them. What is told of a
 //! state is the median over the rounds of how much longer its work took than the same work without probes in the same
-//! round; the quartiles say how far that can be trusted.
+//! round; the quartiles say how far that can be trusted. Beside it stands the same of the CPU time of the work alone,
+//! which others on the machine disturb less.
 
-use std::thread::available_parallelism;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{self, available_parallelism};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ebb_agent::probe::{CgroupPaths, Detail, Facts, Sampler};
-use ebb_tests_bench::play::{Part, Player};
+use ebb_tests_bench::play::{Part, Player, Took};
 use ebb_tests_bench::process::context_switches;
 use ebb_tests_bench::{
     Containers, at_least, at_most, figure, longer_percent, monotonic_ns, order, quantile,
 };
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 30;
 /// How long the work of a state takes, without probes; before it comes a tenth of it that does not count.
-const STRETCH_NS: f64 = 400e6;
+const STRETCH_NS: f64 = 300e6;
 const WARM_SHARE: u64 = 10;
 /// To find out how long a trip takes.
 const TRIAL_TRIPS: u64 = 2_000;
@@ -38,15 +40,25 @@ const PACED_SWITCHES_PER_S: f64 = 20_000.0;
 const PACED_AIM_PER_S: f64 = 20_500.0;
 const SWITCHES_PER_TRIP: f64 = 2.0;
 
+/// The agent's readings, of which one in so many is full.
+const READ_INTERVAL: Duration = Duration::from_millis(100);
+const FULL_EVERY: usize = 10;
+
 /// The states of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Without,
     Shipped,
-    NoStatistics,
+    Alone,
+    Accounted,
 }
 
-const STATES: [State; 3] = [State::Without, State::Shipped, State::NoStatistics];
+const STATES: [State; 4] = [
+    State::Without,
+    State::Shipped,
+    State::Alone,
+    State::Accounted,
+];
 
 /// Measures both kinds and prints the rows.
 pub fn measure(facts: &Facts) -> Result<()> {
@@ -55,7 +67,7 @@ pub fn measure(facts: &Facts) -> Result<()> {
     let mut work = Work::start(&containers, 1)?;
     let case = "ping-pong on one CPU";
     let figures = work.measure(facts, 0)?;
-    let trip_us = quantile(&mut figures.trip_ns(0), 0.5) / 1e3;
+    let trip_us = quantile(&mut figures.trip_ns(), 0.5) / 1e3;
     figure(case, "round trip without probes", trip_us, "us");
     figures.report(case, PING_PONG_MOST_PERCENT);
 
@@ -77,7 +89,7 @@ struct Work {
 
 /// How long the work of a round took in each state, and how many switches the machine made meanwhile without probes.
 struct Figures {
-    rounds_ns: Vec<[f64; STATES.len()]>,
+    rounds: Vec<[Took; STATES.len()]>,
     trips: u64,
     switches_per_s: Vec<f64>,
 }
@@ -93,23 +105,26 @@ impl Work {
         })
     }
 
-    /// The mean time of all players for so many trips with so much work each.
-    fn run_ns(&mut self, trips: u64, steps: u64) -> Result<f64> {
+    /// What so many trips with so much work each took, as the sum of all players.
+    fn run(&mut self, trips: u64, steps: u64) -> Result<Took> {
         for player in &mut self.players {
             player.ask(trips, steps)?;
         }
-        let mut sum_ns = 0;
+        let mut sum = Took::default();
         for player in &mut self.players {
-            sum_ns += player.answer_ns()?;
+            let took = player.answer()?;
+            sum.wall_ns += took.wall_ns;
+            sum.cpu_ns += took.cpu_ns;
         }
-        Ok(sum_ns as f64 / self.players.len() as f64)
+        Ok(sum)
     }
 
     /// The time of a trip with so much work, the least of some trials.
     fn trip_ns(&mut self, trips: u64, steps: u64) -> Result<f64> {
         let mut least_ns = f64::INFINITY;
         for _ in 0..TRIALS {
-            least_ns = least_ns.min(self.run_ns(trips, steps)? / trips as f64);
+            let all_ns = self.run(trips, steps)?.wall_ns as f64;
+            least_ns = least_ns.min(all_ns / self.players.len() as f64 / trips as f64);
         }
         Ok(least_ns)
     }
@@ -126,48 +141,108 @@ impl Work {
         let trip_ns = self.trip_ns((TRIAL_TRIPS / 10).max(1), steps)?;
         let trips = (STRETCH_NS / trip_ns) as u64;
         let mut figures = Figures {
-            rounds_ns: Vec::with_capacity(ROUNDS),
+            rounds: Vec::with_capacity(ROUNDS),
             trips,
             switches_per_s: Vec::new(),
         };
         for round in 0..ROUNDS {
-            let mut times_ns = [0.0; STATES.len()];
+            let mut took = [Took::default(); STATES.len()];
             for at in order(round, STATES.len()) {
-                let (time_ns, switches_per_s) = self.stretch(STATES[at], facts, trips, steps)?;
-                times_ns[at] = time_ns;
+                let (one, switches_per_s) = self.stretch(STATES[at], facts, trips, steps)?;
+                took[at] = one;
                 if STATES[at] == State::Without {
                     figures.switches_per_s.push(switches_per_s);
                 }
             }
-            figures.rounds_ns.push(times_ns);
+            figures.rounds.push(took);
         }
         Ok(figures)
     }
 
-    /// The work of one state: its time, and the switches of the machine.
+    /// The work of one state: what it took, and the switches of the machine.
     fn stretch(
         &mut self,
         state: State,
         facts: &Facts,
         trips: u64,
         steps: u64,
-    ) -> Result<(f64, f64)> {
-        let mut sampler = match state {
-            State::Without => None,
-            State::Shipped => Some(super::attach(facts, &self.containers)?),
-            State::NoStatistics => Some(without_statistics(|| {
-                super::attach(facts, &self.containers)
-            })?),
+    ) -> Result<(Took, f64)> {
+        let Some(mut sampler) = self.attach(state, facts)? else {
+            return self.timed(trips, steps);
         };
-        self.run_ns(trips / WARM_SHARE, steps)?;
+        let runs = |sampler: &mut Sampler<usize>| {
+            let costs = sampler.costs();
+            costs.iter().map(|cost| cost.run_count).sum::<u64>()
+        };
+        let before = runs(&mut sampler);
+        let timed = if state == State::Shipped {
+            self.timed_beside_readings(&mut sampler, trips, steps)?
+        } else {
+            self.timed(trips, steps)?
+        };
+        let accounted = runs(&mut sampler) > before;
+        ensure!(
+            state == State::Shipped || accounted == (state == State::Accounted),
+            "the kernel keeps account of the probes where it should not, or does not where it should: {state:?}"
+        );
+        self.check(&mut sampler, trips)?;
+        Ok(timed)
+    }
+
+    fn attach(&self, state: State, facts: &Facts) -> Result<Option<Sampler<usize>>> {
+        if state == State::Without {
+            return Ok(None);
+        }
+        let mut sampler = super::attach(facts, &self.containers)?;
+        if state != State::Shipped {
+            sampler.account_costs_always(state == State::Accounted);
+        }
+        Ok(Some(sampler))
+    }
+
+    fn timed(&mut self, trips: u64, steps: u64) -> Result<(Took, f64)> {
+        self.run(trips / WARM_SHARE, steps)?;
         let (from_ns, from_switches) = (monotonic_ns(), context_switches()?);
-        let time_ns = self.run_ns(trips, steps)?;
+        let took = self.run(trips, steps)?;
         let wall_ns = (monotonic_ns() - from_ns) as f64;
         let switches = (context_switches()? - from_switches) as f64;
-        if let Some(sampler) = &mut sampler {
-            check(sampler, state, self.players.len(), trips)?;
-        }
-        Ok((time_ns, switches * 1e9 / wall_ns))
+        Ok((took, switches * 1e9 / wall_ns))
+    }
+
+    /// The same while another thread reads as the agent does.
+    fn timed_beside_readings(
+        &mut self,
+        sampler: &mut Sampler<usize>,
+        trips: u64,
+        steps: u64,
+    ) -> Result<(Took, f64)> {
+        let (stop, stopped) = channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for reading in 0.. {
+                    let full = reading % FULL_EVERY == 0;
+                    sampler.sample(if full { Detail::Full } else { Detail::Quick });
+                    if stopped.recv_timeout(READ_INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                }
+            });
+            let timed = self.timed(trips, steps);
+            drop(stop);
+            timed
+        })
+    }
+
+    /// The probes must have seen the work that was measured.
+    fn check(&self, sampler: &mut Sampler<usize>, trips: u64) -> Result<()> {
+        let sample = sampler.sample(Detail::Quick);
+        let mut working = sample.containers.iter().take(self.players.len());
+        let seen = working.all(|(_, counters)| {
+            let switches = counters.switches.as_ref();
+            switches.is_some_and(|switches| switches.voluntary >= trips)
+        });
+        ensure!(seen, "the probes have not seen the work that was measured");
+        Ok(())
     }
 }
 
@@ -179,58 +254,40 @@ fn steps(empty_ns: f64, worked_ns: f64, cpus: usize) -> Option<u64> {
     (steps.is_finite() && steps >= 1.0).then_some(steps as u64)
 }
 
-/// The probes must have been in the state that is measured, and have seen the work.
-fn check(sampler: &mut Sampler<usize>, state: State, players: usize, trips: u64) -> Result<()> {
-    let counted = sampler.costs().iter().any(|cost| cost.run_count > 0);
-    ensure!(
-        counted == (state == State::Shipped),
-        "the kernel keeps statistics of the probes where it should not, or does not where it should: {state:?}"
-    );
-    let sample = sampler.sample(Detail::Quick);
-    let seen = sample.containers.iter().take(players).all(|(_, counters)| {
-        let switches = counters.switches.as_ref();
-        switches.is_some_and(|switches| switches.voluntary >= trips)
-    });
-    ensure!(seen, "the probes have not seen the work that was measured");
-    Ok(())
-}
-
-/// Does something without `CAP_SYS_ADMIN`, which the kernel's statistics take and the probes do not.
-fn without_statistics<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
-    let all = capabilities(None)?;
-    let fewer = CapabilitySets {
-        effective: all.effective - CapabilitySet::SYS_ADMIN,
-        ..all
-    };
-    set_capabilities(None, fewer)?;
-    let done = act();
-    set_capabilities(None, all)?;
-    done
-}
-
 impl Figures {
-    /// The time of a trip in one state, of all rounds.
-    fn trip_ns(&self, state: usize) -> Vec<f64> {
-        let times = self.rounds_ns.iter().map(|round| round[state]);
+    /// The time of a trip without probes, of all rounds.
+    fn trip_ns(&self) -> Vec<f64> {
+        let times = self.rounds.iter().map(|round| round[0].wall_ns as f64);
         times.map(|time_ns| time_ns / self.trips as f64).collect()
     }
 
     fn report(&self, case: &str, most_percent: f64) {
-        for (at, name) in [(1, "as shipped"), (2, "without statistics")] {
-            let mut longer = self.longer_percent(at);
+        for (at, name) in [
+            (1, "as shipped"),
+            (2, "probes alone"),
+            (3, "accounted all the time"),
+        ] {
             let case = format!("{case}, {name}");
+            let mut longer = self.longer_percent(at, |took| took.wall_ns);
             let median = quantile(&mut longer, 0.5);
-            at_most(&case, "longer_median", median, "%", most_percent);
+            if STATES[at] == State::Accounted {
+                figure(&case, "longer_median", median, "%");
+            } else {
+                at_most(&case, "longer_median", median, "%", most_percent);
+            }
             for (metric, share) in [("longer_quartile_1", 0.25), ("longer_quartile_3", 0.75)] {
                 figure(&case, metric, quantile(&mut longer, share), "%");
             }
+            let mut longer = self.longer_percent(at, |took| took.cpu_ns);
+            figure(&case, "longer_cpu_median", quantile(&mut longer, 0.5), "%");
         }
     }
 
-    fn longer_percent(&self, state: usize) -> Vec<f64> {
-        let rounds = self.rounds_ns.iter();
+    /// By how much each round's work took longer in a state.
+    fn longer_percent(&self, state: usize, time: impl Fn(Took) -> u64) -> Vec<f64> {
+        let rounds = self.rounds.iter();
         rounds
-            .map(|round| longer_percent(round[state], round[0]))
+            .map(|round| longer_percent(time(round[state]) as f64, time(round[0]) as f64))
             .collect()
     }
 }
@@ -250,16 +307,24 @@ mod tests {
 
     #[test]
     fn a_round_is_held_against_itself() {
+        let round = |walls: [u64; 4]| {
+            walls.map(|wall_ns| Took {
+                wall_ns,
+                cpu_ns: wall_ns / 2,
+            })
+        };
         let figures = Figures {
-            rounds_ns: vec![[100.0, 110.0, 105.0], [200.0, 220.0, 200.0]],
+            rounds: vec![round([100, 110, 106, 100]), round([200, 220, 200, 200])],
             trips: 10,
             switches_per_s: Vec::new(),
         };
-        for (state, expected) in [(1, [10.0, 10.0]), (2, [5.0, 0.0])] {
-            for (longer, expected) in figures.longer_percent(state).iter().zip(expected) {
+        for (state, expected) in [(1, [10.0, 10.0]), (2, [6.0, 0.0])] {
+            let by_wall = figures.longer_percent(state, |took| took.wall_ns);
+            let by_cpu = figures.longer_percent(state, |took| took.cpu_ns);
+            for (longer, expected) in by_wall.iter().chain(&by_cpu).zip(expected.repeat(2)) {
                 assert!((longer - expected).abs() < 1e-9);
             }
         }
-        assert_eq!(figures.trip_ns(0), [10.0, 20.0]);
+        assert_eq!(figures.trip_ns(), [10.0, 20.0]);
     }
 }
