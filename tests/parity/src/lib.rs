@@ -17,8 +17,6 @@ use ebb_agent::probe::{CgroupPaths, Facts};
 /// A cgroup that cannot be removed after this is reported.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(10);
 const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
-/// Where the v1 hierarchies stand, each under its controller's name.
-const V1_MOUNTS: &str = "/sys/fs/cgroup";
 /// What the tests measure and limit, by its v2 name.
 const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "io"];
 
@@ -64,10 +62,10 @@ impl Container {
             ("memory", &mut paths.memory),
             ("blkio", &mut paths.blkio),
         ] {
-            if facts.has_v1(controller) {
-                let folder = Path::new(V1_MOUNTS).join(controller).join(&own).join(name);
+            if let Some(mount) = facts.v1.get(controller) {
+                let folder = mount.join(&own).join(name);
                 fs::create_dir_all(&folder)?;
-                // Two controllers of one hierarchy may have it mounted under both names: entering twice does no harm.
+                // Two controllers may share a hierarchy: entering it twice does no harm.
                 container.folders.push(folder.clone());
                 *path = Some(folder);
             }

@@ -23,6 +23,8 @@ use ebb_tests_parity::{Container, slowdown};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
 const ERROR_MAX_PERCENT: f64 = 1.0;
+/// The same while the load runs, where an emulated processor's ticks come as late as the host lets them.
+const ERROR_MAX_PERCENT_LATE_TICKS: f64 = 5.0;
 /// A comparison of less than this would be one of ticks.
 const COMPARED_MIN_NS: u64 = 300_000_000;
 
@@ -30,6 +32,15 @@ const COMPARED_MIN_NS: u64 = 300_000_000;
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The greatest error while the load runs, when the controller lags behind by ticks.
+fn error_max_percent_running() -> f64 {
+    if slowdown() > 1.0 {
+        ERROR_MAX_PERCENT_LATE_TICKS
+    } else {
+        ERROR_MAX_PERCENT
+    }
 }
 
 fn sampler(facts: &Facts, slots: u32) -> Sampler<&'static str> {
@@ -115,15 +126,12 @@ fn compare(name: &'static str, arguments: &[&str], below: &str) -> (ContainerCou
     }
     let printed = finish(load);
     let end = bracket(&mut sampler, &mut yardstick);
-    for (what, from, to) in [
-        ("while it runs", early, last),
-        ("from its start to its end", start, end),
+    for (what, from, to, most_percent) in [
+        ("while it runs", early, last, error_max_percent_running()),
+        ("from its start to its end", start, end, ERROR_MAX_PERCENT),
     ] {
         let percent = error_percent(&format!("{name} {what}"), from, to);
-        assert!(
-            percent <= ERROR_MAX_PERCENT,
-            "{name} {what}: {percent:.3} %"
-        );
+        assert!(percent <= most_percent, "{name} {what}: {percent:.3} %");
     }
     let counters = only(&mut sampler);
     let run_queue = counters.run_queue.unwrap();
@@ -309,7 +317,7 @@ fn a_running_task_is_taken_over_at_registration_and_let_go_at_its_end() {
     until_used(from.after_ns + 2 * COMPARED_MIN_NS);
     let to = bracket(&mut sampler, &mut yardstick);
     let percent = error_percent("adopted", from, to);
-    assert!(percent <= ERROR_MAX_PERCENT, "{percent:.3} %");
+    assert!(percent <= error_max_percent_running(), "{percent:.3} %");
     // Its slot goes to another while it still runs: not a nanosecond of it may be charged there.
     sampler.unregister(&"adopted");
     let next = Container::new(&facts, "next").unwrap();
@@ -375,7 +383,8 @@ fn measured_by_the_clock(mut sampler: Sampler<&'static str>, facts: &Facts) {
     finish(container.spawn(LOAD, &["spin", "1500"]).unwrap());
     let to = bracket(&mut sampler, &mut yardstick);
     let stolen = HostFiles::open().read(Detail::Quick).steal_ns.unwrap() - stolen_from;
-    let allowed = ERROR_MAX_PERCENT + 100.0 * stolen as f64 / (to.after_ns - from.before_ns) as f64;
+    let allowed =
+        error_max_percent_running() + 100.0 * stolen as f64 / (to.after_ns - from.before_ns) as f64;
     let percent = error_percent("by the clock", from, to);
     assert!(percent <= allowed, "{percent:.3} % of {allowed:.3} %");
     let counters = only(&mut sampler);

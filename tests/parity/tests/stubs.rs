@@ -1,4 +1,5 @@
-//! What the agent does on machines that lack something: the plan says why in a sentence, and figures come from files.
+//! What the agent does on machines that lack something: the plan says why in a sentence, and figures come from what is
+//! left, in the end from files.
 //!
 //! What is lacking is taken away from a process of its own, in which the test that asserts is played: BTF and the
 //! machine's pressure are hidden in mounts of its own, tracefs is unmounted there, capabilities are taken from the
@@ -12,7 +13,9 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use ebb_agent::probe::{Choice, ContainerCounters, Detail, Facts, Plan, Sampler, built_in_object};
+use ebb_agent::probe::{
+    Attach, Choice, ContainerCounters, Detail, Facts, Plan, Sampler, built_in_object,
+};
 use ebb_tests_parity::Container;
 use ebb_types::MeasureSource;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
@@ -144,6 +147,51 @@ fn played_without_capabilities() {
     let facts = Facts::gather();
     tells(facts.may_load.as_ref().unwrap_err(), "CAP_BPF");
     measured_by_files(&facts, "CAP_BPF");
+}
+
+/// A machine with everything: the other tests take away from this.
+#[test]
+fn with_all_of_it_every_part_of_the_probes_is_attached() {
+    let facts = Facts::gather();
+    let (plan, counters) = measured_by_probes(&facts);
+    for part in &plan.parts {
+        println!("{:?}: {:?}", part.part, part.off);
+    }
+    for (figure, choice) in plan.figures() {
+        println!("{figure}: {choice:?}");
+    }
+    assert!(plan.parts.iter().all(|part| part.off.is_none()));
+    assert!(matches!(plan.attach, Attach::Btf(_)));
+    assert!(counters.reclaim.is_some() && counters.network.is_some());
+    let disk = counters.disk.unwrap();
+    assert_eq!(disk.source, MeasureSource::Ebpf);
+}
+
+#[test]
+fn without_btf_plain_probes_measure_the_time_and_files_the_rest() {
+    play("played_without_btf", "mount -t tmpfs tmpfs /sys/kernel/btf");
+}
+
+#[test]
+#[ignore = "played by another test, which hides the kernel's BTF"]
+fn played_without_btf() {
+    let facts = Facts::gather();
+    tells(facts.fields.as_ref().unwrap_err(), "CONFIG_DEBUG_INFO_BTF");
+    let (plan, counters) = measured_by_probes(&facts);
+    assert_eq!(plan.attach, Attach::Plain);
+    for figure in ["run_queue", "reclaim", "processes"] {
+        let none = choice(&plan, figure);
+        assert_eq!(none.source, None, "{figure}");
+        tells(&none.why, "BTF");
+    }
+    for figure in ["disk", "faults", "oom_kills"] {
+        let by_files = choice(&plan, figure);
+        assert_eq!(by_files.source, Some(MeasureSource::Files), "{figure}");
+        tells(&by_files.why, "BTF");
+    }
+    assert_eq!(counters.disk.unwrap().source, MeasureSource::Files);
+    assert_eq!(counters.faults.unwrap().source, MeasureSource::Files);
+    assert_eq!(counters.run_queue, None);
 }
 
 #[test]

@@ -39,6 +39,26 @@ pub struct Machine<'a> {
     pub log: &'a Path,
 }
 
+/// The end of a kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Panic {
+    /// The emulation ran a breakpoint that the kernel had taken away again while it patched its code: with more than
+    /// one processor QEMU may keep such an instruction. No real processor does; another boot tells.
+    Emulation,
+    /// Anything else, in the kernel's words.
+    Kernel(String),
+}
+
+/// The panic in a kernel's log.
+fn panic_in(log: &str) -> Option<Panic> {
+    let panic = log.lines().find(|line| line.contains("Kernel panic"))?;
+    let first = log.lines().find(|line| line.contains("[#1]"));
+    if first.is_some_and(|line| line.contains("int3: 0000")) {
+        return Some(Panic::Emulation);
+    }
+    Some(Panic::Kernel(first.unwrap_or(panic).trim().to_owned()))
+}
+
 impl Machine<'_> {
     /// Starts it and reads until it is off or its time is over.
     pub fn boot(&self) -> Result<Console> {
@@ -65,11 +85,10 @@ impl Machine<'_> {
     }
 
     /// Why the kernel gave up, if it did.
-    pub fn panic(&self) -> Option<String> {
-        let log = fs::read(self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let line = log.lines().find(|line| line.contains("Kernel panic"))?;
-        Some(line.trim().to_owned())
+    pub fn panic(&self) -> Option<Panic> {
+        panic_in(&String::from_utf8_lossy(
+            &fs::read(self.log).unwrap_or_default(),
+        ))
     }
 
     fn command(&self) -> Command {
@@ -128,16 +147,33 @@ fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
 
 /// False if the deadline passed before the machine was off.
 fn follow(lines: &Receiver<String>, console: &mut Console) -> bool {
-    let end = Instant::now() + DEADLINE;
+    let start = Instant::now();
     loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed())) {
             Ok(line) => {
                 if console.take(&line) {
-                    println!("  {}", line.trim_end());
+                    println!("  {:3} s  {}", start.elapsed().as_secs(), line.trim_end());
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return true,
             Err(RecvTimeoutError::Timeout) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_breakpoint_is_the_emulations_fault_and_nothing_else_is() {
+        let log = "[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP\r\n[ 9.2] Kernel panic - not syncing: Fatal\r\n";
+        assert_eq!(panic_in(log), Some(Panic::Emulation));
+        let fault = log.replace("int3", "general protection fault");
+        let told = "[ 9.1] Oops: general protection fault: 0000 [#1] PREEMPT SMP";
+        assert_eq!(panic_in(&fault), Some(Panic::Kernel(told.to_owned())));
+        let bare = "[ 1.0] Kernel panic - not syncing: No working init found.";
+        assert_eq!(panic_in(bare), Some(Panic::Kernel(bare.to_owned())));
+        assert_eq!(panic_in("[ 9.0] reboot: Power down"), None);
     }
 }

@@ -17,6 +17,10 @@ ip link set lo up
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
+# As on every machine that runs something, there is always a cgroup, and one with a quota. Without it the first one and
+# the end of the last make the kernel patch its own code each time.
+mkdir /sys/fs/cgroup/kept
+echo "100000 100000" >/sys/fs/cgroup/kept/cpu.max
 cd /scratch || exec poweroff -f
 
 # run NAME PROGRAM ARGUMENT...: the output between two lines that the host looks for.

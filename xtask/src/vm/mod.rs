@@ -28,13 +28,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use self::guest::Machine;
+use self::guest::{Machine, Panic};
 use self::image::Images;
 use self::kernels::Kernel;
 use self::suites::Boot;
 use crate::ci::Counts;
 use crate::shell::root;
 use crate::{ebpf, setup};
+
+/// Boots where the emulation fails.
+const BOOTS_MAX: u32 = 3;
 
 /// Which kernels, and which tests.
 #[derive(clap::Args, Default)]
@@ -125,23 +128,39 @@ fn one(
     counts: &mut Counts,
 ) -> Result<Vec<String>> {
     let runs = images.runs(boot, filter)?;
-    let machine = Machine {
-        kernel: &kernel.image,
-        initramfs: &images.initramfs(kernel, boot, &runs)?,
-        root: &images.root,
-        scratch: &images.scratch()?,
-        append: boot.append,
-        log: &folder().join(format!("{}-{}.log", kernel.series, boot.name)),
+    let initramfs = images.initramfs(kernel, boot, &runs)?;
+    let mut attempt = 1;
+    let log = folder().join(format!("{}-{}.log", kernel.series, boot.name));
+    let (console, panic) = loop {
+        let machine = Machine {
+            kernel: &kernel.image,
+            initramfs: &initramfs,
+            root: &images.root,
+            scratch: &images.scratch()?,
+            append: boot.append,
+            log: &log,
+        };
+        let console = machine.boot()?;
+        let panic = machine.panic();
+        if panic != Some(Panic::Emulation) || attempt == BOOTS_MAX {
+            break (console, panic);
+        }
+        println!(
+            "vm: the emulation ran a stale instruction (boot {attempt} of {BOOTS_MAX}); once more"
+        );
+        attempt += 1;
     };
-    let console = machine.boot()?;
     for run in console.runs() {
         counts.add(&run.output);
     }
     let needs_tests = filter.is_none();
     let mut problems = console.problems(&runs.names, needs_tests);
-    problems.extend(machine.panic());
+    problems.extend(panic.map(|panic| match panic {
+        Panic::Emulation => format!("the emulation failed in each of {BOOTS_MAX} boots"),
+        Panic::Kernel(words) => words,
+    }));
     if !problems.is_empty() {
-        println!("vm: the kernel's own words: {}", machine.log.display());
+        println!("vm: the kernel's own words: {}", log.display());
     }
     Ok(problems)
 }
