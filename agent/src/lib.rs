@@ -20,17 +20,22 @@ pub mod config;
 pub mod containers;
 pub mod core;
 pub mod driver;
+#[cfg(test)]
+mod fuzzing;
 pub mod machine;
 pub mod master_link;
 pub mod metrics;
+mod pins;
 pub mod probe;
 pub mod readiness;
+mod report;
 pub mod runtime;
 pub mod sampling;
 pub mod services;
 mod start;
 
 pub use config::{Config, ConfigError, Flags};
+pub use report::{Line, Question, Report};
 
 use crate::cgroup::CgroupError;
 use crate::checkpoint::CheckpointError;

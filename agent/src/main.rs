@@ -5,15 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use ebb_agent::{Config, Flags, Ready};
+use ebb_agent::{Config, Flags, Question, Ready};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 /// Ebb's agent: runs tasks in containers on this machine, measures them, lends their slack.
 #[derive(Debug, Parser)]
-#[command(name = "ebb-agent", version)]
+#[command(name = "ebb-agent", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    question: Option<Question>,
     #[command(flatten)]
     flags: Flags,
     /// What is logged, like info or ebb_agent=debug; the variable EBB_LOG says the same
@@ -35,6 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(question) = &arguments.question {
+        print!("{}", question.answer()?);
+        return Ok(());
+    }
     let filter = EnvFilter::try_new(&arguments.log).with_context(|| {
         format!(
             "--log {:?} is no filter; write info or ebb_agent=debug",

@@ -1,13 +1,14 @@
 //! The sampler's thread: reads all counters ten times a second and hands them to the core.
 //!
 //! A quick reading every 100 ms has what is needed to notice interference in time; every tenth is a
-//! full one, with what is dearer to read (memory, disk, throttling). Only this thread talks to the
+//! full one, with what is dearer to read (memory, disk, throttling); both times are settings. Only this thread talks to the
 //! probes. If the core has no room for a reading it is dropped and counted: the next one says it all,
 //! since counters only rise. What cannot be told again (last readings of containers that have ended, kills) is kept
 //! and handed over with the next reading, up to [`MAX_KEPT`] of each.
 
 mod convert;
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,12 +22,21 @@ use crate::core::Input;
 use crate::core::usage::Sample;
 use crate::driver::Event;
 use crate::metrics::Metrics;
-use crate::probe::{CgroupPaths, Detail, Facts, Losses, ProbeCost, Sampler, built_in_object};
+use crate::probe::{
+    CgroupPaths, Detail, Facts, Losses, Options, ProbeCost, Sampler, built_in_object,
+};
 
-/// Time between two readings.
-pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-/// Every so many readings one is full.
-const FULL_EVERY: u64 = 10;
+/// How the sampler is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Time between two readings.
+    pub quick: Duration,
+    /// Every so many readings one is full.
+    pub full_every: u64,
+    /// Where the probes are kept while no agent runs.
+    pub pins: Option<PathBuf>,
+}
+
 /// Most last readings, and most kills, that are kept while the core has no room for a reading.
 const MAX_KEPT: usize = 4096;
 /// Open files that the agent allows itself, where it may: some 15 for each of 4,000 containers.
@@ -56,6 +66,7 @@ enum Command {
         revocable: bool,
     },
     Unregister(ContainerId),
+    Settle,
     Stop,
 }
 
@@ -89,7 +100,12 @@ impl SamplerHandle {
         self.send(Command::Unregister(container_id));
     }
 
-    /// Ends the sampler's thread.
+    /// Says that the containers of earlier lives are all registered.
+    pub fn settle(&self) {
+        self.send(Command::Settle);
+    }
+
+    /// Ends the sampler's thread. With no containers left the probes go too.
     pub fn stop(&self) {
         self.send(Command::Stop);
     }
@@ -111,12 +127,17 @@ impl SamplerHandle {
 /// # Errors
 /// The system's answer if no thread could be started.
 pub fn start(
+    setup: &Setup,
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(SamplerHandle, String, JoinHandle<()>)> {
     allow_descriptors();
     let (commands, inbox) = channel();
-    let sampler = Sampler::new(&Facts::gather(), built_in_object());
+    let options = Options {
+        pins: setup.pins.clone(),
+        ..Options::default()
+    };
+    let sampler = Sampler::with(&Facts::gather(), built_in_object(), &options);
     let message = sampler.message().to_owned();
     let view = Arc::new(Mutex::new(SamplerView::default()));
     let handle = SamplerHandle {
@@ -125,6 +146,7 @@ pub fn start(
     };
     let mut worker = Worker {
         sampler,
+        setup: setup.clone(),
         events,
         metrics,
         view,
@@ -137,12 +159,16 @@ pub fn start(
     worker.show();
     let thread = std::thread::Builder::new()
         .name("ebb-sampler".to_owned())
-        .spawn(move || worker.run(&inbox))?;
+        .spawn(move || {
+            worker.run(&inbox);
+            worker.end();
+        })?;
     Ok((handle, message, thread))
 }
 
 struct Worker {
     sampler: Sampler<ContainerId>,
+    setup: Setup,
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
     view: Arc<Mutex<SamplerView>>,
@@ -182,13 +208,20 @@ impl Worker {
             if now >= next {
                 self.sample();
                 // A reading that came late does not make the following ones come in a burst.
-                next = (next + SAMPLE_INTERVAL).max(Instant::now());
+                next = (next + self.setup.quick).max(Instant::now());
             }
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.obey(command),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// Leaves the probes attached for the next agent while there are containers to count.
+    fn end(self) {
+        if self.sampler.is_empty() {
+            self.sampler.remove();
         }
     }
 
@@ -205,12 +238,13 @@ impl Worker {
                 }
             }
             Command::Unregister(container_id) => self.sampler.unregister(&container_id),
+            Command::Settle => self.sampler.settle(),
             Command::Stop => {}
         }
     }
 
     fn sample(&mut self) {
-        let full = self.count.is_multiple_of(FULL_EVERY);
+        let full = self.count.is_multiple_of(self.setup.full_every);
         self.count += 1;
         let since = Instant::now();
         let sample = self

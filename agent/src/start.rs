@@ -21,6 +21,7 @@ use crate::core::{Core, CoreConfig, Found};
 use crate::driver::{Clock, Driver, Event, Parts};
 use crate::machine;
 use crate::metrics::Metrics;
+use crate::pins;
 use crate::runtime::Runtime;
 use crate::sampling;
 use crate::services::sandbox::LiveTasks;
@@ -36,6 +37,7 @@ pub(crate) struct Prepared {
     device: Option<BlockDevice>,
     recovered: Recovered,
     core_config: CoreConfig,
+    sampling: sampling::Setup,
 }
 
 /// An agent that is about to run.
@@ -72,6 +74,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
         let amount = found.total.get(*kind);
         tracing::info!(resource = kind.name(), amount, source, "offered");
     }
+    let cgroup2 = mounts.v2().map(Path::to_owned);
     let cgroups = CgroupRoot::prepare(mounts, &config.cgroup_base, &identity.instance)?;
     let mut runtime = Runtime::new(work_dir.path(), &identity.instance, cgroups)?;
     if let Some(exe) = &config.executor_exe {
@@ -84,6 +87,12 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
             "containers of no known run were removed"
         );
     }
+    let pins = || pins::folder(&config.cgroup_base, &identity.instance, cgroup2.as_deref());
+    let sampling = sampling::Setup {
+        quick: Duration::from_millis(config.measure.quick_ms),
+        full_every: config.measure.full_every(),
+        pins: config.measure.pin.then(pins).flatten(),
+    };
     let core_config = CoreConfig {
         hostname: machine::hostname(config.hostname.as_deref(), address),
         port: address.port(),
@@ -100,6 +109,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
         runtime,
         recovered,
         core_config,
+        sampling,
     })
 }
 
@@ -125,7 +135,8 @@ pub(crate) fn assemble(
     let incarnation = prepared.work_dir.identity().incarnation;
     let metrics = Arc::new(Metrics::new());
     let (sampler, measures, sampler_thread) =
-        sampling::start(events.clone(), Arc::clone(&metrics)).map_err(AgentError::Thread)?;
+        sampling::start(&prepared.sampling, events.clone(), Arc::clone(&metrics))
+            .map_err(AgentError::Thread)?;
     tracing::info!("{measures}");
     let containers = Containers::start(Tools {
         runtime: prepared.runtime.clone(),
@@ -138,6 +149,7 @@ pub(crate) fn assemble(
     .map_err(AgentError::Thread)?;
     let found = prepared.recovered.found.clone();
     containers.adopt(prepared.recovered);
+    sampler.settle();
     let writer =
         Writer::start(prepared.opened.journal, Arc::clone(&metrics)).map_err(AgentError::Thread)?;
     let core = Core::new(prepared.core_config, prepared.opened.restored, incarnation);

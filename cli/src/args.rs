@@ -37,8 +37,8 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Run a master
     Master(Box<ebb_master::MasterArgs>),
-    /// Run an agent
-    Agent(Box<ebb_agent::Flags>),
+    /// Run an agent, or show what one can measure here
+    Agent(Box<AgentArgs>),
     /// Run a command as a task: stream its output, exit with its status
     Run(Box<RunArgs>),
     /// Run a list of commands, so many at a time
@@ -69,6 +69,16 @@ pub(crate) enum Command {
     Teardown(TeardownArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
+}
+
+/// `ebb agent`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) question: Option<ebb_agent::Question>,
+    #[command(flatten)]
+    pub(crate) flags: ebb_agent::Flags,
 }
 
 /// Which master, and how the answer is to look.
@@ -197,7 +207,13 @@ impl Cli {
             Command::Kill(args) => args.client.json,
             Command::Weight(args) => args.client.json,
             Command::Teardown(args) => args.client.json,
-            Command::Master(_) | Command::Agent(_) | Command::Completions(_) => false,
+            Command::Agent(args) => {
+                matches!(
+                    args.question,
+                    Some(ebb_agent::Question::Probe { json: true })
+                )
+            }
+            Command::Master(_) | Command::Completions(_) => false,
         }
     }
 }

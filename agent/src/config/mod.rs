@@ -73,6 +73,34 @@ pub struct ConfiguredResources {
     pub disk_bandwidth_bytes_per_s: Option<u64>,
 }
 
+/// How tasks are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// Time between two readings of what the QoS controller needs, in milliseconds.
+    pub quick_ms: u64,
+    /// Time between two readings of everything, in milliseconds; a multiple of `quick_ms`.
+    pub full_ms: u64,
+    /// Whether the probes stay attached while the agent is restarted, so that nothing is missed.
+    pub pin: bool,
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self {
+            quick_ms: 100,
+            full_ms: 1_000,
+            pin: true,
+        }
+    }
+}
+
+impl Measure {
+    /// Every so many readings one is of everything.
+    pub fn full_every(&self) -> u64 {
+        (self.full_ms / self.quick_ms.max(1)).max(1)
+    }
+}
+
 /// Every setting of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -96,6 +124,8 @@ pub struct Config {
     pub sandbox_keep_ms: u64,
     /// How much slack is lent, and when it is taken back.
     pub lending: lending::Config,
+    /// How tasks are measured.
+    pub measure: Measure,
     /// The binary whose `executor` subcommand runs tasks; the running one if unset.
     pub executor_exe: Option<PathBuf>,
 }
@@ -113,6 +143,7 @@ impl Default for Config {
             kill_tasks_on_shutdown: false,
             sandbox_keep_ms: DEFAULT_SANDBOX_KEEP_MS,
             lending: lending::Config::default(),
+            measure: Measure::default(),
             executor_exe: None,
         }
     }
@@ -184,6 +215,48 @@ struct FileSettings {
     no_lending: Option<bool>,
     #[serde(default)]
     lending: LendingSettings,
+    #[serde(default)]
+    measure: MeasureSettings,
+}
+
+/// How tasks are measured; what is not named keeps its default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeasureSettings {
+    /// Time between two readings of what the QoS controller needs.
+    quick: Option<String>,
+    /// Time between two readings of everything.
+    full: Option<String>,
+    /// Whether the probes stay attached while the agent is restarted.
+    pin: Option<bool>,
+}
+
+impl MeasureSettings {
+    /// Applies them; samples are late by as many of these times as by those of the defaults.
+    fn apply(self, lending: &mut lending::Config) -> Result<Measure, ConfigError> {
+        let mut measure = Measure::default();
+        let limited = |key, text: Option<String>, least, most, rule| match text {
+            None => Ok(None),
+            Some(text) => {
+                let ms = duration_ms(&text).map_err(|bad| bad_value(key, &text, bad))?;
+                if (least..=most).contains(&ms) {
+                    Ok(Some(ms))
+                } else {
+                    Err(bad_value(key, &text, BadValue::new(rule)))
+                }
+            }
+        };
+        let quick = limited("measure.quick", self.quick, 10, 1_000, "give 10ms to 1s")?;
+        measure.quick_ms = quick.unwrap_or(measure.quick_ms);
+        let least = measure.quick_ms;
+        let rule = "give at least the time of measure.quick and at most 60s";
+        let full = limited("measure.full", self.full, least, 60_000, rule)?;
+        measure.full_ms = full.unwrap_or(measure.full_ms.max(least));
+        measure.pin = self.pin.unwrap_or(measure.pin);
+        lending.usage.max_gap_ms = lending.usage.max_gap_ms.max(10 * measure.quick_ms);
+        lending.usage.full_max_gap_ms = lending.usage.full_max_gap_ms.max(3 * measure.full_ms);
+        Ok(measure)
+    }
 }
 
 /// How slack is lent; what is not named keeps its default, which the estimator and the QoS controller
@@ -276,6 +349,7 @@ impl Config {
         };
         let mut lending = default.lending;
         file.lending.apply(&mut lending)?;
+        let measure = file.measure.apply(&mut lending)?;
         if flags.no_lending || file.no_lending.unwrap_or(false) {
             lending.estimator.cpus.lend = false;
             lending.estimator.mem.lend = false;
@@ -309,6 +383,7 @@ impl Config {
             sandbox_keep_ms: read_value("sandbox_keep", sandbox_keep, duration_ms)?
                 .unwrap_or(default.sandbox_keep_ms),
             lending,
+            measure,
             executor_exe: None,
         })
     }
@@ -435,6 +510,11 @@ mod tests {
         let config = parse("[lending]\nwarm_up = '2500ms'\nhold = '1s'\n").expect("a good file");
         assert_eq!(config.lending.estimator.cpus.warm_blocks, 3);
         assert_eq!(config.lending.estimator.hold_ms, 1_000);
+        let config =
+            parse("[measure]\nquick = '50ms'\nfull = '5s'\npin = false\n").expect("a good file");
+        assert_eq!(config.measure.full_every(), 100);
+        assert_eq!(config.lending.usage.full_max_gap_ms, 15_000);
+        assert!(!config.measure.pin);
         let flags = Flags {
             cpus: Some("2".to_owned()),
             ..Flags::default()
@@ -479,6 +559,9 @@ mod tests {
             ("cpus = [", &["agent.toml"]),
             ("[lending]\nhold = '5'", &["lending.hold", "\"5\"", "7d"]),
             ("[lending]\nspeed = 1", &["speed", "unknown field"]),
+            ("[measure]\nquick = '1ms'", &["measure.quick", "10ms"]),
+            ("[measure]\nfull = '50ms'", &["measure.full", "60s"]),
+            ("[measure]\npin = 'no'", &["pin", "boolean"]),
         ] {
             let error = parse(text).expect_err(text).to_string();
             for word in words {

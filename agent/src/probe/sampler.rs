@@ -119,6 +119,11 @@ impl<K: Clone + Ord> Sampler<K> {
         self.probes.is_some()
     }
 
+    /// Whether no container is registered.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+
     /// Whether the probes stay attached when this process ends.
     pub fn is_pinned(&self) -> bool {
         self.probes.as_ref().is_some_and(Probes::is_pinned)

@@ -4,7 +4,9 @@ use std::io;
 
 use super::dev::log_filter;
 use super::run::failed;
+use crate::args::AgentArgs;
 use crate::error::{CliError, EXIT_OK};
+use crate::output::Out;
 use crate::signals::Signals;
 
 fn log_to_stderr() -> Result<(), CliError> {
@@ -26,8 +28,18 @@ pub(crate) async fn master(args: &ebb_master::MasterArgs) -> Result<u8, CliError
     Ok(EXIT_OK)
 }
 
-/// Runs an agent until it is told to end. Without --master, `EBB_MASTER` names the master.
-pub(crate) async fn agent(mut flags: ebb_agent::Flags) -> Result<u8, CliError> {
+/// Runs an agent until it is told to end, or answers what can be asked without one. Without --master, `EBB_MASTER` names the master.
+pub(crate) async fn agent(args: AgentArgs, out: &mut Out) -> Result<u8, CliError> {
+    let AgentArgs {
+        question,
+        mut flags,
+    } = args;
+    if let Some(question) = question {
+        let answer = tokio::task::spawn_blocking(move || question.answer()).await;
+        let answer = answer.map_err(|error| failed(&error))?;
+        out.raw(answer.map_err(|error| failed(&error))?.as_bytes())?;
+        return Ok(EXIT_OK);
+    }
     let named = std::env::var("EBB_MASTER")
         .ok()
         .filter(|value| !value.is_empty());

@@ -33,7 +33,7 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
     match cli.command {
         Command::Dev(args) => Box::pin(dev::perform(args, out)).await,
         Command::Master(args) => Box::pin(daemon::master(&args)).await,
-        Command::Agent(flags) => Box::pin(daemon::agent(*flags)).await,
+        Command::Agent(args) => Box::pin(daemon::agent(*args, out)).await,
         Command::Run(args) => Box::pin(run::perform(*args, out)).await,
         Command::Batch(args) => Box::pin(batch::perform(*args, out)).await,
         Command::Service(args) => Box::pin(service::perform(*args, out)).await,

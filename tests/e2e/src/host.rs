@@ -185,15 +185,28 @@ pub fn mounts_naming(path: &Path) -> Vec<String> {
     lines.map(ToOwned::to_owned).collect()
 }
 
+/// The folders of probes that stay attached, of a base's agents.
+fn pins(base: &str, instance: Option<&str>) -> Vec<PathBuf> {
+    let prefix = format!("{base}-{}", instance.unwrap_or_default());
+    let all = folders_in(Path::new("/sys/fs/bpf/ebb")).into_iter();
+    all.filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&prefix))
+    })
+    .collect()
+}
+
 /// Everything that a cluster has left on the machine, as sentences; its folder alone may stay.
 pub fn leftovers(folder: &Path, base: &str, instance: Option<&str>) -> Vec<String> {
     let cgroups = cgroups(base, instance).into_iter();
     let processes = processes_naming(folder).into_iter();
     let mounts = mounts_naming(folder).into_iter();
+    let pins = pins(base, instance).into_iter();
     cgroups
         .map(|path| format!("the cgroup {}", path.display()))
         .chain(processes.map(|(pid, line)| format!("process {pid}: {line}")))
         .chain(mounts.map(|line| format!("the mount {line}")))
+        .chain(pins.map(|path| format!("the probes {}", path.display())))
         .collect()
 }
 
@@ -210,6 +223,15 @@ pub fn sweep(folder: &Path, base: &str, instance: Option<&str>) {
     }
     for (pid, _) in processes_naming(folder) {
         signal(pid, Signal::KILL);
+    }
+    for pins in pins(base, instance) {
+        for probes in folders_in(&pins) {
+            for pin in fs::read_dir(&probes).into_iter().flatten().flatten() {
+                let _ = fs::remove_file(pin.path());
+            }
+            let _ = fs::remove_dir(probes);
+        }
+        let _ = fs::remove_dir(pins);
     }
     for cgroup in &cgroups {
         let mut attempts = 0;

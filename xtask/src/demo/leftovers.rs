@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// Fails if a cgroup, mount or process of the demo is still there.
+/// Where probes are kept that stay attached.
+const PINS: &str = "/sys/fs/bpf/ebb";
+
+/// Fails if a cgroup, mount, probe or process of the demo is still there.
 ///
 /// # Errors
 /// Names what is left.
@@ -24,6 +27,14 @@ pub fn check(base: &str, folder: &Path) -> Result<()> {
             .map(|line| format!("mount {line}")),
     );
     left.extend(processes(&folder));
+    let pins = fs::read_dir(PINS).into_iter().flatten().flatten();
+    left.extend(
+        pins.filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().starts_with(&format!("{base}-"))
+        })
+        .map(|entry| format!("probes {}", entry.path().display())),
+    );
     ensure!(
         left.is_empty(),
         "the demo leaves something behind: {}",
