@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::shell::{cargo, run, run_read};
-use crate::{ebpf, setup, tidy, vm};
+use crate::{ebpf, parity, setup, tidy, vm};
 
 /// Tests that need the machine to themselves: real probes, real processes, real time.
 const ALONE: [&str; 2] = ["ebb-tests-parity", "ebb-tests-e2e"];
@@ -102,6 +102,7 @@ pub fn run_all() -> Result<()> {
     all.step("fmt", || run(&mut cargo(&["fmt", "--all", "--check"])));
     all.step("tidy", tidy::run);
     setup::setup()?;
+    parity::tools()?;
     ebpf::build_ebpf()?;
     all.step("clippy", || {
         run(&mut cargo(&[

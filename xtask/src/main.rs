@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod demo;
 mod ebpf;
+mod parity;
 mod setup;
 mod shell;
 mod tidy;
@@ -40,6 +41,8 @@ enum Task {
     Tidy,
     /// Measures; writes target/bench/NAME.json and fails where a bar does not hold
     Bench(bench::Options),
+    /// Holds the probes' figures against independent tools; writes target/bench/parity-SUBJECT.json
+    Parity(parity::Options),
     /// Runs tests on other kernels with cgroup v2, under QEMU
     Vm(vm::Options),
 }
@@ -62,6 +65,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test | Task::Ci => ci::run_all(),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Parity(options) => parity::run(&options),
         Task::Vm(options) => vm::run(&options).1,
     }
 }

@@ -5,6 +5,11 @@
 //! `blkio` and one in the v2 tree beside them. On a pure v2 machine it has the one folder, and the controllers are
 //! switched on along the path to it. Limits are set where the machine holds them.
 
+pub mod disk;
+pub mod measured;
+pub mod rows;
+pub mod tools;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,6 +98,18 @@ impl Container {
             return write(folder, "cpu.cfs_quota_us", &quota_us.to_string());
         }
         write(self.v2()?, "cpu.max", &format!("{quota_us} {period_us}"))
+    }
+
+    /// Gives it the strongest claim to the CPUs beside others that a cgroup can have, and the cgroup above it too.
+    pub fn favour(&self) -> io::Result<()> {
+        let (folder, file, most) = match &self.paths.cpu {
+            Some(folder) => (folder.as_path(), "cpu.shares", "262144"),
+            None => (self.v2()?, "cpu.weight", "10000"),
+        };
+        if let Some(parent) = folder.parent() {
+            write(parent, file, most)?;
+        }
+        write(folder, file, most)
     }
 
     fn v2(&self) -> io::Result<&Path> {
