@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{CgroupError, Controller, files};
@@ -38,7 +39,10 @@ pub struct Mounts {
 impl Mounts {
     /// Looks at what is mounted.
     pub fn detect() -> Result<Mounts, CgroupError> {
-        Self::of(&files::read(Path::new("/proc/self/mountinfo"))?)
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = fs::read(path).map_err(|e| files::error("read", path, e))?;
+        // Anybody's mount point may hold bytes that are no text; the cgroups' do not.
+        Self::of(&String::from_utf8_lossy(&mounts))
     }
 
     /// Takes the mounts from the text of a `mountinfo` file, and v2's controllers from where that says v2 is.
@@ -170,7 +174,28 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzzing::{any_bytes, timed};
+
+    proptest! {
+        #[test]
+        fn mounts_of_nonsense_are_none_or_stand_in_the_text(text in any_bytes(HYBRID_SEPARATE)) {
+            let text = String::from_utf8_lossy(&text);
+            let (mounts, soon) = timed(|| Mounts::parse(&text));
+            prop_assert!(soon);
+            if let Ok(mounts) = mounts {
+                let lines = text.lines().filter(|line| line.contains("cgroup")).count();
+                prop_assert!(lines > 0 && mounts.v1.len() <= Controller::ALL.len());
+                for at in mounts.v1.values().chain(&mounts.v2) {
+                    let at = at.to_str().unwrap();
+                    prop_assert!(at.len() <= text.len());
+                    prop_assert!(text.contains(at) || text.contains('\\'), "{} is not mounted", at);
+                }
+            }
+        }
+    }
 
     const HYBRID_SEPARATE: &str = "\
 23 27 0:22 / /sys rw,relatime - sysfs sysfs rw

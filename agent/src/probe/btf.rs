@@ -15,6 +15,8 @@ const RECORD_BYTES: usize = 12;
 const MEMBER_BYTES: usize = 12;
 /// Types that only wrap another one, and anonymous structs within structs, are followed this far.
 const MAX_NESTING: u32 = 16;
+/// Most members that are looked at for one field: types that hold each other would never end.
+const MAX_MEMBERS: u32 = 65_536;
 
 const PARAMETER_BYTES: usize = 8;
 
@@ -114,8 +116,9 @@ impl<'a> Btf<'a> {
             .find_map(|record| {
                 let mut bits = 0u64;
                 let mut within = Some(record);
+                let mut left = MAX_MEMBERS;
                 for field in path.split('.') {
-                    let (at, target) = self.member(within?, field.as_bytes(), 0)?;
+                    let (at, target) = self.member(within?, field.as_bytes(), 0, &mut left)?;
                     bits += at;
                     within = self.resolve(target);
                 }
@@ -133,10 +136,11 @@ impl<'a> Btf<'a> {
         let takes = || {
             let function = self.tracepoint(tracepoint)?;
             // Before the arguments of the tracepoint stands one of the tracing itself.
-            let at = function.start + RECORD_BYTES + (argument + 1) * PARAMETER_BYTES;
-            if argument + 1 >= function.members {
+            let argument = argument.checked_add(1)?;
+            if argument >= function.members {
                 return None;
             }
+            let at = function.start + RECORD_BYTES + argument * PARAMETER_BYTES;
             let target = self.resolve(u32_at(self.types, at + 4)?)?;
             Some(target.kind == KIND_POINTER)
         };
@@ -162,11 +166,18 @@ impl<'a> Btf<'a> {
     }
 
     /// Offset in bits and type of a member, also one of an anonymous struct or union within.
-    fn member(&self, within: Record, field: &[u8], nesting: u32) -> Option<(u64, u32)> {
+    fn member(
+        &self,
+        within: Record,
+        field: &[u8],
+        nesting: u32,
+        left: &mut u32,
+    ) -> Option<(u64, u32)> {
         if nesting > MAX_NESTING || !matches!(within.kind, KIND_STRUCT | KIND_UNION) {
             return None;
         }
         (0..within.members).find_map(|i| {
+            *left = left.checked_sub(1)?;
             let at = within.start + RECORD_BYTES + i * MEMBER_BYTES;
             let name = u32_at(self.types, at)?;
             let target = u32_at(self.types, at + 4)?;
@@ -181,7 +192,8 @@ impl<'a> Btf<'a> {
                 return Some((bits, target));
             }
             if name.is_empty() {
-                let (inner, target) = self.member(self.resolve(target)?, field, nesting + 1)?;
+                let inner = self.resolve(target)?;
+                let (inner, target) = self.member(inner, field, nesting + 1, left)?;
                 return Some((bits + inner, target));
             }
             None
@@ -244,16 +256,19 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Blob {
+    pub(super) struct Blob {
         types: Vec<u8>,
         strings: Vec<u8>,
     }
 
     impl Blob {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             Self {
                 types: Vec::new(),
                 strings: vec![0],
@@ -273,7 +288,7 @@ mod tests {
                 self.types.extend_from_slice(&word.to_ne_bytes());
             }
         }
-        fn composite(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) {
+        pub(super) fn composite(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) {
             let name = self.name(name);
             self.words(&[name, kind << 24 | members.len() as u32, 64]);
             for (member, target, bits) in members {
@@ -281,7 +296,7 @@ mod tests {
                 self.words(&[member, *target, *bits]);
             }
         }
-        fn build(&self) -> Vec<u8> {
+        pub(super) fn build(&self) -> Vec<u8> {
             let mut blob = MAGIC.to_ne_bytes().to_vec();
             blob.extend_from_slice(&[1, 0]);
             let types = self.types.len() as u32;
@@ -294,7 +309,7 @@ mod tests {
         }
     }
 
-    fn example() -> Vec<u8> {
+    pub(super) fn example() -> Vec<u8> {
         let mut blob = Blob::new();
         // 1: an int, 2: inner struct, 3: typedef of 2, 4: anonymous union, 5: a namesake, 6: outer.
         let int = blob.name("int");

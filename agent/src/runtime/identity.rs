@@ -28,7 +28,9 @@ fn start_ticks(stat: &str) -> Option<u64> {
 }
 
 fn start_ticks_of(pid: u32) -> Option<u64> {
-    start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // The name in it may hold bytes that are no text.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    start_ticks(&String::from_utf8_lossy(&stat))
 }
 
 /// This process.
@@ -70,7 +72,22 @@ pub(super) fn open(identity: &ProcessIdentity) -> Result<Option<OwnedFd>, Runtim
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzzing::{Numbers, any_bytes, timed};
+
+    const STAT: &str = "4711 (a (b) c) S 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 987654 0 0 18446744073709551615\n";
+
+    proptest! {
+        #[test]
+        fn a_start_time_stands_in_the_text_or_is_none(text in any_bytes(STAT)) {
+            let text = String::from_utf8_lossy(&text);
+            let (ticks, soon) = timed(|| start_ticks(&text));
+            prop_assert!(soon);
+            prop_assert!(Numbers::of(text.replace(')', ") ").as_bytes()).hold(ticks, 1));
+        }
+    }
 
     #[test]
     fn the_start_time_is_found_behind_any_name() {

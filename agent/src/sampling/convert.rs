@@ -21,7 +21,8 @@ pub(super) fn sources(plan: &Plan) -> Vec<FigureSource> {
 /// One reading.
 pub(super) fn sample(sample: Sample<ContainerId>, full: bool) -> usage::Sample {
     let all = |list: Vec<(ContainerId, ContainerCounters)>| {
-        list.into_iter().map(|(id, counters)| (id, container(&counters)))
+        list.into_iter()
+            .map(|(id, counters)| (id, container(&counters)))
     };
     usage::Sample {
         taken_ns: sample.taken_ns,
@@ -60,7 +61,9 @@ fn container(counters: &ContainerCounters) -> usage::ContainerSample {
     usage::ContainerSample {
         cpu_ns: counters.on_cpu_ns.map(|figure| figure.value),
         cpu_source: by(counters.on_cpu_ns.map(|figure| figure.source)),
-        cpu_split_ns: counters.cpu_split.map(|split| (split.user_ns, split.system_ns)),
+        cpu_split_ns: counters
+            .cpu_split
+            .map(|split| (split.user_ns, split.system_ns)),
         run_queue_wait_ns: run_queue.map(|queue| queue.wait_ns),
         run_queue_wait_own_ns: run_queue.and_then(|queue| queue.wait_own_ns),
         run_queue_count: run_queue.map(|queue| queue.wait_count),
@@ -69,17 +72,23 @@ fn container(counters: &ContainerCounters) -> usage::ContainerSample {
         preempted_by_other: switches
             .map(|switches| switches.preempted_by_owned + switches.preempted_by_unmanaged),
         migrations: switches.map(|switches| switches.migrations),
-        throttled_ns: counters.throttling.map(|throttling| throttling.throttled_ns),
+        throttled_ns: counters
+            .throttling
+            .map(|throttling| throttling.throttled_ns),
         mem_bytes: memory.map(Memory::working_set_bytes),
         memory: memory.map(mem),
-        faults: counters.faults.map(|faults| (faults.value.minor, faults.value.major)),
+        faults: counters
+            .faults
+            .map(|faults| (faults.value.minor, faults.value.major)),
         faults_source: by(counters.faults.map(|figure| figure.source)),
         reclaim_ns: counters.reclaim.map(|reclaim| reclaim.stalled_ns()),
         oom_kills: counters.oom_kills.map(|kills| kills.value),
         oom_source: by(counters.oom_kills.map(|figure| figure.source)),
         disk: counters.disk.as_ref().map(|disk| io(&disk.value)),
         disk_source: by(counters.disk.as_ref().map(|figure| figure.source)),
-        net_bytes: counters.network.map(|network| (network.in_bytes, network.out_bytes)),
+        net_bytes: counters
+            .network
+            .map(|network| (network.in_bytes, network.out_bytes)),
         forks: counters.processes.map(|processes| processes.forks),
         pressure: counters.pressure.as_ref().map(pressure),
     }
@@ -127,7 +136,10 @@ mod tests {
     #[test]
     fn what_was_not_measured_stays_absent() {
         let converted = container(&ContainerCounters::default());
-        assert_eq!(converted, usage::ContainerSample::absent(MeasureSource::Files));
+        assert_eq!(
+            converted,
+            usage::ContainerSample::absent(MeasureSource::Files)
+        );
     }
 
     #[test]
@@ -136,14 +148,23 @@ mod tests {
         let faults = Faults { minor: 2, major: 3 };
         let counters = ContainerCounters {
             on_cpu_ns: Some(Figure { value: 1, source }),
-            faults: Some(Figure { value: faults, source }),
-            disk: Some(Figure { value: Vec::new(), source }),
+            faults: Some(Figure {
+                value: faults,
+                source,
+            }),
+            disk: Some(Figure {
+                value: Vec::new(),
+                source,
+            }),
             ..ContainerCounters::default()
         };
         let converted = container(&counters);
         assert_eq!((converted.cpu_ns, converted.cpu_source), (Some(1), source));
         assert_eq!(converted.faults, Some((2, 3)));
-        assert_eq!((converted.faults_source, converted.disk_source), (source, source));
+        assert_eq!(
+            (converted.faults_source, converted.disk_source),
+            (source, source)
+        );
         assert_eq!(converted.disk.map(|disk| disk.read_bytes), Some(0));
         assert_eq!(converted.oom_source, MeasureSource::Files);
     }
@@ -151,7 +172,12 @@ mod tests {
     #[test]
     fn ended_containers_and_kills_are_handed_over() {
         let id = ContainerId::new("c").unwrap();
-        let kill = OomEvent { container: Some(id.clone()), pid: 7, asked_by: 8, at_ns: 9 };
+        let kill = OomEvent {
+            container: Some(id.clone()),
+            pid: 7,
+            asked_by: 8,
+            at_ns: 9,
+        };
         let reading = Sample {
             taken_ns: 1,
             host: HostCounters::default(),
@@ -162,6 +188,9 @@ mod tests {
         };
         let converted = sample(reading, true);
         assert_eq!(converted.ended[0].0, id);
-        assert_eq!((converted.oom_kills[0].pid, converted.oom_kills[0].asked_by), (7, 8));
+        assert_eq!(
+            (converted.oom_kills[0].pid, converted.oom_kills[0].asked_by),
+            (7, 8)
+        );
     }
 }

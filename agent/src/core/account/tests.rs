@@ -1,3 +1,5 @@
+//! Totals and kills, reading by reading.
+
 use ebb_types::MeasureSource;
 
 use super::super::usage::{IoSample, MemorySample, OomKill};

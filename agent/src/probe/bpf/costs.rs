@@ -125,7 +125,27 @@ fn parse(text: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzzing::{Numbers, any_bytes, timed};
+
+    const FDINFO: &str = "pos:\t0\nflags:\t02000002\nprog_type:\t26\nprog_jited:\t1\nmemlock:\t8192\nrun_time_ns:\t123\nrun_cnt:\t4\nrecursion_misses:\t0\n";
+
+    proptest! {
+        #[test]
+        fn an_account_of_nonsense_is_none_or_stands_in_the_text(text in any_bytes(FDINFO)) {
+            let text = String::from_utf8_lossy(&text);
+            let (account, soon) = timed(|| parse(&text));
+            prop_assert!(soon);
+            // A name may have run into its number: then neither is a word by itself.
+            let spaced = text.replace(':', ": ");
+            let numbers = Numbers::of(spaced.as_bytes());
+            if let Some((time_ns, runs)) = account {
+                prop_assert!(numbers.hold(Some(time_ns), 1) && numbers.hold(Some(runs), 1));
+            }
+        }
+    }
 
     #[test]
     fn an_account_is_read_whole_or_not_at_all() {

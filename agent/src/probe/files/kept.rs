@@ -81,6 +81,12 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
+/// How much room the buffer of this thread has taken.
+#[cfg(test)]
+pub(super) fn buffer_len() -> usize {
+    BUFFER.with_borrow(Vec::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::folder;
