@@ -13,13 +13,11 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
-use ebb_agent_ebpf_common::{
-    DEFAULT_SLOTS, IoCounters, IoKey, Issued, Tree, UNMANAGED_SLOT, io_bucket,
-};
+use ebb_agent_ebpf_common::{DEFAULT_SLOTS, IoCounters, IoKey, Issued, UNMANAGED_SLOT, io_bucket};
 
 use crate::{
-    kernel::{self, RawCgroup, flag, global, load, now_ns, probe},
-    slot::{add, place_of, trouble},
+    kernel::{self, Cgroup, RawCgroup, flag, global, load, now_ns, probe},
+    slot::{add, place_of, place_of_raw, trouble},
 };
 
 /// Requests that devices have at a time.
@@ -151,78 +149,46 @@ fn operation(request: *mut u8) -> u32 {
 /// The whole disk, as the kernel's `dev_t`.
 #[inline(always)]
 fn device(request: *mut u8) -> u64 {
-    let queue = load::<*mut u8>(request, global(&kernel::REQUEST_QUEUE)) as u64;
-    let disk = probe(queue + global(&kernel::QUEUE_DISK));
-    if disk == 0 {
-        return 0;
-    }
-    let major = probe(disk + global(&kernel::DISK_MAJOR)) as u32;
-    let minor = probe(disk + global(&kernel::DISK_MINOR)) as u32;
+    let queue = load::<*mut u8>(request, global(&kernel::REQUEST_QUEUE));
+    let disk = load::<*mut u8>(queue, global(&kernel::QUEUE_DISK));
+    let major = load::<u32>(disk, global(&kernel::DISK_MAJOR));
+    let minor = load::<u32>(disk, global(&kernel::DISK_MINOR));
     (u64::from(major) << 20) | u64::from(minor)
 }
 
-/// The stamp of the container that has caused a request; 0 if none has.
+/// The stamp of the container that has caused a request; 0 if none has. A pointer that is null reads as null.
 #[inline(always)]
 fn owner(request: *mut u8) -> u64 {
-    let bio = load::<*mut u8>(request, global(&kernel::REQUEST_BIO)) as u64;
-    if bio == 0 {
-        return 0;
-    }
+    let bio = load::<*mut u8>(request, global(&kernel::REQUEST_BIO));
     if flag(&kernel::HAS_BLKCG) {
-        let group = probe(bio + global(&kernel::BIO_GROUP));
-        let blkcg = if group == 0 {
-            0
-        } else {
-            probe(group + global(&kernel::GROUP_BLKCG))
-        };
-        let stamp = stamp_of(blkcg, &kernel::BLKCG_CGROUP, &kernel::IO_TREE, Tree::Io);
-        if stamp != 0 {
-            return stamp;
+        let group = load::<*mut u8>(bio, global(&kernel::BIO_GROUP));
+        let blkcg = load::<*mut u8>(group, global(&kernel::GROUP_BLKCG));
+        let cgroup = load::<*mut u8>(blkcg, global(&kernel::BLKCG_CGROUP));
+        if let Some(cgroup) = Cgroup::from_pointer(cgroup) {
+            let found = place_of(&cgroup, global(&kernel::IO_TREE));
+            if found.slot != UNMANAGED_SLOT {
+                return found.stamp;
+            }
         }
     }
     if flag(&kernel::HAS_MEMCG) {
-        let memcg = page_owner(bio);
-        return stamp_of(
-            memcg,
-            &kernel::MEMCG_CGROUP,
-            &kernel::MEMORY_TREE,
-            Tree::Memory,
-        );
+        let cgroup = page_owner(bio);
+        if cgroup != 0 {
+            let found = place_of_raw(RawCgroup(cgroup), global(&kernel::MEMORY_TREE));
+            if found.slot != UNMANAGED_SLOT {
+                return found.stamp;
+            }
+        }
     }
     0
 }
 
-/// The stamp of the container to which a controller's record of a cgroup belongs.
+/// The address of the cgroup that the first page of a request belongs to; 0 if the memory controller does not say.
 #[inline(always)]
-fn stamp_of(record: u64, cgroup: &'static u64, tree: &'static u64, v1: Tree) -> u64 {
-    if record == 0 {
-        return 0;
-    }
-    let cgroup = probe(record + global(cgroup));
-    if cgroup == 0 {
-        return 0;
-    }
-    let found = if global(tree) == Tree::V2 as u64 {
-        place_of(RawCgroup(cgroup), Tree::V2 as u64)
-    } else {
-        place_of(RawCgroup(cgroup), v1 as u64)
-    };
-    if found.slot == UNMANAGED_SLOT {
-        0
-    } else {
-        found.stamp
-    }
-}
-
-/// The memory controller's record of whom the first page of a request belongs to; 0 if it does not say.
-#[inline(always)]
-fn page_owner(bio: u64) -> u64 {
-    let pieces = probe(bio + global(&kernel::BIO_PAGES));
-    if pieces == 0 {
-        return 0;
-    }
+fn page_owner(bio: *mut u8) -> u64 {
+    let pieces = load::<*mut u8>(bio, global(&kernel::BIO_PAGES));
     // The page is the first field of a piece.
-    let page = probe(pieces);
+    let page = load::<*mut u8>(pieces, 0) as u64;
     if page == 0 {
         return 0;
     }
@@ -230,9 +196,8 @@ fn page_owner(bio: u64) -> u64 {
     let head = probe(page + global(&kernel::PAGE_HEAD));
     let page = if head & 1 == 1 { head - 1 } else { page };
     let owner = probe(page + global(&kernel::PAGE_MEMCG));
-    if owner & OWNER_INDIRECT != 0 {
-        0
-    } else {
-        owner & !OWNER_FLAGS
+    if owner & OWNER_INDIRECT != 0 || owner == 0 {
+        return 0;
     }
+    probe((owner & !OWNER_FLAGS) + global(&kernel::MEMCG_CGROUP))
 }

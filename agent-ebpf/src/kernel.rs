@@ -176,12 +176,23 @@ impl Cgroup {
         if css_set.is_null() {
             return None;
         }
-        let cgroup = load::<*mut u8>(css_set, global(&CSS_SET_CGROUP));
-        if cgroup.is_null() {
+        Self::from_pointer(load::<*mut u8>(css_set, global(&CSS_SET_CGROUP)))
+    }
+
+    /// From a pointer that the verifier knows.
+    #[inline(always)]
+    pub fn from_pointer(pointer: *mut u8) -> Option<Self> {
+        if pointer.is_null() {
             None
         } else {
-            Some(Self(cgroup))
+            Some(Self(pointer))
         }
+    }
+
+    /// Its depth; the root's is 0.
+    #[inline(always)]
+    pub fn level(&self) -> u32 {
+        load::<u32>(self.0, global(&CGROUP_LEVEL))
     }
 
     #[inline(always)]

@@ -129,7 +129,23 @@ pub fn place(task: &Task) -> Registration {
 
 /// The same for a cgroup of any tree.
 #[inline(always)]
-pub fn place_of(cgroup: RawCgroup, tree: u64) -> Registration {
+pub fn place_of(cgroup: &Cgroup, tree: u64) -> Registration {
+    let Some(levels) = LEVELS.get(0) else {
+        return UNMANAGED;
+    };
+    // Nearly always it is the container's own cgroup.
+    let level = cgroup.level();
+    if level == depths(levels, tree)[0]
+        && let Some(found) = registered(cgroup.id(), tree)
+    {
+        return found;
+    }
+    find(cgroup.raw(), levels, tree)
+}
+
+/// The same for a cgroup that the verifier knows nothing of.
+#[inline(always)]
+pub fn place_of_raw(cgroup: RawCgroup, tree: u64) -> Registration {
     match LEVELS.get(0) {
         Some(levels) => find(cgroup, levels, tree),
         None => UNMANAGED,
@@ -137,12 +153,17 @@ pub fn place_of(cgroup: RawCgroup, tree: u64) -> Registration {
 }
 
 #[inline(always)]
-fn find(cgroup: RawCgroup, levels: &Levels, tree: u64) -> Registration {
-    let depths = match tree {
+fn depths(levels: &Levels, tree: u64) -> &[u32; MAX_LEVELS] {
+    match tree {
         1 => &levels.depth[1],
         2 => &levels.depth[2],
         _ => &levels.depth[0],
-    };
+    }
+}
+
+#[inline(always)]
+fn find(cgroup: RawCgroup, levels: &Levels, tree: u64) -> Registration {
+    let depths = depths(levels, tree);
     let level = cgroup.level();
     for i in 0..MAX_LEVELS {
         let depth = depths[i];
@@ -152,8 +173,7 @@ fn find(cgroup: RawCgroup, levels: &Levels, tree: u64) -> Registration {
         if depth > level {
             continue;
         }
-        let id = cgroup.ancestor_id(depth);
-        if let Some(found) = registered(id, tree) {
+        if let Some(found) = registered(cgroup.ancestor_id(depth), tree) {
             return found;
         }
     }
