@@ -30,15 +30,13 @@ const RULES: &[Rule] = &[
         words: &["aya"],
         within: anywhere,
         except: |path| {
-            path == "agent/src/probe/bpf.rs"
-                || path.starts_with("agent/src/probe/bpf/")
-                || path.starts_with("agent-ebpf")
+            path == "agent/src/probe/bpf/object.rs" || path.starts_with("agent-ebpf")
                 // Loads what the probes are measured beside, which is no part of the agent.
                 || path == "tests/bench/src/monitor.rs"
                 || path.starts_with("tests/bench-ebpf/")
         },
         in_tests: true,
-        why: "only agent/src/probe/bpf.rs and the loader of what it is measured beside name aya",
+        why: "only agent/src/probe/bpf/object.rs and the loader of what it is measured beside name aya",
     },
     Rule {
         words: &["redb"],
@@ -100,7 +98,7 @@ const RULES: &[Rule] = &[
             path == "master/src/ledger/slot.rs"
                 || path == "agent/src/runtime/launch.rs"
                 || path.starts_with("agent/src/runtime/launch/")
-                || path == "agent/src/probe/bpf.rs"
+                || path.starts_with("agent/src/probe/bpf/")
                 || path.starts_with("agent-ebpf")
                 || path.starts_with("tests/bench-ebpf/")
         },
@@ -211,7 +209,7 @@ mod tests {
             (
                 "use aya::Ebpf;",
                 "agent/src/driver.rs",
-                "agent/src/probe/bpf.rs",
+                "agent/src/probe/bpf/object.rs",
             ),
             (
                 "use redb::Database;",
