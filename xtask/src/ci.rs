@@ -1,9 +1,11 @@
 //! What continuous integration runs, in order of how soon it can fail. The last line gives the counts.
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
+use crate::programs::{self, Program};
 use crate::shell::{cargo, run, run_read};
 use crate::{ebpf, parity, setup, tidy, vm};
 
@@ -75,10 +77,11 @@ impl Run {
         println!("== {name}: {} s", start.elapsed().as_secs());
     }
 
-    fn tests(&mut self, name: &str, args: &[&str]) {
+    /// Runs tests and counts them; what runs none has failed.
+    fn tests(&mut self, name: &str, mut command: Command) {
         let mut output = String::new();
         self.step(name, || {
-            let (text, result) = run_read(&mut cargo(args));
+            let (text, result) = run_read(&mut command);
             output = text;
             ensure!(
                 output.contains("test result:"),
@@ -88,6 +91,27 @@ impl Run {
         });
         self.counts.add(&output);
     }
+
+    /// Runs every test of the workspace, first those that can run beside each other.
+    fn workspace(&mut self) {
+        let mut programs = Vec::new();
+        self.step("build", || {
+            programs = programs::build()?;
+            Ok(())
+        });
+        let is_alone = |program: &Program| ALONE.contains(&program.package.as_str());
+        for program in programs.iter().filter(|program| !is_alone(program)) {
+            self.tests(&title(program), program.command(&[]));
+        }
+        self.tests("doc", cargo(&["test", "--workspace", "--doc"]));
+        for program in programs.iter().filter(|program| is_alone(program)) {
+            self.tests(&title(program), program.command(&["--test-threads=1"]));
+        }
+    }
+}
+
+fn title(program: &Program) -> String {
+    format!("{}/{}", program.package, program.name)
 }
 
 /// Runs every check and test.
@@ -114,37 +138,11 @@ pub fn run_all() -> Result<()> {
             "warnings",
         ]))
     });
-    let mut workspace = vec!["test", "--workspace", "--no-fail-fast"];
-    workspace.extend(ALONE.iter().flat_map(|package| ["--exclude", package]));
-    all.tests("tests", &workspace);
-    all.tests(
-        "loom",
-        &[
-            "test",
-            "--package",
-            "ebb-master",
-            "--features",
-            "loom",
-            "--test",
-            "loom",
-        ],
-    );
-    for package in ALONE {
-        all.step(&format!("programs for {package}"), || {
-            run(&mut cargo(&["build", "--bins"]))
-        });
-        all.tests(
-            package,
-            &[
-                "test",
-                "--package",
-                package,
-                "--no-fail-fast",
-                "--",
-                "--test-threads=1",
-            ],
-        );
-    }
+    all.workspace();
+    let loom = ["--features", "loom", "--test", "loom"];
+    let mut command = cargo(&["test", "--package", "ebb-master"]);
+    command.args(loom);
+    all.tests("loom", command);
     let mut in_guests = Counts::default();
     all.step("vm", || {
         let (counts, result) = vm::run(&vm::Options::default());

@@ -5,6 +5,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod parity;
+mod programs;
 mod setup;
 mod shell;
 mod tidy;
