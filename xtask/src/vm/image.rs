@@ -90,16 +90,21 @@ impl Images {
         };
         match boot.work {
             Work::Suites => {
+                let is_program =
+                    |filter: &str| SUITES.iter().any(|one| one.tests.contains(&filter));
                 for suite in SUITES {
                     let skips = suite.skipped.iter();
                     let skips: String = skips
                         .map(|skipped| format!(" --skip {}", skipped.test))
                         .collect();
-                    let filter = filter.map(|filter| format!(" '{filter}'"));
-                    let filter = filter.unwrap_or_default();
                     for test in suite.tests {
+                        let arguments = match filter {
+                            Some(program) if is_program(program) && program != *test => continue,
+                            Some(word) if !is_program(word) => format!("{skips} '{word}'"),
+                            _ => skips.clone(),
+                        };
                         let name = format!("{}/{test}", suite.package);
-                        runs.add(&name, self.at(&name)?, &format!("{skips}{filter}"));
+                        runs.add(&name, self.at(&name)?, &arguments);
                     }
                 }
             }

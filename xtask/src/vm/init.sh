@@ -1,7 +1,7 @@
 # A guest's first process from the disk on: mounts what a machine has, runs what it is told, switches off.
 # tracefs is not mounted: nothing may need it.
 # The processor is emulated: what tests expect of its speed is divided by EBB_SLOWDOWN.
-export PATH=/bin HOME=/ TMPDIR=/scratch EBB_SLOWDOWN=25
+export PATH=/bin HOME=/ TMPDIR=/scratch EBB_PARITY_DISK=/scratch EBB_SLOWDOWN=25
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

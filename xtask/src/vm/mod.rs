@@ -45,7 +45,7 @@ pub struct Options {
     /// Only this kernel, as 6.1
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(kernels::SERIES))]
     kernel: Option<String>,
-    /// Only the tests whose names contain this
+    /// Only this test program, as figures, or else only the tests whose names contain this
     #[arg(long)]
     test: Option<String>,
 }

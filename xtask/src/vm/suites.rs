@@ -28,7 +28,7 @@ const HOST_ONLY: [&str; 3] = ["cpu", "io", "latency"];
 pub const SUITES: &[Suite] = &[
     Suite {
         package: "ebb-tests-parity",
-        tests: &["containers", "parity", "stubs"],
+        tests: &["containers", "parity", "figures", "stubs"],
         programs: &["ebb-parity-load"],
         skipped: &[],
     },
