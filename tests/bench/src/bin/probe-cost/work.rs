@@ -17,7 +17,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ebb_agent::probe::{CgroupPaths, Detail, Facts, Sampler};
 use ebb_tests_bench::play::{Part, Player, Took};
 use ebb_tests_bench::process::context_switches;
@@ -40,6 +40,8 @@ const PACED_SWITCHES_PER_S: f64 = 20_000.0;
 const PACED_AIM_PER_S: f64 = 20_500.0;
 const SWITCHES_PER_TRIP: f64 = 2.0;
 
+/// How often work is measured anew that another agent's account of the probes has slowed down.
+const MAX_ATTEMPTS: usize = 5;
 /// The agent's readings, of which one in so many is full.
 const READ_INTERVAL: Duration = Duration::from_millis(100);
 const FULL_EVERY: usize = 10;
@@ -168,11 +170,30 @@ impl Work {
         trips: u64,
         steps: u64,
     ) -> Result<(Took, f64)> {
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(timed) = self.attempt(state, facts, trips, steps)? {
+                return Ok(timed);
+            }
+        }
+        bail!(
+            "somebody else keeps account of the machine's eBPF programs, again and again; end the other agent, or \
+             write 0 to /proc/sys/kernel/bpf_stats_enabled"
+        )
+    }
+
+    /// Nothing if account was kept where it should not be.
+    fn attempt(
+        &mut self,
+        state: State,
+        facts: &Facts,
+        trips: u64,
+        steps: u64,
+    ) -> Result<Option<(Took, f64)>> {
         let mut sampler = super::attach(facts, &self.containers)?;
         if state == State::Without {
             // Only now, so that the same went before in every state: who has rested has a better claim to a CPU.
             drop(sampler);
-            return self.timed(trips, steps);
+            return self.timed(trips, steps).map(Some);
         }
         if state != State::Shipped {
             sampler.account_costs_always(state == State::Accounted);
@@ -188,12 +209,15 @@ impl Work {
             self.timed(trips, steps)?
         };
         let accounted = runs(&mut sampler) > before;
+        if state == State::Alone && accounted {
+            return Ok(None);
+        }
         ensure!(
-            state == State::Shipped || accounted == (state == State::Accounted),
-            "the kernel keeps account of the probes where it should not, or does not where it should: {state:?}"
+            state != State::Accounted || accounted,
+            "the kernel keeps no account of the probes"
         );
         self.check(&mut sampler, trips)?;
-        Ok(timed)
+        Ok(Some(timed))
     }
 
     fn timed(&mut self, trips: u64, steps: u64) -> Result<(Took, f64)> {
