@@ -12,13 +12,15 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use ebb_agent::probe::{CgroupPaths, Facts, Sampler, built_in_object};
 use ebb_tests_bench::process::load_average;
 use ebb_tests_bench::{Beside, Program, figure, play};
 
 /// How long a program that does nothing waits for a switch; idle machines switch, too.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it waits at most.
+const LOOKS: usize = 20;
 
 fn main() -> Result<ExitCode> {
     if let Some(code) = play::dispatch() {
@@ -48,18 +50,20 @@ fn attach(facts: &Facts, containers: &[CgroupPaths]) -> Result<Sampler<usize>> {
     Ok(sampler)
 }
 
-/// Makes sure that the kernel keeps no statistics of programs: they cost time, and without the probes there should be
-/// none.
+/// Makes sure that the kernel does not keep statistics of programs all the time: they cost time, and without the probes
+/// there should be none. Another agent that asks for them now and then is let pass.
 fn no_statistics(beside: &mut Beside) -> Result<()> {
-    let before = beside.cost(Program::NothingSwitch)?;
-    beside.attach(&[Program::NothingSwitch])?;
-    sleep(LOOK);
-    beside.detach(&[Program::NothingSwitch])?;
-    let runs = beside.cost(Program::NothingSwitch)?.since(before).run_count;
-    ensure!(
-        runs == 0,
+    for _ in 0..LOOKS {
+        let before = beside.cost(Program::NothingSwitch)?;
+        beside.attach(&[Program::NothingSwitch])?;
+        sleep(LOOK);
+        beside.detach(&[Program::NothingSwitch])?;
+        if beside.cost(Program::NothingSwitch)?.since(before).run_count == 0 {
+            return Ok(());
+        }
+    }
+    bail!(
         "the kernel keeps statistics of eBPF programs for somebody else, which slows down what is measured; end the \
          other agent, or write 0 to /proc/sys/kernel/bpf_stats_enabled"
-    );
-    Ok(())
+    )
 }
