@@ -41,7 +41,7 @@ const PACED_AIM_PER_S: f64 = 20_500.0;
 const SWITCHES_PER_TRIP: f64 = 2.0;
 
 /// How often work is measured anew that another agent's account of the probes has slowed down.
-const MAX_ATTEMPTS: usize = 5;
+const MAX_ATTEMPTS: usize = 40;
 /// The agent's readings, of which one in so many is full.
 const READ_INTERVAL: Duration = Duration::from_millis(100);
 const FULL_EVERY: usize = 10;
