@@ -14,7 +14,7 @@ use crate::shell::{self, cargo, command, read, root};
 use crate::{ebpf, setup};
 
 /// What is compared.
-const SUBJECTS: [&str; 3] = ["cpu", "io", "latency"];
+const SUBJECTS: [&str; 7] = ["cpu", "io", "latency", "quota", "oom", "net", "restart"];
 
 /// The programs that the tests compare with or start, with Debian's packages.
 const TOOLS: [(&str, &str); 5] = [

@@ -8,6 +8,7 @@
 pub mod disk;
 pub mod measured;
 pub mod rows;
+pub mod switches;
 pub mod tools;
 
 use std::fs;

@@ -22,7 +22,7 @@ pub struct Skipped {
 
 /// Parity's test programs that need tools which the guests do not have, or more work than an emulated processor can do.
 #[cfg(test)]
-const HOST_ONLY: [&str; 3] = ["cpu", "io", "latency"];
+const HOST_ONLY: [&str; 7] = ["cpu", "io", "latency", "net", "oom", "quota", "restart"];
 
 /// All of them.
 pub const SUITES: &[Suite] = &[

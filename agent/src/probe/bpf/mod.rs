@@ -681,12 +681,15 @@ impl Probes {
             .into_iter()
             .find_map(|name| self.programs.get(name))
             .ok_or(ProbeError::Missing { what: name::FLUSH })?;
+        // A kernel that hides switches hides those away from the idle task above all: there, a CPU that looks idle may
+        // have been busy for long.
+        let hides = self.missed().0 > 0;
         for cpu in object::online_cpus()? {
-            let idle = self
+            let looks_idle = self
                 .current
                 .get(cpu as usize)
                 .is_some_and(|one| one.armed == 1 && one.slot == IDLE_SLOT);
-            if idle && which == Which::Busy {
+            if looks_idle && which == Which::Busy && !hides {
                 continue;
             }
             // It can fail for a CPU that has just gone offline: then its last stay is charged at the switch.
@@ -700,7 +703,7 @@ impl Probes {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// CPUs that are not idle.
+    /// CPUs that are not known to be idle.
     Busy,
     All,
 }

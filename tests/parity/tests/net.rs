@@ -1,0 +1,331 @@
+//! Bytes and packets of containers against what the kernel counts at the interfaces (`/proc/net/dev`), and against what
+//! the programs sent.
+//!
+//! An interface counts a frame: 14 bytes of Ethernet before the IP packet. What else passes it are a few frames that no
+//! socket of the containers sends: neighbour discovery, and reports of multicast groups. Both stay within the 1 %.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Child, Command};
+
+use ebb_agent::probe::{Detail, Facts, Network, Sampler};
+use ebb_tests_parity::Container;
+use ebb_tests_parity::measured::{alone, differ_percent, finish, nothing_lost, of, probes, told};
+use ebb_tests_parity::rows::Rows;
+
+const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
+const MAX_PERCENT: f64 = 1.0;
+const ETHERNET_BYTES: u64 = 14;
+/// Payload of a TCP packet on an interface of 1,500 bytes, with time stamps.
+const SEGMENT_BYTES: u64 = 1448;
+const TCP_BYTES: &str = "50000000";
+const UDP_BYTES: &str = "7000000";
+
+/// Two network namespaces that a pair of interfaces joins, removed at the end.
+struct Namespaces {
+    names: [String; 2],
+}
+
+const ADDRESSES: [&str; 2] = ["10.213.7.1", "10.213.7.2"];
+
+impl Namespaces {
+    /// Where frames are not cut, the interfaces get each packet as it passes a wire; else they get packets of many
+    /// times that size, which a network card would cut.
+    fn new(cut: bool) -> Self {
+        let names = ["one", "other"].map(|end| format!("ebb-parity-{}-{end}", std::process::id()));
+        let made = Self { names };
+        let [one, other] = &made.names;
+        for name in &made.names {
+            ip(&["netns", "add", name]);
+        }
+        ip(&[
+            "-n", one, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
+            other,
+        ]);
+        for (name, address) in made.names.iter().zip(ADDRESSES) {
+            ip(&[
+                "-n",
+                name,
+                "addr",
+                "add",
+                &format!("{address}/30"),
+                "dev",
+                "eth0",
+            ]);
+            if !cut {
+                ip(&["-n", name, "link", "set", "eth0", "gso_max_segs", "1"]);
+            }
+            ip(&["-n", name, "link", "set", "eth0", "up"]);
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        made
+    }
+
+    /// Starts a load in a container and in one of the namespaces.
+    fn spawn(&self, at: usize, container: &Container, arguments: &[&str]) -> Child {
+        let enter = ["netns", "exec", &self.names[at], LOAD];
+        container
+            .spawn("ip", &[&enter[..], arguments].concat())
+            .unwrap()
+    }
+
+    /// What the interface of a namespace has counted.
+    fn counted(&self, at: usize) -> Network {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.names[at], "cat", "/proc/net/dev"])
+            .output()
+            .unwrap();
+        interface(&String::from_utf8(output.stdout).unwrap(), "eth0")
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // Absent if it could not be made.
+            drop(Command::new("ip").args(["netns", "del", name]).status());
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status();
+    let status =
+        status.expect("ip cannot be started; cargo xtask parity installs what these tests need");
+    assert!(status.success(), "ip {} failed", arguments.join(" "));
+}
+
+/// A line of `/proc/net/dev`.
+fn interface(text: &str, name: &str) -> Network {
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+    let numbers: Vec<u64> = line
+        .unwrap_or_else(|| panic!("there is no {name} in {text}"))
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    Network {
+        in_bytes: numbers[0],
+        in_packets: numbers[1],
+        out_bytes: numbers[8],
+        out_packets: numbers[9],
+    }
+}
+
+fn network(sampler: &mut Sampler<&'static str>, name: &str) -> Network {
+    let sample = sampler.sample(Detail::Quick);
+    of(&sample, name)
+        .network
+        .expect("the probes tell no traffic")
+}
+
+fn less(after: Network, before: Network) -> Network {
+    Network {
+        in_bytes: after.in_bytes - before.in_bytes,
+        in_packets: after.in_packets - before.in_packets,
+        out_bytes: after.out_bytes - before.out_bytes,
+        out_packets: after.out_packets - before.out_packets,
+    }
+}
+
+/// Waits until a receiver listens, and gives the rest of what it prints.
+fn listening(child: &mut Child) -> BufReader<std::process::ChildStdout> {
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "listening");
+    output
+}
+
+fn received(mut child: Child, mut output: BufReader<std::process::ChildStdout>) -> u64 {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert!(child.wait().unwrap().success());
+    told(&line, "received")
+}
+
+/// One container sends to the other over the pair of interfaces.
+fn over_interfaces(protocol: &'static str, bytes: &str, cut: bool) {
+    let _alone = alone();
+    let facts = Facts::gather();
+    let namespaces = Namespaces::new(cut);
+    let [receiver, sender] =
+        ["receiver", "sender"].map(|name| Container::new(&facts, name).unwrap());
+    let mut sampler = probes(&facts);
+    sampler
+        .register("receiver", &receiver.paths, false)
+        .unwrap();
+    sampler.register("sender", &sender.paths, false).unwrap();
+    let before = [0, 1].map(|at| namespaces.counted(at));
+    let address = format!("{}:7007", ADDRESSES[0]);
+    let mut listener = namespaces.spawn(0, &receiver, &["receive", protocol, &address]);
+    let output = listening(&mut listener);
+    let printed = finish(namespaces.spawn(1, &sender, &["send", protocol, &address, bytes]));
+    let sent = told(&printed, "sent");
+    let cut_later = if cut { ", cut by the card" } else { "" };
+    let mut rows = Rows::new(
+        "net",
+        &format!("{protocol} between two namespaces{cut_later}"),
+    );
+    rows.exactly("payload received", received(listener, output), sent);
+    for (at, name) in ["receiver", "sender"].into_iter().enumerate() {
+        let ours = network(&mut sampler, name);
+        let theirs = less(namespaces.counted(at), before[at]);
+        for (what, bytes, packets, frames_bytes, frames) in [
+            (
+                "in",
+                ours.in_bytes,
+                ours.in_packets,
+                theirs.in_bytes,
+                theirs.in_packets,
+            ),
+            (
+                "out",
+                ours.out_bytes,
+                ours.out_packets,
+                theirs.out_bytes,
+                theirs.out_packets,
+            ),
+        ] {
+            rows.figure(&format!("{name}, {what}: frames"), frames as f64, "");
+            // Those that are to be cut are one frame to the interface, and one header to the probes.
+            let headers = if cut { frames } else { packets };
+            let error = differ_percent(bytes + ETHERNET_BYTES * headers, frames_bytes);
+            rows.at_most(
+                &format!("{name}, {what}: error of bytes"),
+                error,
+                "%",
+                MAX_PERCENT,
+            );
+            // A few frames of the namespace's own beside few packets would be a large part of them.
+            let payload_only = (name == "receiver") == (what == "in");
+            let expected = if cut && payload_only {
+                sent.div_ceil(SEGMENT_BYTES)
+            } else {
+                frames
+            };
+            let apart = packets.abs_diff(expected) as f64;
+            let allowed = expected as f64 * MAX_PERCENT / 100.0 + FRAMES_OF_ITS_OWN;
+            rows.at_most(
+                &format!("{name}, {what}: packets apart"),
+                apart,
+                "",
+                allowed,
+            );
+        }
+    }
+    let out = network(&mut sampler, "sender").out_bytes;
+    rows.at_least(
+        "bytes sent for each of payload",
+        out as f64 / sent as f64,
+        "",
+        1.0,
+    );
+    nothing_lost(&sampler);
+    rows.finish();
+}
+
+/// Frames of a namespace that comes up: neighbour discovery, group reports, router solicitations.
+const FRAMES_OF_ITS_OWN: f64 = 30.0;
+
+#[test]
+fn a_stream_between_two_namespaces() {
+    over_interfaces("tcp", TCP_BYTES, false);
+}
+
+#[test]
+fn a_stream_that_a_card_would_cut() {
+    over_interfaces("tcp", TCP_BYTES, true);
+}
+
+#[test]
+fn datagrams_between_two_namespaces() {
+    over_interfaces("udp", UDP_BYTES, false);
+}
+
+/// One container sends to another over the machine's own loopback.
+fn over_loopback(protocol: &'static str, bytes: &str) {
+    let _alone = alone();
+    let facts = Facts::gather();
+    let [receiver, sender] =
+        ["receiver", "sender"].map(|name| Container::new(&facts, name).unwrap());
+    let mut sampler = probes(&facts);
+    sampler
+        .register("receiver", &receiver.paths, false)
+        .unwrap();
+    sampler.register("sender", &sender.paths, true).unwrap();
+    let port = if protocol == "tcp" {
+        TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port()
+    } else {
+        UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port()
+    };
+    let address = format!("127.0.0.1:{port}");
+    let mut listener = receiver
+        .spawn(LOAD, &["receive", protocol, &address])
+        .unwrap();
+    let output = listening(&mut listener);
+    let printed = finish(
+        sender
+            .spawn(LOAD, &["send", protocol, &address, bytes])
+            .unwrap(),
+    );
+    let sent = told(&printed, "sent");
+    let mut rows = Rows::new("net", &format!("{protocol} over the machine's loopback"));
+    rows.exactly("payload received", received(listener, output), sent);
+    let (from, to) = (
+        network(&mut sampler, "sender"),
+        network(&mut sampler, "receiver"),
+    );
+    rows.figure("bytes sent by the sender", from.out_bytes as f64, "B");
+    // What one sends the other receives: nothing is lost on a loopback but what a full socket drops, and is sent anew.
+    let error = differ_percent(to.in_bytes, from.out_bytes);
+    rows.at_most(
+        "difference of what came to what went",
+        error,
+        "%",
+        MAX_PERCENT,
+    );
+    let error = differ_percent(from.in_bytes, to.out_bytes);
+    rows.at_most(
+        "difference of answers that came to those that went",
+        error,
+        "%",
+        MAX_PERCENT,
+    );
+    // Headers: 20 bytes of IP and 8 of UDP, or up to 60 of TCP for each packet, which it cuts as large as loopback lets.
+    let headers = from.out_packets * if protocol == "udp" { 28 } else { 60 };
+    let over = from.out_bytes as f64 / sent as f64;
+    rows.at_least("bytes for each of payload", over, "", 1.0);
+    let most = (sent + headers) as f64 / sent as f64 + MAX_PERCENT / 100.0;
+    rows.at_most("bytes for each of payload", over, "", most);
+    nothing_lost(&sampler);
+    rows.finish();
+}
+
+#[test]
+fn a_stream_over_the_machines_loopback() {
+    over_loopback("tcp", TCP_BYTES);
+}
+
+#[test]
+fn datagrams_over_the_machines_loopback() {
+    over_loopback("udp", UDP_BYTES);
+}
+
+#[test]
+fn interfaces_are_read_as_the_kernel_writes_them() {
+    let text = fs::read_to_string("/proc/net/dev").unwrap();
+    let lo = interface(&text, "lo");
+    assert_eq!(lo.in_bytes, lo.out_bytes, "what loopback sends it receives");
+}
