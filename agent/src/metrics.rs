@@ -568,6 +568,7 @@ impl Metrics {
             ("probe_detached", view.losses.probes_detached),
             ("storage_miss", view.losses.storage_misses),
             ("reading_unkept", view.unkept),
+            ("reading_hurried", view.hurried),
         ];
         for (kind, count) in losses {
             self.rise_to(&PROBE_LOSSES, &[("kind", kind.into())], count);

@@ -9,7 +9,8 @@
 mod convert;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub struct Setup {
 
 /// Most last readings, and most kills, that are kept while the core has no room for a reading.
 const MAX_KEPT: usize = 4096;
+/// How long the end of a container is held up for its last reading.
+const LAST_READING_LIMIT: Duration = Duration::from_millis(500);
 /// Open files that the agent allows itself, where it may: some 15 for each of 4,000 containers.
 const DESCRIPTORS: u64 = 65_536;
 
@@ -57,6 +60,8 @@ pub struct SamplerView {
     pub cpus: Option<u32>,
     /// Last readings and kills that were not kept: [`MAX_KEPT`] was reached.
     pub unkept: u64,
+    /// Last readings that were not waited for: [`LAST_READING_LIMIT`] was reached.
+    pub hurried: u64,
 }
 
 enum Command {
@@ -65,7 +70,8 @@ enum Command {
         paths: CgroupPaths,
         revocable: bool,
     },
-    Unregister(ContainerId),
+    /// Says when it is done.
+    Unregister(ContainerId, SyncSender<()>),
     Settle,
     Stop,
 }
@@ -75,6 +81,8 @@ enum Command {
 pub struct SamplerHandle {
     commands: Sender<Command>,
     view: Arc<Mutex<SamplerView>>,
+    /// Containers whose last reading was not waited for any longer.
+    hurried: Arc<AtomicU64>,
 }
 
 impl SamplerHandle {
@@ -95,9 +103,14 @@ impl SamplerHandle {
         });
     }
 
-    /// Measures it no longer.
+    /// Measures it no longer. Returns when its files were read a last time, so that they may go; after
+    /// [`LAST_READING_LIMIT`] in any case.
     pub fn unregister(&self, container_id: ContainerId) {
-        self.send(Command::Unregister(container_id));
+        let (done, is_done) = sync_channel(1);
+        self.send(Command::Unregister(container_id, done));
+        if is_done.recv_timeout(LAST_READING_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            self.hurried.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Says that the containers of earlier lives are all registered.
@@ -113,7 +126,10 @@ impl SamplerHandle {
     /// What the sampler last said of itself.
     pub fn view(&self) -> SamplerView {
         let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        view.clone()
+        SamplerView {
+            hurried: self.hurried.load(Ordering::Relaxed),
+            ..view.clone()
+        }
     }
 
     fn send(&self, command: Command) {
@@ -143,6 +159,7 @@ pub fn start(
     let handle = SamplerHandle {
         commands,
         view: Arc::clone(&view),
+        hurried: Arc::default(),
     };
     let mut worker = Worker {
         sampler,
@@ -237,7 +254,11 @@ impl Worker {
                     tracing::debug!(container = %name, %error, "measured by files");
                 }
             }
-            Command::Unregister(container_id) => self.sampler.unregister(&container_id),
+            Command::Unregister(container_id, done) => {
+                self.sampler.unregister(&container_id);
+                // Whoever waited may have gone on.
+                let _ = done.try_send(());
+            }
             Command::Settle => self.sampler.settle(),
             Command::Stop => {}
         }
@@ -298,6 +319,7 @@ impl Worker {
             losses: self.sampler.losses(),
             cpus: self.cpus,
             unkept: self.unkept,
+            hurried: 0,
         };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }

@@ -113,3 +113,6 @@ pub struct Counters {
     /// Containers in samples beyond [`MAX_CONTAINERS`].
     pub containers_ignored: u64,
 }
+
+#[cfg(test)]
+mod tests;

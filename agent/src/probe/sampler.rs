@@ -214,6 +214,8 @@ impl<K: Clone + Ord> Sampler<K> {
 
     /// Stops measuring a container; its last reading stands in the next sample. Does nothing for an unknown one.
     pub fn unregister(&mut self, key: &K) {
+        // Kills of its tasks are told under its name while it still has one.
+        self.take_kills();
         let Some(mut registered) = self.containers.remove(key) else {
             return;
         };

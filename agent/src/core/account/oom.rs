@@ -1,12 +1,17 @@
 //! Kills for want of memory: of whom, and for which cause.
 //!
-//! The cause shows in the figures of the memory controller: a limit that could not be kept has counted the attempt. These
+//! The cause shows in the figures of the memory controller. In v2 a limit that could not be kept has counted the attempt.
+//! v1 counts at most that the limit was met (and newer kernels not even that): there a limit that was ever reached is
+//! taken for the cause, which is wrong where the page cache had filled it before the machine ran out of memory. These
 //! figures are dear to read, so that a kill waits for the container's next full reading, at most a second or its last one.
 
 use ebb_types::{ContainerId, MeasureSource};
 
 use super::super::usage::{ContainerSample, MemorySample};
 use super::{Holder, Since};
+
+/// Memory that a limit may still have when a single page no longer fits: the kernel charges 64 pages at a time.
+const LIMIT_SLACK_BYTES: u64 = 256 << 10;
 
 /// Why a process was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +118,7 @@ impl Watch {
         let hit = rose(&mut self.limit_hits, memory.limit_hits);
         let oom = rose(&mut self.limit_ooms, memory.limit_ooms);
         match memory.limit_bytes {
-            // v1 counts only that the limit was met.
-            Some(limit_bytes) if oom.unwrap_or(hit.unwrap_or(false)) => {
+            Some(limit_bytes) if oom.unwrap_or_else(|| hit == Some(true) || is_reached(memory)) => {
                 OomCause::OwnLimit { limit_bytes }
             }
             _ => OomCause::Machine,
@@ -135,6 +139,12 @@ impl Watch {
             kills.saturating_sub(before).saturating_sub(seen)
         })
     }
+}
+
+/// Whether the limit was ever reached, as near as single pages and a CPU's reserve of them come to it.
+fn is_reached(memory: &MemorySample) -> bool {
+    let peak = memory.peak_bytes.zip(memory.limit_bytes);
+    peak.is_some_and(|(peak, limit)| peak.saturating_add(LIMIT_SLACK_BYTES) >= limit)
 }
 
 /// Whether a counter has risen; `None` if it is not told.

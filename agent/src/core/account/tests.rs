@@ -197,7 +197,7 @@ fn with_memory(
 
 #[test]
 fn a_kill_is_told_with_its_cause_once_the_memory_was_read() {
-    let limit = Some(100);
+    let limit = Some(1 << 30);
     let v2 = |ooms| MemorySample {
         limit_bytes: limit,
         limit_hits: Some(9),
@@ -209,12 +209,20 @@ fn a_kill_is_told_with_its_cause_once_the_memory_was_read() {
         limit_hits: Some(hits),
         ..MemorySample::default()
     };
-    let own = OomCause::OwnLimit { limit_bytes: 100 };
+    let peak = |peak_bytes| MemorySample {
+        peak_bytes: Some(peak_bytes),
+        ..v1(0)
+    };
+    let own = OomCause::OwnLimit {
+        limit_bytes: 1 << 30,
+    };
     let cases = [
         (Some(v2(1)), own),
         (Some(v2(0)), OomCause::Machine),
         (Some(v1(1)), own),
         (Some(v1(0)), OomCause::Machine),
+        (Some(peak(1 << 30)), own),
+        (Some(peak(1 << 29)), OomCause::Machine),
         (
             Some(MemorySample {
                 limit_bytes: None,

@@ -30,6 +30,7 @@ pub(super) struct Bounds {
 struct Sources {
     cpu: MeasureSource,
     faults: MeasureSource,
+    oom_kills: MeasureSource,
     disk: MeasureSource,
 }
 
@@ -38,6 +39,7 @@ impl Sources {
         Self {
             cpu: reading.cpu_source,
             faults: reading.faults_source,
+            oom_kills: reading.oom_source,
             disk: reading.disk_source,
         }
     }
@@ -125,9 +127,9 @@ impl Tracks {
         counters: &mut Counters,
     ) -> (ContainerUse, u64) {
         self.seen_ns = taken_ns;
-        self.change_sources(Sources::of(reading));
+        self.follow_sources(reading);
         counters.resets += self.push_quick(taken_ns, reading, bounds.quick);
-        if reading.faults_source == MeasureSource::Ebpf {
+        if self.sources.faults == MeasureSource::Ebpf {
             counters.resets += self.push_faults(taken_ns, reading, bounds.quick);
         }
         self.oom_kills = reading.oom_kills.or(self.oom_kills);
@@ -136,7 +138,7 @@ impl Tracks {
             self.mem_bytes = reading.mem_bytes;
             self.memory = reading.memory;
             counters.resets += self.push_full(taken_ns, reading, bounds.full);
-            if reading.faults_source == MeasureSource::Files {
+            if self.sources.faults == MeasureSource::Files {
                 counters.resets += self.push_faults(taken_ns, reading, bounds.full);
             }
         }
@@ -146,21 +148,28 @@ impl Tracks {
             self.cpu.clear();
         }
         let used_ns = self.cpu.fast(taken_ns).map_or(0, |delta| delta.amount);
-        (self.used(taken_ns, reading, bounds), used_ns)
+        (self.used(taken_ns, bounds), used_ns)
     }
 
-    fn change_sources(&mut self, sources: Sources) {
-        if self.sources.cpu != sources.cpu {
+    /// A source changes with a figure; a sample without the figure says nothing of its source.
+    fn follow_sources(&mut self, reading: &ContainerSample) {
+        let sources = &mut self.sources;
+        if reading.cpu_ns.is_some() && sources.cpu != reading.cpu_source {
+            sources.cpu = reading.cpu_source;
             self.cpu.clear();
         }
-        if self.sources.faults != sources.faults {
+        if reading.faults.is_some() && sources.faults != reading.faults_source {
+            sources.faults = reading.faults_source;
             self.faults.clear();
         }
-        if self.sources.disk != sources.disk {
+        if reading.oom_kills.is_some() {
+            sources.oom_kills = reading.oom_source;
+        }
+        if reading.disk.is_some() && sources.disk != reading.disk_source {
+            sources.disk = reading.disk_source;
             self.disk.clear();
             self.io.clear();
         }
-        self.sources = sources;
     }
 
     /// Says how many counters stepped back.
@@ -210,7 +219,7 @@ impl Tracks {
         u64::from(self.faults.push(taken_ns, faults, limits))
     }
 
-    fn used(&self, taken_ns: u64, reading: &ContainerSample, bounds: &Bounds) -> ContainerUse {
+    fn used(&self, taken_ns: u64, bounds: &Bounds) -> ContainerUse {
         let full_ns = self
             .full_ns
             .filter(|at_ns| taken_ns.saturating_sub(*at_ns) <= bounds.full.max_gap_ns);
@@ -226,10 +235,10 @@ impl Tracks {
             mem_bytes: full_ns.and(self.mem_bytes),
             memory: full_ns.and(self.memory).unwrap_or_default(),
             oom_kills: self.oom_kills,
-            cpu_source: reading.cpu_source,
-            faults_source: reading.faults_source,
-            oom_source: reading.oom_source,
-            disk_source: reading.disk_source,
+            cpu_source: self.sources.cpu,
+            faults_source: self.sources.faults,
+            oom_source: self.sources.oom_kills,
+            disk_source: self.sources.disk,
         }
     }
 

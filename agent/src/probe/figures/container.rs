@@ -127,7 +127,7 @@ pub struct Memory {
     pub peak_bytes: Option<u64>,
     /// Its limit, if it has one.
     pub limit_bytes: Option<u64>,
-    /// Times that an allocation met the limit (v1 `failcnt`, v2 `max` of `memory.events`).
+    /// Times that an allocation met the limit (v2 `max` of `memory.events`; v1 `failcnt`, which newer kernels leave at 0).
     pub limit_hits: Option<u64>,
     /// Times that its own limit could not be kept but by a kill (v2 `oom` of `memory.events`).
     pub limit_ooms: Option<u64>,

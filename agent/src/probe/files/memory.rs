@@ -48,6 +48,8 @@ pub(super) struct MemoryFiles {
     peak: Option<Kept>,
     /// v1: `memory.failcnt`; v2: `memory.swap.current`.
     other: Option<Kept>,
+    /// v1: the same for memory and swap together. Where both have one limit, it is this that is met.
+    with_swap: Option<Kept>,
     /// v1: `memory.oom_control`; v2: `memory.events`.
     events: Option<Kept>,
     is_v1: bool,
@@ -64,6 +66,7 @@ impl MemoryFiles {
                 limit: v1("memory.limit_in_bytes"),
                 peak: v1("memory.max_usage_in_bytes"),
                 other: v1("memory.failcnt"),
+                with_swap: v1("memory.memsw.failcnt"),
                 events: v1("memory.oom_control"),
                 is_v1: true,
             },
@@ -73,6 +76,7 @@ impl MemoryFiles {
                 limit: v2("memory.max"),
                 peak: v2("memory.peak"),
                 other: v2("memory.swap.current"),
+                with_swap: None,
                 events: v2("memory.events"),
                 is_v1: false,
             },
@@ -95,7 +99,8 @@ impl MemoryFiles {
         let other = read(self.other.as_ref(), number);
         let words = if self.is_v1 {
             memory.limit_bytes = memory.limit_bytes.filter(|bytes| *bytes < V1_UNLIMITED);
-            memory.limit_hits = other;
+            let with_swap = read(self.with_swap.as_ref(), number);
+            memory.limit_hits = other.map(|hits| hits.saturating_add(with_swap.unwrap_or(0)));
             memory.oom_kills = read(self.events.as_ref(), |text| field(text, "oom_kill"));
             &V1_WORDS
         } else {
@@ -204,6 +209,7 @@ mod tests {
             ("memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory.max_usage_in_bytes", "950\n"),
             ("memory.failcnt", "3\n"),
+            ("memory.memsw.failcnt", "2\n"),
             (
                 "memory.stat",
                 "rss 1\ninactive_file 1\npgfault 1\ntotal_cache 200\ntotal_rss 10\ntotal_swap 7\ntotal_inactive_file 100\ntotal_pgfault 12\ntotal_pgmajfault 2\n",
@@ -223,7 +229,7 @@ mod tests {
             swap_bytes: Some(7),
             peak_bytes: Some(950),
             limit_bytes: None,
-            limit_hits: Some(3),
+            limit_hits: Some(5),
             limit_ooms: None,
             oom_kills: Some(4),
         };
