@@ -1,9 +1,9 @@
 //! `ebb master` and `ebb agent`: the daemons, with the flags of `ebb-master` and `ebb-agent`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use super::dev::log_filter;
-use super::run::failed;
+use super::run::{failed, sentence};
 use crate::args::AgentArgs;
 use crate::error::{CliError, EXIT_OK};
 use crate::output::Out;
@@ -12,14 +12,20 @@ use crate::signals::Signals;
 fn log_to_stderr() -> Result<(), CliError> {
     tracing_subscriber::fmt()
         .with_env_filter(log_filter()?)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     Ok(())
 }
 
+/// Settings that cannot be used are a wrong command line, be it by way of the file that it names.
+fn wrong(error: &(dyn std::error::Error + 'static)) -> CliError {
+    CliError::Usage(sentence(error))
+}
+
 /// Runs a master until it is told to end.
 pub(crate) async fn master(args: &ebb_master::MasterArgs) -> Result<u8, CliError> {
-    let config = ebb_master::Config::load(args).map_err(|error| failed(&error))?;
+    let config = ebb_master::Config::load(args).map_err(|error| wrong(&error))?;
     log_to_stderr()?;
     let mut signals = Signals::listen()?;
     let shutdown = async move { signals.next().await };
@@ -46,7 +52,7 @@ pub(crate) async fn agent(args: AgentArgs, out: &mut Out) -> Result<u8, CliError
     if flags.config.is_none() {
         flags.master = flags.master.or(named);
     }
-    let config = ebb_agent::Config::load(&flags).map_err(|error| failed(&error))?;
+    let config = ebb_agent::Config::load(&flags).map_err(|error| wrong(&error))?;
     log_to_stderr()?;
     let mut signals = Signals::listen()?;
     let shutdown = async move { signals.next().await };

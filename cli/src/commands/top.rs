@@ -1,6 +1,6 @@
 //! `ebb top`: a live view by the stream of changes.
 //!
-//! On a terminal the picture is drawn over the last one, on the alternate screen, until Ctrl-C; else
+//! On a terminal the picture is drawn over the last one, on the alternate screen, until Ctrl-C or SIGTERM; else
 //! one picture (or, with `--json`, one line of JSON) is printed at each interval. When the master
 //! goes away the view says so and comes back with it.
 
@@ -15,6 +15,7 @@ use crate::args::TopArgs;
 use crate::client::{Master, Watch};
 use crate::error::{CliError, EXIT_OK};
 use crate::output::{Out, terminal_size};
+use crate::signals::Signals;
 use crate::top::model::Model;
 use crate::top::render::{Room, lines};
 
@@ -74,13 +75,12 @@ pub(crate) async fn perform(args: &TopArgs, out: &mut Out) -> Result<u8, CliErro
         once(watch, out).await?;
         return Ok(EXIT_OK);
     }
+    let mut signals = Signals::listen()?;
     let on_screen = out.is_terminal && !out.json;
     let screen = on_screen.then(Screen::enter).transpose()?;
     let result = tokio::select! {
         result = live(args, watch, out) => result,
-        interrupt = tokio::signal::ctrl_c() => interrupt.map_err(|error| CliError::Failed(
-            format!("cannot listen for Ctrl-C: {error}; end this process otherwise"),
-        )),
+        () = signals.next() => Ok(()),
     };
     drop(screen);
     result.map(|()| EXIT_OK)

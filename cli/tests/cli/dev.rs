@@ -96,6 +96,21 @@ fn sleepers(seconds: u32) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn the_daemons_refuse_wrong_settings_as_a_wrong_command_line() {
+    for (args, says) in [
+        (&["master", "--listen", "everywhere"][..], "everywhere"),
+        (&["master", "--config", "/nonexistent"], "/nonexistent"),
+        (&["agent", "--mem", "5 apples"], "5 apples"),
+        (&["agent", "--master", "nowhere"], "nowhere"),
+        (&["agent", "--frobnicate"], "--frobnicate"),
+    ] {
+        let ended = end_of(ebb(args)).await;
+        assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn what_dev_cannot_use_is_named() {
     let data = tempfile::tempdir().expect("a folder");
     let folder = data.path().to_str().expect("text");

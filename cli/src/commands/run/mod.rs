@@ -152,8 +152,13 @@ pub(crate) async fn perform(args: RunArgs, out: &mut Out) -> Result<u8, CliError
     result
 }
 
-/// An error of the SDK with all its causes.
+/// An error of another part of Ebb with all its causes.
 pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> CliError {
+    CliError::Failed(sentence(error))
+}
+
+/// An error with all its causes, each told once.
+pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     let mut sentence = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -164,7 +169,7 @@ pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> CliError {
         }
         cause = inner.source();
     }
-    CliError::Failed(clean(&sentence))
+    clean(&sentence)
 }
 
 /// At a point in time; never without one.
