@@ -14,6 +14,12 @@ fn limited(request: LaunchRequest, change: impl FnOnce(&mut Limits)) -> LaunchRe
     request
 }
 
+/// What may be used beyond a CPU limit: an emulated processor's ticks, at which the kernel enforces it, come late.
+fn beyond(most: f64) -> f64 {
+    let emulated = std::env::var_os("EBB_SLOWDOWN").is_some();
+    if emulated { most * 2.0 } else { most }
+}
+
 /// CPU time over wall time.
 fn share(record: &ExitRecord) -> f64 {
     let usage = record.usage.expect("a usage");
@@ -64,7 +70,7 @@ fn a_cpu_limit_holds_and_a_throttle_is_lifted_to_it() {
     let (record, _, _) = host.run(&request);
     let held = share(&record);
     println!("limit of 200 milli: {:.0} milli used", held * 1e3);
-    assert!((0.08..=0.25).contains(&held), "{held}");
+    assert!((0.08..=beyond(0.25)).contains(&held), "{held}");
 
     let free = limited(shell("while :; do :; done"), |_| ());
     let running = host.start(&free);
@@ -75,7 +81,7 @@ fn a_cpu_limit_holds_and_a_throttle_is_lifted_to_it() {
     std::thread::sleep(Duration::from_secs(1));
     let used = (cpu_us(&running) - before) as f64 / start.elapsed().as_micros() as f64;
     println!("throttled to 100 milli: {:.0} milli used", used * 1e3);
-    assert!((0.03..=0.15).contains(&used), "{used}");
+    assert!((0.03..=beyond(0.15)).contains(&used), "{used}");
     assert_ne!(quota(), unlimited);
     running.container.throttle(None).expect("lifted");
     assert_eq!(quota(), unlimited);

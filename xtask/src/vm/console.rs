@@ -65,6 +65,18 @@ impl Console {
         &self.runs
     }
 
+    /// Whether a run has come to its end.
+    pub fn has_ended(&self, name: &str) -> bool {
+        let mut runs = self.runs.iter();
+        runs.any(|run| run.name == name && run.code.is_some())
+    }
+
+    /// Puts what ended in an earlier boot before what this one has said.
+    pub fn go_on_from(&mut self, earlier: Self) {
+        let ended = earlier.runs.into_iter().filter(|run| run.code.is_some());
+        self.runs.splice(0..0, ended);
+    }
+
     /// What is wrong with it, in sentences, given the runs that were asked for. With `needs_tests`, a run in which no
     /// test ran is wrong too.
     pub fn problems(&self, expected: &[String], needs_tests: bool) -> Vec<String> {
@@ -163,6 +175,17 @@ test result: ok. 1 passed; 0 failed; 0 ignored
             assert_eq!(problems.len(), 1, "{told}: {problems:?}");
             assert!(problems[0].contains(told), "{told}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn two_boots_make_one_console() {
+        let earlier = console("@@ebb begin a\n@@ebb end a 0\n@@ebb begin b\nhalf");
+        let mut later = console("@@ebb begin b\nwhole\n@@ebb end b 0\n@@ebb off");
+        later.go_on_from(earlier);
+        let asked = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(later.problems(&asked, false), Vec::<String>::new());
+        assert_eq!(later.runs().len(), 2);
+        assert_eq!(later.runs()[1].output, "whole\n");
     }
 
     #[test]

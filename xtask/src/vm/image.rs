@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::binaries::Program;
+use super::console::Console;
 use super::folder;
 use super::kernels::Kernel;
 use super::modules;
@@ -38,12 +39,8 @@ pub struct Images {
     programs: Vec<(String, PathBuf)>,
 }
 
-/// What one boot runs.
-pub struct Runs {
-    /// The names of the runs, in order.
-    pub names: Vec<String>,
-    script: String,
-}
+/// What one boot runs: names, and the lines of the guest's script, in order.
+pub struct Runs(Vec<(String, String)>);
 
 impl Images {
     /// Makes the disk with the programs.
@@ -83,16 +80,13 @@ impl Images {
     }
 
     /// What a boot runs: each test program of the suites, one test at a time, or the one test that the boot is for.
-    pub fn runs(&self, boot: &Boot, filter: Option<&str>) -> Result<Runs> {
-        let mut runs = Runs {
-            names: Vec::new(),
-            script: String::new(),
-        };
+    pub fn runs(&self, series: &str, boot: &Boot, filter: Option<&str>) -> Result<Runs> {
+        let mut runs = Runs(Vec::new());
         match boot.work {
             Work::Suites => {
                 let is_program =
                     |filter: &str| SUITES.iter().any(|one| one.tests.contains(&filter));
-                for suite in SUITES {
+                for suite in SUITES.iter().filter(|one| one.runs_on(series, filter)) {
                     let skips = suite.skipped.iter();
                     let skips: String = skips
                         .map(|skipped| format!(" --skip {}", skipped.test))
@@ -136,7 +130,8 @@ impl Images {
             order.push_str(&format!("{}\n", module.file));
         }
         write(&tree.join("modules/order"), order.as_bytes())?;
-        write(&tree.join("runs"), runs.script.as_bytes())?;
+        let script: String = runs.0.iter().map(|(_, line)| line.as_str()).collect();
+        write(&tree.join("runs"), script.as_bytes())?;
         let init = tree.join("init");
         write(&init, FIRST.as_bytes())?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))
@@ -149,11 +144,22 @@ impl Images {
 
 impl Runs {
     fn add(&mut self, name: &str, at: &Path, arguments: &str) {
-        self.names.push(name.to_owned());
-        self.script.push_str(&format!(
+        let line = format!(
             "run '{name}' '{}' --test-threads=1{arguments}\n",
             at.display()
-        ));
+        );
+        self.0.push((name.to_owned(), line));
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Those that have not ended in a boot.
+    pub fn left(&self, console: &Console) -> Self {
+        let runs = self.0.iter().filter(|(name, _)| !console.has_ended(name));
+        Self(runs.cloned().collect())
     }
 }
 
@@ -244,4 +250,24 @@ fn list(tree: &Path, below: &Path, names: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_boot_runs_what_has_not_ended() {
+        let mut runs = Runs(Vec::new());
+        for name in ["a", "b", "c"] {
+            runs.add(name, Path::new("/x"), "");
+        }
+        let mut console = Console::default();
+        for line in ["@@ebb begin a", "@@ebb end a 1", "@@ebb begin b"] {
+            console.take(line);
+        }
+        let left = runs.left(&console);
+        assert_eq!(left.names(), ["b", "c"]);
+        assert_eq!(left.0[0].1, "run 'b' '/x' --test-threads=1\n");
+    }
 }

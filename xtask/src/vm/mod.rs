@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use self::console::Console;
 use self::guest::{Machine, Panic};
 use self::image::Images;
 use self::kernels::Kernel;
@@ -127,34 +128,38 @@ fn one(
     filter: Option<&str>,
     counts: &mut Counts,
 ) -> Result<Vec<String>> {
-    let runs = images.runs(boot, filter)?;
-    let initramfs = images.initramfs(kernel, boot, &runs)?;
+    let runs = images.runs(kernel.series, boot, filter)?;
+    let mut said = Console::default();
     let mut attempt = 1;
-    let log = folder().join(format!("{}-{}.log", kernel.series, boot.name));
-    let (console, panic) = loop {
+    let (log, panic) = loop {
+        // One for each boot, so that what an earlier one said is not lost.
+        let log = format!("{}-{}-{attempt}.log", kernel.series, boot.name);
+        let log = folder().join(log);
         let machine = Machine {
             kernel: &kernel.image,
-            initramfs: &initramfs,
+            initramfs: &images.initramfs(kernel, boot, &runs.left(&said))?,
             root: &images.root,
             scratch: &images.scratch()?,
             append: boot.append,
             log: &log,
         };
-        let console = machine.boot()?;
+        let mut console = machine.boot()?;
+        console.go_on_from(said);
+        said = console;
         let panic = machine.panic();
         if panic != Some(Panic::Emulation) || attempt == BOOTS_MAX {
-            break (console, panic);
+            break (log, panic);
         }
         println!(
-            "vm: the emulation ran a stale instruction (boot {attempt} of {BOOTS_MAX}); once more"
+            "vm: the emulation ran a stale instruction (boot {attempt} of {BOOTS_MAX}); on with what is left"
         );
         attempt += 1;
     };
-    for run in console.runs() {
+    for run in said.runs() {
         counts.add(&run.output);
     }
     let needs_tests = filter.is_none();
-    let mut problems = console.problems(&runs.names, needs_tests);
+    let mut problems = said.problems(&runs.names(), needs_tests);
     problems.extend(panic.map(|panic| match panic {
         Panic::Emulation => format!("the emulation failed in each of {BOOTS_MAX} boots"),
         Panic::Kernel(words) => words,

@@ -8,8 +8,18 @@ pub struct Suite {
     pub tests: &'static [&'static str],
     /// Its programs that those start.
     pub programs: &'static [&'static str],
+    /// The one kernel it runs on, if it asks nothing of a kernel that the others could not answer as well. Where
+    /// tests are asked for by name, it runs on all.
+    pub only_on: Option<&'static str>,
     /// Tests that do not run there.
     pub skipped: &'static [Skipped],
+}
+
+impl Suite {
+    /// Whether it runs on a kernel.
+    pub fn runs_on(&self, series: &str, filter: Option<&str>) -> bool {
+        filter.is_some() || self.only_on.is_none_or(|only| only == series)
+    }
 }
 
 /// A test that does not run in guests.
@@ -30,12 +40,15 @@ pub const SUITES: &[Suite] = &[
         package: "ebb-tests-parity",
         tests: &["containers", "parity", "figures", "stubs"],
         programs: &["ebb-parity-load"],
+        only_on: None,
         skipped: &[],
     },
     Suite {
         package: "ebb-agent",
         tests: &["runtime"],
         programs: &["ebb-agent"],
+        // It is about the pure v2 tree, and takes as long as all of the others together.
+        only_on: Some("6.12"),
         skipped: &[
             Skipped {
                 test: "rate::a_thousand_launches",
@@ -108,6 +121,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
+    use super::super::kernels::SERIES;
     use super::*;
     use crate::shell::root;
 
@@ -124,6 +138,16 @@ mod tests {
             .filter_map(|name| name.strip_suffix(".rs").map(str::to_owned))
             .collect();
         assert_eq!(found, known, "each runs in guests, or stands in HOST_ONLY");
+    }
+
+    #[test]
+    fn every_suite_runs_on_a_kernel_that_is_booted() {
+        for suite in SUITES {
+            let runs = |series: &&str| suite.runs_on(series, None);
+            assert!(SERIES.iter().any(runs), "{}", suite.package);
+            assert!(SERIES.iter().all(|series| suite.runs_on(series, Some("x"))));
+        }
+        assert!(SUITES[0].only_on.is_none(), "parity runs on all of them");
     }
 
     #[test]
