@@ -1,7 +1,8 @@
 //! The sampler's thread: reads all counters ten times a second and hands them to the core.
 //!
-//! A quick reading every 100 ms has what is needed to notice interference in time; every tenth is a
-//! full one, with what is dearer to read (memory, disk, throttling); both times are settings. Only this thread talks to the
+//! A quick reading every 100 ms has what is needed to notice interference in time; one a second is a
+//! full one, with what is dearer to read (memory, disk, throttling); both times are settings. While no container is
+//! revocable there is nobody to push back, and quick readings are five times rarer ([`RESTING_FACTOR`]). Only this thread talks to the
 //! probes. If the core has no room for a reading it is dropped and counted: the next one says it all,
 //! since counters only rise. What cannot be told again (last readings of containers that have ended, kills) is kept
 //! and handed over with the next reading, up to [`MAX_KEPT`] of each.
@@ -32,12 +33,14 @@ use crate::probe::{
 pub struct Setup {
     /// Time between two readings.
     pub quick: Duration,
-    /// Every so many readings one is full.
-    pub full_every: u64,
+    /// Time between two full readings.
+    pub full: Duration,
     /// Where the probes are kept while no agent runs.
     pub pins: Option<PathBuf>,
 }
 
+/// How much rarer quick readings are while no container is revocable.
+const RESTING_FACTOR: u32 = 5;
 /// Most last readings, and most kills, that are kept while the core has no room for a reading.
 const MAX_KEPT: usize = 4096;
 /// How long the end of a container is held up for its last reading.
@@ -167,7 +170,7 @@ pub fn start(
         events,
         metrics,
         view,
-        count: 0,
+        next_full: Instant::now(),
         kept: Sample::default(),
         sources: Vec::new(),
         cpus: None,
@@ -189,7 +192,7 @@ struct Worker {
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
     view: Arc<Mutex<SamplerView>>,
-    count: u64,
+    next_full: Instant,
     /// What of readings that were dropped cannot be read again.
     kept: Sample,
     /// The sources that the core was told.
@@ -225,13 +228,26 @@ impl Worker {
             if now >= next {
                 self.sample();
                 // A reading that came late does not make the following ones come in a burst.
-                next = (next + self.setup.quick).max(Instant::now());
+                next = (next + self.interval()).max(Instant::now());
             }
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    self.obey(command);
+                    // The first revocable container ends the rest.
+                    next = next.min(Instant::now() + self.interval());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// Time to the next reading.
+    fn interval(&self) -> Duration {
+        if self.sampler.has_revocable() {
+            self.setup.quick
+        } else {
+            (self.setup.quick * RESTING_FACTOR).min(self.setup.full)
         }
     }
 
@@ -265,9 +281,11 @@ impl Worker {
     }
 
     fn sample(&mut self) {
-        let full = self.count.is_multiple_of(self.setup.full_every);
-        self.count += 1;
         let since = Instant::now();
+        let full = since >= self.next_full;
+        if full {
+            self.next_full = (self.next_full + self.setup.full).max(since);
+        }
         let sample = self
             .sampler
             .sample(if full { Detail::Full } else { Detail::Quick });

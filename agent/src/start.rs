@@ -90,7 +90,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
     let pins = || pins::folder(&config.cgroup_base, &identity.instance, cgroup2.as_deref());
     let sampling = sampling::Setup {
         quick: Duration::from_millis(config.measure.quick_ms),
-        full_every: config.measure.full_every(),
+        full: Duration::from_millis(config.measure.full_ms),
         pins: config.measure.pin.then(pins).flatten(),
     };
     let core_config = CoreConfig {

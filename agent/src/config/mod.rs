@@ -76,9 +76,10 @@ pub struct ConfiguredResources {
 /// How tasks are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measure {
-    /// Time between two readings of what the QoS controller needs, in milliseconds.
+    /// Time between two readings of what the QoS controller needs, in milliseconds; while nothing is lent out that it
+    /// could take back they are rarer.
     pub quick_ms: u64,
-    /// Time between two readings of everything, in milliseconds; a multiple of `quick_ms`.
+    /// Time between two readings of everything, in milliseconds.
     pub full_ms: u64,
     /// Whether the probes stay attached while the agent is restarted, so that nothing is missed.
     pub pin: bool,
@@ -91,13 +92,6 @@ impl Default for Measure {
             full_ms: 1_000,
             pin: true,
         }
-    }
-}
-
-impl Measure {
-    /// Every so many readings one is of everything.
-    pub fn full_every(&self) -> u64 {
-        (self.full_ms / self.quick_ms.max(1)).max(1)
     }
 }
 
@@ -512,7 +506,10 @@ mod tests {
         assert_eq!(config.lending.estimator.hold_ms, 1_000);
         let config =
             parse("[measure]\nquick = '50ms'\nfull = '5s'\npin = false\n").expect("a good file");
-        assert_eq!(config.measure.full_every(), 100);
+        assert_eq!(
+            (config.measure.quick_ms, config.measure.full_ms),
+            (50, 5_000)
+        );
         assert_eq!(config.lending.usage.full_max_gap_ms, 15_000);
         assert!(!config.measure.pin);
         let flags = Flags {

@@ -42,6 +42,7 @@ impl Default for Options {
 struct Registered {
     /// Set while the probes have a slot for it.
     cgroup_id: Option<u64>,
+    revocable: bool,
     files: ContainerFiles,
 }
 
@@ -119,6 +120,11 @@ impl<K: Clone + Ord> Sampler<K> {
         self.probes.is_some()
     }
 
+    /// Whether a revocable container is registered.
+    pub fn has_revocable(&self) -> bool {
+        self.containers.values().any(|one| one.revocable)
+    }
+
     /// Whether no container is registered.
     pub fn is_empty(&self) -> bool {
         self.containers.is_empty()
@@ -182,6 +188,7 @@ impl<K: Clone + Ord> Sampler<K> {
         };
         let mut registered = Registered {
             cgroup_id: None,
+            revocable,
             files: ContainerFiles::open(paths),
         };
         let mut outcome = Ok(());

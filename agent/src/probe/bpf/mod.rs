@@ -100,6 +100,8 @@ pub struct Probes {
     retired: BTreeSet<u32>,
     slots: u32,
     cpus: usize,
+    /// CPUs that were online when that was last looked at.
+    online: Vec<u32>,
     levels: Levels,
     last_stamp: u64,
     flush_failures: u64,
@@ -190,6 +192,7 @@ impl Probes {
             retired: BTreeSet::new(),
             slots,
             cpus,
+            online: object::online_cpus()?,
             levels: Levels {
                 epoch: 1,
                 depth: [[0; MAX_LEVELS]; TREES],
@@ -461,12 +464,14 @@ impl Probes {
     }
 
     /// Makes sure that the switches are still seen, and attaches the probe anew if they are not: this very program has
-    /// switched since it was last asked. Keeps account of the programs' cost. To be called once a second.
+    /// switched since it was last asked. Keeps account of the programs' cost, and looks which CPUs are online. To be
+    /// called once a second.
     pub fn check(&mut self) -> Result<(), ProbeError> {
         let switches = self.current.iter().map(|one| one.switches).sum();
         let silent = self.last_switches == Some(switches);
         self.last_switches = Some(switches);
         self.costs.account(&self.programs);
+        self.online = object::online_cpus()?;
         if !silent {
             return Ok(());
         }
@@ -684,7 +689,7 @@ impl Probes {
         // A kernel that hides switches hides those away from the idle task above all: there, a CPU that looks idle may
         // have been busy for long.
         let hides = self.missed().0 > 0;
-        for cpu in object::online_cpus()? {
+        for &cpu in &self.online {
             let looks_idle = self
                 .current
                 .get(cpu as usize)
