@@ -215,9 +215,9 @@ pub struct IoKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoCounters {
-    /// Bytes read.
+    /// Bytes that the device was to read.
     pub read_bytes: u64,
-    /// Bytes written.
+    /// Bytes that it was to write.
     pub write_bytes: u64,
     /// Requests that read.
     pub read_count: u64,
@@ -432,6 +432,8 @@ pub struct Place {
 pub struct Issued {
     /// When the device got it, by the monotonic clock.
     pub at_ns: u64,
+    /// When the kernel began it; 0 if the kernel keeps no accounts of the device.
+    pub began_ns: u64,
     /// Whose it is, and with which device.
     pub key: IoKey,
 }
@@ -685,7 +687,7 @@ const _: () = assert!(size_of::<Registration>() == 16);
 const _: () = assert!(size_of::<OwnerKey>() == 16);
 const _: () = assert!(size_of::<Levels>() == 8 + 4 * MAX_LEVELS * TREES);
 const _: () = assert!(size_of::<Place>() == 32);
-const _: () = assert!(size_of::<Issued>() == 24);
+const _: () = assert!(size_of::<Issued>() == 32);
 const _: () = assert!(size_of::<Trouble>() == 16);
 const _: () = assert!(Preemptor::Quota as usize + 1 == PREEMPTORS);
 const _: () = assert!(UNMANAGED_SLOT < DEFAULT_SLOTS);

@@ -4,6 +4,10 @@
 //! `sched_switch` while it is still runnable) to the one at which it comes to a CPU, as its `runqlat` does, of all tasks
 //! of the load by their name. The probes read the scheduler's own account of the same. So percentiles must stand in the
 //! same bucket or the next; both count nanoseconds in powers of two.
+//!
+//! The loads have more work than CPUs, so that waits are real. A task that wakes on an idle CPU waits for some
+//! microseconds until that has come out of its sleep; of those the scheduler's account knows nothing, since it reads its
+//! clock only once for both moments, and the probes say 0.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
@@ -104,11 +108,8 @@ fn compare_waits(case: &str, loads: &[&[&str]], least: f64) {
 
 #[test]
 fn waits_of_tasks_that_sleep_and_wake() {
-    compare_waits(
-        "fifty tasks that sleep and wake",
-        &[&["wake", "4000"]],
-        10_000.0,
-    );
+    let loads = [&["wake", "4000", "0"][..]; 2];
+    compare_waits("a hundred tasks that sleep and wake", &loads, 5_000.0);
 }
 
 #[test]

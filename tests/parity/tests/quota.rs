@@ -145,8 +145,15 @@ fn judge(held: &Held, readings: &[Reading], waits: &[Wait]) {
     let within = waits
         .iter()
         .filter(|wait| first.after_ns < wait.ended_ns && wait.ended_ns < last.before_ns);
-    let (wait_ns, busy_ns) = within.fold((0, 0), |sum, wait| {
-        (sum.0 + wait.wait_ns, sum.1 + wait.busy_ns)
+    // The end of some was not seen: of those it is only known how long they were at the most.
+    let (seen_ns, wait_ns, busy_ns) = within.fold((0, 0, 0), |sum, wait| {
+        let is_seen = u64::from(wait.earliest_ns == wait.ended_ns);
+        let (seen_ns, wait_ns, busy_ns) = sum;
+        (
+            seen_ns + is_seen * wait.wait_ns,
+            wait_ns + wait.wait_ns,
+            busy_ns + wait.busy_ns,
+        )
     });
     let own_ns = last.own_ns - first.own_ns;
     let blamed_ns = last.blamed_ns - first.blamed_ns;
@@ -154,7 +161,16 @@ fn judge(held: &Held, readings: &[Reading], waits: &[Wait]) {
     let mut rows = Rows::new("quota", held.name);
     rows.at_least("cases", cases(readings) as f64, "", CASES as f64);
     rows.figure("held back, by the kernel", held_ns as f64 / 1e6, "ms");
-    rows.figure("waited, by the tracer", wait_ns as f64 / 1e6, "ms");
+    rows.figure(
+        "waited at the most, by the tracer",
+        wait_ns as f64 / 1e6,
+        "ms",
+    );
+    rows.figure(
+        "waited at the least, by the tracer",
+        seen_ns as f64 / 1e6,
+        "ms",
+    );
     rows.figure("waited while the CPU was busy", busy_ns as f64 / 1e6, "ms");
     rows.figure("its own part", own_ns as f64 / 1e6, "ms");
     rows.figure("blamed on others", blamed_ns as f64 / 1e6, "ms");
@@ -175,7 +191,11 @@ fn judge(held: &Held, readings: &[Reading], waits: &[Wait]) {
         );
     }
     // Not simply everything is its own part: both together are all waits.
-    let error = differ_percent(own_ns + blamed_ns, wait_ns);
+    let all_ns = own_ns + blamed_ns;
+    let outside_ns = seen_ns
+        .saturating_sub(all_ns)
+        .max(all_ns.saturating_sub(wait_ns));
+    let error = 100.0 * outside_ns as f64 / wait_ns as f64;
     rows.at_most("waits: difference to the tracer", error, "%", 2.0);
     rows.finish();
 }

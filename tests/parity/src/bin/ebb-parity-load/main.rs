@@ -1,7 +1,7 @@
 //! The loads that the parity tests measure: `ebb-parity-load KIND NUMBER...`.
 //!
 //! - `spin MILLISECONDS [CPU]` computes without ever leaving the CPU, on one CPU if one is named;
-//! - `wake MILLISECONDS` runs 50 threads that work for a moment, sleep for a moment, and so on;
+//! - `wake MILLISECONDS [CPU]` runs 50 threads that work for a moment, sleep for a moment, and so on;
 //! - `fork MILLISECONDS` forks one process after the other that works for a moment, through the shell, and prints how
 //!   many;
 //! - `held MILLISECONDS THREADS CPU NAP_US` computes on one CPU with calls into the kernel, where a quota is enforced,
@@ -69,7 +69,12 @@ fn run(kind: &str, words: &Words) -> Result<(), String> {
             }
             work(words.until(0)?);
         }
-        "wake" => wake(words.until(0)?),
+        "wake" => {
+            if words.0.len() > 1 {
+                pin(words.number(1)?)?;
+            }
+            wake(words.until(0)?);
+        }
         "fork" => fork(words.number(0)?)?,
         "held" => {
             pin(words.number(2)?)?;
