@@ -17,9 +17,10 @@ const DEADLINE: Duration = Duration::from_secs(300);
 const CPUS: &str = "2";
 const MEMORY: &str = "2G";
 /// The kernel's command line, but for what a boot adds. Its own words go to the first serial line, the tests' to the
-/// second, so that neither breaks into the other's; a fault of the kernel ends the machine.
+/// second, so that neither breaks into the other's; a fault of the kernel ends the machine. The time stamp counter is the
+/// host's clock: a guest that is late by the host's doing must not give it up, and with it the steady clock of its scheduler.
 const APPEND: &str =
-    "console=ttyS0 panic=-1 oops=panic loglevel=4 rdinit=/init random.trust_cpu=on";
+    "console=ttyS0 panic=-1 oops=panic loglevel=4 rdinit=/init random.trust_cpu=on tsc=reliable";
 /// Lines that wait to be read; the guest stands still when there are more.
 const LINES_MAX: usize = 1024;
 
