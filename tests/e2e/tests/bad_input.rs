@@ -79,7 +79,7 @@ fn without_root_the_agent_says_why_it_needs_it() {
 }
 
 #[test]
-fn without_btf_the_agent_says_that_it_measures_by_files_and_runs_tasks() {
+fn without_btf_the_agent_says_that_it_measures_by_the_clock_and_runs_tasks() {
     let mut cluster = Cluster::new();
     cluster.start_master();
     let hidden = behind(
@@ -87,8 +87,8 @@ fn without_btf_the_agent_says_that_it_measures_by_files_and_runs_tasks() {
         &cluster.agent_command(),
     );
     let agent = Running::start("ebb-agent", hidden);
-    agent.line(Output::Stderr, 0, "that it measures by files", |line| {
-        (line.contains("measured by files") && line.contains("btf")).then_some(())
+    agent.line(Output::Stderr, 0, "that it measures by the clock", |line| {
+        (line.contains("by the clock") && line.contains("btf")).then_some(())
     });
     cluster.wait_registered();
     let service = cluster.spawn(&["service", "--json", "--", "sh", "-c", "while :; do :; done"]);
@@ -98,9 +98,9 @@ fn without_btf_the_agent_says_that_it_measures_by_files_and_runs_tasks() {
     let source = cluster.wait_until("what the instance uses", |state| {
         let usage = state.agents.first()?.usage.as_ref()?;
         let task = usage.tasks.first()?;
-        (task.used.cpu_milli? > 0).then(|| task.cpu_source.name())
+        (task.used.cpu_milli? > 0).then(|| task.sources.cpu.name())
     });
-    assert_eq!(source, "files");
+    assert_eq!(source, "ebpf");
     service.signal(rustix::process::Signal::INT);
     assert_eq!(service.ended().code(), 0);
     agent.signal(rustix::process::Signal::TERM);

@@ -49,6 +49,8 @@ use super::support::FieldGroup;
 
 /// Cgroups above containers whose packets are counted. Containers of one agent stand below two.
 const MAX_PACKET_CGROUPS: usize = 16;
+/// In so long a time this very program switches.
+const SWITCHING_NS: u64 = 100_000_000;
 /// Events that are read at once; more are read the next time.
 const MAX_EVENTS: usize = 1024;
 
@@ -105,7 +107,8 @@ pub struct Probes {
     levels: Levels,
     last_stamp: u64,
     flush_failures: u64,
-    last_switches: Option<u64>,
+    /// Switches and the clock when it was last looked whether the probe still runs.
+    last_switches: Option<(u64, u64)>,
     detached: u64,
     packets: bool,
     costs: Costs,
@@ -468,8 +471,11 @@ impl Probes {
     /// called once a second.
     pub fn check(&mut self) -> Result<(), ProbeError> {
         let switches = self.current.iter().map(|one| one.switches).sum();
-        let silent = self.last_switches == Some(switches);
-        self.last_switches = Some(switches);
+        let now_ns = super::monotonic_ns();
+        let silent = self.last_switches.is_some_and(|(before, at_ns)| {
+            before == switches && now_ns.saturating_sub(at_ns) > SWITCHING_NS
+        });
+        self.last_switches = Some((switches, now_ns));
         self.costs.account(&self.programs);
         self.online = object::online_cpus()?;
         if !silent {
