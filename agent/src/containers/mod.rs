@@ -335,17 +335,19 @@ impl Shared {
             return;
         }
         let request = self.request(order);
-        match self.runtime.launch(&request) {
+        let revocable = request.limits.revocable;
+        let measured = |container: &Container| {
+            self.sampler
+                .register(container_id.clone(), &container.paths(), revocable);
+        };
+        match self.runtime.launch_measured(&request, measured) {
             Err(error) => {
+                self.sampler.unregister(container_id.clone());
                 self.metrics.container_fault("launch");
                 self.tell(failed(false, chain(&error)));
             }
             Ok(launched) => {
                 let executor = Arc::new(launched.executor);
-                let paths = launched.container.paths();
-                let revocable = request.limits.revocable;
-                self.sampler
-                    .register(container_id.clone(), &paths, revocable);
                 let known = Known {
                     executor: Some(Arc::clone(&executor)),
                     run: executor.run().clone(),

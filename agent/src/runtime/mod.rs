@@ -135,6 +135,19 @@ impl Runtime {
 
     /// Launches a task: returns when its executor has been spawned. On an error nothing runs and nothing is left behind.
     pub fn launch(&self, request: &LaunchRequest) -> Result<Launched, RuntimeError> {
+        self.launch_measured(request, |_| {})
+    }
+
+    /// The same, and tells of the container's cgroups as soon as they are made, so that whoever measures it misses
+    /// nothing of a task that ends at once. They are gone again if the launch fails.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_measured(
+        &self,
+        request: &LaunchRequest,
+        made: impl FnOnce(&Container),
+    ) -> Result<Launched, RuntimeError> {
         check_command(request)?;
         let user = request.user.as_deref().map(user::resolve).transpose()?;
         let key = RunKey {
@@ -144,7 +157,7 @@ impl Runtime {
         };
         let run = self.run_dir(&key)?;
         run.make()?;
-        let launched = self.launch_in(&run, request, user);
+        let launched = self.launch_in(&run, request, user, made);
         if launched.is_err() {
             // The error says what happened; a folder that cannot be removed is found by recovery and reported there.
             let _ = sandbox::remove(&run);
@@ -157,11 +170,13 @@ impl Runtime {
         run: &RunDir,
         request: &LaunchRequest,
         user: Option<User>,
+        made: impl FnOnce(&Container),
     ) -> Result<Launched, RuntimeError> {
         sandbox::make(run, user.as_ref())?;
         let container = self
             .cgroups
             .create(&request.container_id, &request.limits)?;
+        made(&container);
         let spec = ExecutorSpec {
             agent_id: self.agent_id.clone(),
             framework_id: request.framework_id.clone(),
