@@ -315,8 +315,9 @@ pub struct Current {
     pub missed: u64,
     /// Tasks that the kernel had no memory for to keep a [`TaskRecord`] with.
     pub storage_misses: u64,
-    /// The account of its running time at the last reading that saw it change, and when that was by the monotonic
-    /// clock: where the tick is stopped for a task that is alone on its CPU, the clock stands in for the account.
+    /// The account of its running time at the last reading that saw it change (all ones before the first), and when
+    /// that was by the monotonic clock: where the tick is stopped for a task that is alone on its CPU, the clock stands
+    /// in for the account.
     pub seen_exec_ns: u64,
     /// See `seen_exec_ns`. Without BTF: when the task came.
     pub seen_ns: u64,

@@ -18,6 +18,8 @@ use crate::{
     storage::TASKS,
 };
 
+/// No account of running time: that of a task that was just born is 0.
+const NEVER_SEEN: u64 = u64::MAX;
 /// A hold by a quota that ended longer ago is forgotten.
 const HOLD_REMEMBERED_NS: u64 = 10_000_000_000;
 
@@ -107,7 +109,7 @@ fn arrive(current: &mut Current, task: &Task, place: Registration) {
     current.class = u32::from(place.class);
     current.armed = 1;
     current.stamp = place.stamp;
-    current.seen_exec_ns = 0;
+    current.seen_exec_ns = NEVER_SEEN;
     current.arrived_ns = 0;
     if place.slot == IDLE_SLOT {
         return;

@@ -64,18 +64,17 @@ fn every_declared_metric_and_every_one_of_a_dashboard_is_there_live() {
     let cluster = Cluster::start();
     let run = cluster.ebb(&["run", "--", "sh", "-c", "sleep 1"]);
     assert_eq!(run.code(), 0, "{run:?}");
-    // A sample with a framework in it.
-    let service = cluster.spawn(&["service", "--json", "--", "sleep", "1000"]);
+    // A framework whose task waits for a CPU and for a disk, so that there is a latency of each to show.
+    let busy = "while :; do dd if=/dev/zero of=file bs=64k count=8 conv=fsync 2>/dev/null; done";
+    let service = cluster.spawn(&["service", "--json", "--", "sh", "-c", busy]);
     service.json_line(0, "its instance", |status| {
         (status["running"] == 1).then_some(())
     });
-    cluster.wait_until("what the instance uses", |state| {
-        let usage = state.agents.first()?.usage.as_ref()?;
-        usage
-            .tasks
-            .iter()
-            .any(|task| task.used.cpu_milli.is_some())
-            .then_some(())
+    cluster.wait_until("what the instance waits for", |_| {
+        let agent = cluster.agent_metrics();
+        let waits = ["run_queue_p99_ns", "io_queue_p99_ns", "io_device_p99_ns"];
+        let shown = |wait: &str| has_series(&agent, &format!("ebb_agent_framework_{wait}"));
+        waits.into_iter().all(shown).then_some(())
     });
     let (master, agent) = (cluster.master_metrics(), cluster.agent_metrics());
 
