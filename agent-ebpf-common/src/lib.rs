@@ -329,8 +329,8 @@ pub struct Current {
     pub held_ns: u64,
     /// Without BTF: the slot whose task was pushed out by the one that runs now, [`IDLE_SLOT`] if none was.
     pub pushed_out: u32,
-    /// Keeps the fields aligned.
-    pub reserved: u32,
+    /// 1 while a probe charges that may be interrupted: the one at the end of a task. A reading then leaves it alone.
+    pub charging: u32,
     /// Its accounts when it came. `sched_info` counts the arrival itself only afterwards.
     pub base: Charged,
 }

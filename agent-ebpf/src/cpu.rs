@@ -1,5 +1,7 @@
 //! Time on the CPU, waits, switches and faults, charged when a task leaves a CPU.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::task_struct,
     btf_maps::Array,
@@ -64,6 +66,9 @@ fn flush(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: the value of this CPU; the kernel runs this program with preemption or interrupts off, so that no switch
     // comes between.
     let current = unsafe { &mut *current };
+    if current.charging == 1 {
+        return 0;
+    }
     recognise(current, &task);
     charge(current, &task, Moment::Reading);
     let here = place(&task);
@@ -77,6 +82,30 @@ fn flush(_ctx: RawTracePointContext) -> i32 {
     }
     current.class = u32::from(here.class);
     0
+}
+
+/// Charges a task that is about to end with what it has used so far, since the kernel may not show its last switch.
+/// Runs with preemption off, but not interrupts: a reading may come between.
+#[inline(always)]
+pub fn charge_ending(task: &Task) {
+    let Some(current) = slot::current() else {
+        return;
+    };
+    // SAFETY: the value of this CPU; no switch comes between, and a reading leaves it alone.
+    let current = unsafe { &mut *current };
+    current.charging = 1;
+    in_order();
+    recognise(current, task);
+    charge(current, task, Moment::Reading);
+    in_order();
+    current.charging = 0;
+}
+
+/// Keeps the compiler from moving reads and writes across it; a CPU sees its own in order.
+#[inline(always)]
+fn in_order() {
+    // SAFETY: it holds no instruction.
+    unsafe { asm!("", options(nostack)) };
 }
 
 /// Makes sure that `current` is about this task. If it is not, the kernel has not shown its arrival.

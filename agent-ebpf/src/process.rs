@@ -1,9 +1,10 @@
 //! Processes and threads: how many come and go, and how many live only for a moment.
 
 use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
-use ebb_agent_ebpf_common::{IDLE_SLOT, SHORT_LIFE_NS};
+use ebb_agent_ebpf_common::{IDLE_SLOT, SHORT_LIFE_NS, UNMANAGED_SLOT};
 
 use crate::{
+    cpu,
     kernel::{self, Task, now_ns},
     memory,
     slot::{add, counters, place},
@@ -32,6 +33,9 @@ fn process_fork(ctx: BtfTracePointContext) -> i32 {
 fn process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*mut task_struct>(0));
     let here = place(&task);
+    if here.slot != UNMANAGED_SLOT {
+        cpu::charge_ending(&task);
+    }
     if kernel::flag(&kernel::VICTIMS_BY_PID) {
         memory::settle_victim(&task, here);
     }
