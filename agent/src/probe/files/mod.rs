@@ -19,7 +19,7 @@
 //! Traffic with disks is read every time: writeback for a container goes on without it.
 //!
 //! **Price** of one read, measured on the host (6.18, v1 with a v2 tree beside it, one cgroup with one process, optimised
-//! build; `cargo test -p ebb-agent prices -- --ignored --nocapture`):
+//! build; what a whole reading costs is told by `cargo xtask bench sample`):
 //!
 //! | file | kept open | opened, read, closed |
 //! |---|---|---|
@@ -44,8 +44,6 @@ mod pressure;
 
 #[cfg(test)]
 mod fuzz;
-#[cfg(test)]
-mod prices;
 #[cfg(test)]
 mod testing;
 
