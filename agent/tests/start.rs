@@ -12,14 +12,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn agent(program: &Path, work_dir: &Path, more: &[&str]) -> Command {
+    agent_of("127.0.0.1:1", program, work_dir, more)
+}
+
+fn agent_of(master: &str, program: &Path, work_dir: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
-        .args(["--master", "127.0.0.1:1", "--cgroup-base", &base()])
+        .args(["--master", master, "--cgroup-base", &base()])
         .args(["--disk-bandwidth", "1MiB/s", "--kill-tasks-on-shutdown"])
         .arg("--work-dir")
         .arg(work_dir)
@@ -61,6 +66,8 @@ struct Serving {
     child: Child,
     address: SocketAddr,
     log: BufReader<std::process::ChildStderr>,
+    /// What it has logged so far.
+    said: String,
 }
 
 impl Serving {
@@ -71,15 +78,16 @@ impl Serving {
             child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             log,
+            said: String::new(),
         };
-        let mut said = String::new();
         loop {
-            let at = said.len();
+            let at = serving.said.len();
             assert!(
-                serving.log.read_line(&mut said).unwrap() > 0,
-                "it gave up: {said}"
+                serving.log.read_line(&mut serving.said).unwrap() > 0,
+                "it gave up: {}",
+                serving.said
             );
-            if let Some((_, rest)) = said[at..].split_once("the agent serves address=") {
+            if let Some((_, rest)) = serving.said[at..].split_once("the agent serves address=") {
                 serving.address = rest.split_whitespace().next().unwrap().parse().unwrap();
                 return serving;
             }
@@ -94,12 +102,12 @@ impl Serving {
         text
     }
 
-    fn end(&mut self, signal: Signal) -> String {
+    /// Ends it; all that it has logged in its life.
+    fn end(&mut self, signal: Signal) -> &str {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap();
-        let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
-        rest
+        self.log.read_to_string(&mut self.said).unwrap();
+        &self.said
     }
 }
 
@@ -194,9 +202,15 @@ fn wrong_settings_are_named() {
 #[test]
 fn a_master_that_is_down_is_told_once_and_the_agent_runs_on() {
     let folder = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(agent(own(), folder.path(), &["--listen", "127.0.0.1:0"]));
-    // Long enough for several attempts.
-    std::thread::sleep(Duration::from_secs(2));
+    // It hangs up on whoever calls: such calls can be counted, and calls at a closed port cannot.
+    let down = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_timeout(&down, Timeout::Recv, Some(PATIENCE)).unwrap();
+    let master = down.local_addr().unwrap().to_string();
+    let any_port = ["--listen", "127.0.0.1:0"];
+    let mut serving = Serving::start(agent_of(&master, own(), folder.path(), &any_port));
+    for _ in 0..4 {
+        down.accept().unwrap();
+    }
     assert!(serving.health().contains("200 OK"));
     let log = serving.end(Signal::TERM);
     assert_eq!(log.matches("cannot be reached").count(), 1, "{log}");
