@@ -9,7 +9,7 @@ while read -r module; do
 done </modules/order
 # The drivers find their disks in their own time.
 while [ ! -b /dev/vda ] || [ ! -b /dev/vdb ]; do sleep 0.1; done
-mount -t ext4 /dev/vda /root || exec poweroff -f
-cp /runs /root/ebb/runs
+mount -t ext4 /dev/vda /system || exec poweroff -f
+cp /runs /system/ebb/runs
 umount -l /dev
-exec switch_root /root /bin/busybox sh /ebb/init
+exec switch_root /system /bin/busybox sh /ebb/init

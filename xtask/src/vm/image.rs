@@ -121,7 +121,7 @@ impl Images {
     pub fn initramfs(&self, kernel: &Kernel, boot: &Boot, runs: &Runs) -> Result<PathBuf> {
         let tree = fresh(&folder().join("first"))?;
         lay_out(&tree, &self.busybox)?;
-        for name in ["dev", "modules", "root"] {
+        for name in ["dev", "modules", "system"] {
             make_dir(&tree.join(name))?;
         }
         let mut order = String::new();
