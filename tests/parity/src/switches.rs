@@ -6,7 +6,8 @@
 //! the tracer has no such gaps. Yet there are kernels that hide some switches from every tracepoint, those away from the
 //! idle task above all. If a thread of the load leaves that was not seen to come, its wait ended somewhere between, and is
 //! told with both bounds. If a CPU was last seen to idle and now something else leaves it, it counts as busy for all of
-//! the time between.
+//! the time between. If a task comes and goes unseen, the scheduler's account of its time on the CPU is seen: it tells for
+//! how long.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
@@ -29,6 +30,7 @@ for event in sched_wakeup sched_wakeup_new; do
   echo "comm == \"$1\"" > events/sched/$event/filter
   echo 1 > events/sched/$event/enable
 done
+echo 1 > events/sched/sched_stat_runtime/enable
 echo 1 > events/sched/sched_switch/enable
 echo tracing
 read line || true
@@ -123,6 +125,14 @@ impl Cpu {
         self.since_ns = now_ns;
         self.is_idle = to == 0;
     }
+
+    /// A task is on it now, and has been for so long since its account was last brought up to date.
+    fn account(&mut self, now_ns: u64, ran_ns: u64) {
+        if self.is_idle {
+            self.busy_ns += ran_ns.min(now_ns - self.since_ns);
+            self.since_ns = now_ns;
+        }
+    }
 }
 
 fn waits(text: &str, comm: &str) -> Vec<Wait> {
@@ -134,6 +144,14 @@ fn waits(text: &str, comm: &str) -> Vec<Wait> {
             continue;
         };
         let now_ns = event.at_ns;
+        if event.name == "sched_stat_runtime" {
+            // Accounts of other CPUs' tasks are brought up to date too.
+            if event.task == event.number("pid") {
+                let cpu = cpus.entry(event.cpu).or_default();
+                cpu.account(now_ns, event.number("runtime"));
+            }
+            continue;
+        }
         if event.name != "sched_switch" {
             let to = cpus.entry(event.number("target_cpu")).or_default();
             runnable.insert(event.number("pid"), (now_ns, to.busy_until(now_ns)));
@@ -167,6 +185,7 @@ fn waits(text: &str, comm: &str) -> Vec<Wait> {
 
 /// A line of the trace: `TASK-PID [CPU] FLAGS SECONDS.MICROS: NAME: FIELD=VALUE ...`.
 struct Event<'a> {
+    task: u64,
     cpu: u64,
     at_ns: u64,
     name: &'a str,
@@ -180,9 +199,11 @@ impl<'a> Event<'a> {
         let mut words = head.split_whitespace().rev();
         let (seconds, micros) = words.next()?.split_once('.')?;
         let cpu = words.find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
+        let (_, task) = words.next()?.rsplit_once('-')?;
         let seconds: u64 = seconds.parse().ok()?;
         let micros: u64 = micros.parse().ok()?;
         Some(Self {
+            task: task.parse().ok()?,
             cpu: cpu.parse().ok()?,
             at_ns: seconds * 1_000_000_000 + micros * 1000,
             name,
@@ -223,6 +244,11 @@ mod tests {
                  prev_prio=120 prev_state={state} ==> next_comm={next} next_pid={next_pid} next_prio=120\n"
             )
         };
+        let account = |task: &str, pid: u64, at: &str, ns: u64| {
+            format!(
+                "  {task}  [001] d..2.  5.{at}: sched_stat_runtime: comm=some pid={pid} runtime={ns} [ns]\n"
+            )
+        };
         let woken =
             "  x-1  [000] dN.4.  5.000150: sched_wakeup: comm=held pid=7 prio=120 target_cpu=001\n";
         let text = [
@@ -233,6 +259,10 @@ mod tests {
             switch("000300", "held", "R+", "idle"),
             switch("000350", "idle", "R", "other"),
             switch("000400", "other", "S", "idle"),
+            // It comes and goes unseen; what it has run is seen twice, and what the held one has elsewhere is not.
+            account("other-9", 9, "000410", 5_000),
+            account("other-9", 9, "000430", 20_000),
+            account("x-1", 7, "000440", 10_000),
             switch("000500", "idle", "R", "held"),
             switch("000600", "held", "R", "other"),
             switch("000700", "held", "R", "idle"),
@@ -254,7 +284,7 @@ mod tests {
             waits(&text, "held"),
             [
                 wait(200, 50, 50),
-                wait(500, 200, 50),
+                wait(500, 200, 75),
                 unseen,
                 wait(900, 200, 200)
             ]
