@@ -105,8 +105,8 @@ pub struct SlotCounters {
     pub net_out_bytes: u64,
     /// IP packets sent.
     pub net_out_packets: u64,
-    /// Makes the record a whole number of cache lines, so that CPUs do not take them from each other.
-    pub reserved: u64,
+    /// Time on a CPU of ended tasks whose last departure the kernel did not show: told when it frees them, on any CPU.
+    pub ended_ns: u64,
 }
 
 impl SlotCounters {
@@ -136,7 +136,7 @@ impl SlotCounters {
         net_in_packets: 0,
         net_out_bytes: 0,
         net_out_packets: 0,
-        reserved: 0,
+        ended_ns: 0,
     };
 
     /// Adds what was counted on another CPU.
@@ -166,7 +166,7 @@ impl SlotCounters {
             net_in_packets,
             net_out_bytes,
             net_out_packets,
-            reserved: _,
+            ended_ns,
         } = other;
         self.on_cpu_ns += on_cpu_ns;
         self.ahead_ns += ahead_ns;
@@ -196,6 +196,7 @@ impl SlotCounters {
         self.net_in_packets += net_in_packets;
         self.net_out_bytes += net_out_bytes;
         self.net_out_packets += net_out_packets;
+        self.ended_ns += ended_ns;
     }
 }
 
@@ -463,6 +464,10 @@ pub mod name {
     pub const PROCESS_FORK: &str = "process_fork";
     /// Program on the `sched_process_exit` tracepoint.
     pub const PROCESS_EXIT: &str = "process_exit";
+    /// Program on the `sched_process_free` tracepoint.
+    pub const PROCESS_FREE: &str = "process_free";
+    /// Program on the `cgroup_attach_task` tracepoint.
+    pub const PROCESS_MOVE: &str = "process_move";
     /// Program on `mm_vmscan_direct_reclaim_begin`.
     pub const RECLAIM_DIRECT_BEGIN: &str = "reclaim_direct_begin";
     /// Program on `mm_vmscan_direct_reclaim_end`.
@@ -529,13 +534,15 @@ pub mod name {
     ];
 
     /// Every program, for pinning.
-    pub const PROGRAMS: [&str; 16] = [
+    pub const PROGRAMS: [&str; 18] = [
         SCHED_SWITCH,
         SCHED_SWITCH_PLAIN,
         FLUSH,
         FLUSH_PLAIN,
         PROCESS_FORK,
         PROCESS_EXIT,
+        PROCESS_FREE,
+        PROCESS_MOVE,
         RECLAIM_DIRECT_BEGIN,
         RECLAIM_DIRECT_END,
         RECLAIM_LIMIT_BEGIN,

@@ -55,33 +55,38 @@ fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Charges the task on this CPU up to now, and looks up anew where it belongs.
+/// A reading.
 #[raw_tracepoint(tracepoint = "ebb_flush")]
 fn flush(_ctx: RawTracePointContext) -> i32 {
     // SAFETY: the helper has no preconditions.
-    let task = Task(unsafe { bpf_get_current_task_btf() });
+    look(&Task(unsafe { bpf_get_current_task_btf() }));
+    0
+}
+
+/// Charges the task on this CPU up to now, and looks up anew where it belongs. To be called with preemption or
+/// interrupts off.
+#[inline(always)]
+pub fn look(task: &Task) {
     let Some(current) = slot::current() else {
-        return 0;
+        return;
     };
-    // SAFETY: the value of this CPU; the kernel runs this program with preemption or interrupts off, so that no switch
-    // comes between.
+    // SAFETY: the value of this CPU; no switch comes between.
     let current = unsafe { &mut *current };
     if current.charging == 1 {
-        return 0;
+        return;
     }
-    recognise(current, &task);
-    charge(current, &task, Moment::Reading);
-    let here = place(&task);
+    recognise(current, task);
+    charge(current, task, Moment::Reading);
+    let here = place(task);
     if here.stamp != current.stamp {
         // It has moved, or its container has just come or gone. What was charged ahead is not charged again.
         let ahead_ns = current.base.exec_ns;
-        arrive(current, &task, here);
+        arrive(current, task, here);
         if ahead_ns > current.base.exec_ns {
             current.base.exec_ns = ahead_ns;
         }
     }
     current.class = u32::from(here.class);
-    0
 }
 
 /// Charges a task that is about to end with what it has used so far, since the kernel may not show its last switch.

@@ -1,6 +1,9 @@
-//! Processes and threads: how many come and go, and how many live only for a moment.
+//! Processes and threads: how many come and go, how many live only for a moment, and what they used unseen.
 
-use aya_ebpf::{bindings::task_struct, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    bindings::task_struct, helpers::bpf_get_current_task_btf, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
 use ebb_agent_ebpf_common::{IDLE_SLOT, SHORT_LIFE_NS, UNMANAGED_SLOT};
 
 use crate::{
@@ -8,6 +11,7 @@ use crate::{
     kernel::{self, Task, now_ns},
     memory,
     slot::{add, counters, place},
+    storage::TASKS,
 };
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -49,6 +53,48 @@ fn process_exit(ctx: BtfTracePointContext) -> i32 {
         if now_ns().wrapping_sub(task.start_ns()) < SHORT_LIFE_NS {
             add(&mut counters.short_lived, 1);
         }
+    }
+    0
+}
+
+/// A task that enters a container while it runs, as one does that is about to execute a program there, is charged to
+/// it from now on, and not only from when it is next looked at.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+fn process_move(ctx: BtfTracePointContext) -> i32 {
+    let moved = Task(ctx.arg::<*mut task_struct>(2));
+    // SAFETY: the helper has no preconditions.
+    let running = Task(unsafe { bpf_get_current_task_btf() });
+    if moved.pid() == running.pid() {
+        cpu::look(&running);
+    }
+    0
+}
+
+/// Charges an ended task with what its account has grown by since it was last charged: nothing, unless the kernel did
+/// not show its last departure. Runs some time after that, on any CPU.
+#[btf_tracepoint(function = "sched_process_free")]
+fn process_free(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(ctx.arg::<*mut task_struct>(0));
+    let Some(record) = TASKS.get(task.0) else {
+        return 0;
+    };
+    // SAFETY: the storage of a task that runs no more, which nothing else reads or writes.
+    let charged = unsafe { &(*record).charged };
+    let exec_ns = task.exec_ns();
+    if exec_ns <= charged.exec_ns {
+        return 0;
+    }
+    let here = place(&task);
+    if here.stamp != charged.stamp {
+        // Its container is gone.
+        return 0;
+    }
+    if let Some(counters) = counters(here.slot) {
+        // SAFETY: a value of the map; this field is only added to atomically.
+        add(
+            unsafe { &mut (*counters).ended_ns },
+            exec_ns - charged.exec_ns,
+        );
     }
     0
 }

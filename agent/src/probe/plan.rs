@@ -93,6 +93,8 @@ const CPU_PLAIN: &[Program] = &[
 const PROCESSES: &[Program] = &[
     program(name::PROCESS_FORK, Hook::Tracepoint("sched_process_fork")),
     program(name::PROCESS_EXIT, Hook::Tracepoint("sched_process_exit")),
+    program(name::PROCESS_FREE, Hook::Tracepoint("sched_process_free")),
+    program(name::PROCESS_MOVE, Hook::Tracepoint("cgroup_attach_task")),
 ];
 const RECLAIM: &[Program] = &[
     program(
@@ -388,7 +390,12 @@ impl Plan {
 fn lack(fields: &KernelFields, part: Part) -> Option<String> {
     let tracepoints: &[&str] = match part {
         Part::Cpu => &["sched_switch"],
-        Part::Processes => &["sched_process_fork", "sched_process_exit"],
+        Part::Processes => &[
+            "sched_process_fork",
+            "sched_process_exit",
+            "sched_process_free",
+            "cgroup_attach_task",
+        ],
         Part::Reclaim => &[
             "mm_vmscan_direct_reclaim_begin",
             "mm_vmscan_direct_reclaim_end",

@@ -128,6 +128,8 @@ const TRACEPOINTS: &[&str] = &[
     "sched_switch",
     "sched_process_fork",
     "sched_process_exit",
+    "sched_process_free",
+    "cgroup_attach_task",
     "mm_vmscan_direct_reclaim_begin",
     "mm_vmscan_direct_reclaim_end",
     "mm_vmscan_memcg_reclaim_begin",

@@ -18,6 +18,9 @@ use ebb_tests_parity::rows::Rows;
 const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
 const STEADY_MS: &str = "10000";
 const STEADY_MAX_PERCENT: f64 = 0.1;
+const ENTRIES: u32 = 50;
+/// A hierarchy is entered after the other, and the account of what runs is brought up to date at ticks.
+const ENTRIES_MAX_PERCENT: f64 = 25.0;
 const MOMENTS_MAX_PERCENT: f64 = 0.5;
 /// The agent's fast path.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -99,6 +102,31 @@ fn a_task_that_never_leaves_its_cpu_is_right_at_every_moment() {
     rows.at_least("CPU time compared", used_ns as f64 / 1e9, "s", 2.0);
     let period_ms = PERIOD.as_secs_f64() * 1e3;
     rows.at_most("greatest error", worst_ns as f64 / 1e6, "ms", period_ms);
+    nothing_lost(&sampler);
+    rows.finish();
+}
+
+#[test]
+fn what_enters_a_container_while_it_runs_is_charged_from_then_on() {
+    let _alone = alone();
+    let facts = Facts::gather();
+    let container = Container::new(&facts, "entered").unwrap();
+    let mut sampler = probes(&facts);
+    sampler
+        .register("entered", &container.paths, false)
+        .unwrap();
+    let mut yardstick = ContainerFiles::open(&container.paths);
+    let start = cpu_bracket(&mut sampler, &mut yardstick, "entered");
+    // A shell that enters and then becomes the program: nearly all that each uses is before it first leaves its CPU.
+    for _ in 0..ENTRIES {
+        finish(container.spawn(LOAD, &["nap", "0"]).unwrap());
+    }
+    let end = cpu_bracket(&mut sampler, &mut yardstick, "entered");
+    let mut rows = Rows::new("cpu", "processes that enter while they run");
+    let used_ns = end.after - start.before;
+    rows.at_least("CPU time compared", used_ns as f64 / 1e6, "ms", 5.0);
+    let error = end.error_percent(&start);
+    rows.at_most("error of CPU time", error, "%", ENTRIES_MAX_PERCENT);
     nothing_lost(&sampler);
     rows.finish();
 }

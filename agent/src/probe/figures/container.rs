@@ -237,7 +237,7 @@ impl ContainerCounters {
     pub(in crate::probe) fn from_slot(slot: &SlotCounters, available: &Available) -> Self {
         let preempted = |by: Preemptor| slot.preempted_by[by as usize];
         ContainerCounters {
-            on_cpu_ns: Some(Figure::ebpf(slot.on_cpu_ns)),
+            on_cpu_ns: Some(Figure::ebpf(slot.on_cpu_ns + slot.ended_ns)),
             run_queue: available.wait.then_some(RunQueue {
                 wait_ns: slot.wait_ns,
                 wait_own_ns: available.own_wait.then_some(slot.wait_own_ns),
