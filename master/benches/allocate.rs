@@ -1,6 +1,6 @@
 //! How long a round of the allocator takes, beside a floor measured in the same run.
 //!
-//! Subject: every agent's resources are offered by a pass over the real ledger and snapshot (roles,
+//! Subject: every agent's resources are offered by a pass over the real ledger and claims (roles,
 //! weights and refusals on), then every offer is declined with a filter. Floor: the same number of
 //! decisions by dominant share over plain arrays, with binary heaps, and nothing else. Subject and
 //! floor alternate. Printed on standard output, a row a line:
@@ -12,9 +12,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use ebb_master::allocator::{pass, pass_all};
-use ebb_master::core::allocate::Proposal;
-use ebb_master::core::snapshot::{FrameworkTerms, RoleSnapshot};
+use ebb_master::allocator::{Proposal, pass, pass_all};
+use ebb_master::core::allocate::Planner;
+use ebb_master::core::claims::{Claims, FrameworkTerms};
 use ebb_master::ledger::{AgentLedger, Ledger, Transition};
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Role, Timestamp};
 
@@ -29,7 +29,8 @@ const LIFE: Incarnation = Incarnation(1);
 
 struct Cluster {
     ledger: Ledger,
-    snapshot: RoleSnapshot,
+    claims: Claims,
+    planner: Planner,
 }
 
 fn agent_id(number: usize) -> Result<AgentId, Error> {
@@ -40,30 +41,41 @@ type Error = Box<dyn std::error::Error>;
 
 impl Cluster {
     fn new(agents: usize, frameworks: usize) -> Result<Self, Error> {
-        let (ledger, mut snapshot) = (Ledger::new(), RoleSnapshot::new());
+        let (ledger, mut claims) = (Ledger::new(), Claims::new());
         let total = Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES);
         for number in 0..agents {
             let id = agent_id(number)?;
-            snapshot.set_agent(&id, total, Quantities::ZERO);
-            ledger.insert(id, AgentLedger::new(LIFE, total, Quantities::ZERO));
+            claims.set_agent(&id, total, Quantities::ZERO);
+            let number = claims.agent_number(&id).ok_or("an agent has no number")?;
+            ledger.insert(id, number, AgentLedger::new(LIFE, total, Quantities::ZERO));
         }
         for number in 0..frameworks {
             let role = Role::new(format!("role-{}", number % ROLES))?;
-            snapshot.set_weight(&role, 1000 + 500 * u32::try_from(number % ROLES)?);
+            claims.set_weight(&role, 1000 + 500 * u32::try_from(number % ROLES)?);
             let terms = FrameworkTerms {
                 roles: BTreeSet::from([role]),
                 active: true,
                 ..FrameworkTerms::default()
             };
-            snapshot.set_framework(&FrameworkId::new(format!("framework-{number:05}"))?, terms);
+            claims.set_framework(&FrameworkId::new(format!("framework-{number:05}"))?, terms);
         }
-        Ok(Self { ledger, snapshot })
+        Ok(Self {
+            ledger,
+            planner: Planner::new(claims.copy()),
+            claims,
+        })
+    }
+
+    /// What the driver publishes and a worker follows.
+    fn follow(&mut self) {
+        let entries = self.claims.publish();
+        self.planner.follow(&entries);
     }
 
     /// What the driver does with a batch: charge it.
     fn take_in(&mut self, proposals: &[Proposal]) {
         for proposal in proposals {
-            self.snapshot
+            self.claims
                 .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
         }
     }
@@ -75,8 +87,8 @@ impl Cluster {
             self.ledger
                 .apply(&proposal.agent_id, proposal.incarnation, &back)?;
             let (who, role) = (&proposal.framework_id, &proposal.role);
-            self.snapshot.credit(who, role, &proposal.resources)?;
-            self.snapshot
+            self.claims.credit(who, role, &proposal.resources)?;
+            self.claims
                 .refuse(who, role, &proposal.agent_id, &proposal.resources, expires);
         }
         Ok(())
@@ -139,12 +151,12 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         times.floor.push(elapsed);
 
         let start = Instant::now();
-        cluster.snapshot.expire(now);
-        let published = cluster.snapshot.publish();
+        cluster.claims.expire(now);
+        cluster.follow();
         times.publish.push(start.elapsed());
 
         let start = Instant::now();
-        let proposals = pass_all(&cluster.ledger, &published, now);
+        let proposals = pass_all(&cluster.ledger, &mut cluster.planner);
         times.pass.push(start.elapsed());
         if proposals.len() != agents {
             return Err(format!("{} of {agents} agents were offered", proposals.len()).into());
@@ -154,9 +166,9 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         cluster.take_in(&proposals);
         times.take_in.push(start.elapsed());
 
-        let published = cluster.snapshot.publish();
+        cluster.follow();
         let start = Instant::now();
-        let none = pass_all(&cluster.ledger, &published, now);
+        let none = pass_all(&cluster.ledger, &mut cluster.planner);
         times.empty.push(start.elapsed());
         if !none.is_empty() {
             return Err("an agent was offered twice".into());
@@ -172,17 +184,17 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
 /// One decline, and the next offer of the same agent: core, publication and pass.
 fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> {
     let now = Timestamp::from_ms(1 << 40);
-    cluster.snapshot.expire(now);
-    let published = cluster.snapshot.publish();
-    let mut offers = pass_all(&cluster.ledger, &published, now);
+    cluster.claims.expire(now);
+    cluster.follow();
+    let mut offers = pass_all(&cluster.ledger, &mut cluster.planner);
     cluster.take_in(&offers);
     let mut times = Vec::with_capacity(EVENTS);
     for event in 0..EVENTS {
         let offer = &mut offers[(event * 7919) % agents];
         let start = Instant::now();
         cluster.decline(std::slice::from_ref(offer), now.plus_ms(REFUSE_MS))?;
-        let published = cluster.snapshot.publish();
-        let next = pass(&cluster.ledger, &published, [&offer.agent_id], now);
+        cluster.follow();
+        let next = pass(&cluster.ledger, &mut cluster.planner, [&offer.agent_id]);
         cluster.take_in(&next);
         times.push(start.elapsed());
         *offer = next

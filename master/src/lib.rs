@@ -3,7 +3,7 @@
 //! ```text
 //! api (gRPC, HTTP) → driver → core (pure) → effects → connections, ledger, registry
 //!                       ↑                                          ↓
-//!                       └────── proposals ←── allocator ←── snapshot
+//!                       └────── proposals ←── allocator ←── claims
 //! ```
 //!
 //! [`run`] is the whole master; `ebb-master` and `ebb dev` both call it.

@@ -1,95 +1,116 @@
 //! The allocator: plan → commit → propose, on the caller's thread ([`pass`], for simulations and
 //! tests) or on worker threads ([`Allocator`]).
 //!
-//! Each agent is planned on what its slot holds now and committed at once, so a plan is never old;
-//! where another thread was faster the agent is planned again, at most [`MAX_PLANS_PER_AGENT`]
-//! times. What is proposed is already offered in the ledger: the driver gives it an offer id, or
-//! takes it back with [`Transition::Rescind`] where the framework has gone meanwhile.
+//! Each decision is planned on what the agent's slot held when the pass began and committed at once; where another
+//! thread was faster the agent is looked at again, at most [`MAX_LOOKS_PER_AGENT`](crate::core::allocate) times. What is
+//! proposed is already offered in the ledger: the driver gives it an offer id, or takes it back with
+//! [`Transition::Rescind`] where the framework has gone meanwhile.
 
+mod inbox;
 mod work;
 mod worker;
 mod workers;
 
-use std::sync::Arc;
+use std::borrow::Borrow;
 
-use ebb_types::{AgentId, Timestamp};
+use ebb_types::{AgentId, FrameworkId, Incarnation, Resources, Role};
 
-use crate::core::allocate::{Proposal, Round};
-use crate::core::snapshot::RoleSnapshot;
+use crate::core::allocate::{AgentView, Choice, Outcome, Planner};
 use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
+pub use inbox::MAX_PUBLICATIONS_BEHIND;
 pub use workers::{
     Allocator, AllocatorFigures, Batch, MAX_AGENTS_PER_PASS, MAX_QUEUED_AGENTS, MAX_WORKERS,
     StartError,
 };
 
-/// How often one pass plans one agent again because another thread took what it had planned with.
-/// Then the agent is left alone: whoever took it wakes the allocator when it is free again.
-pub const MAX_PLANS_PER_AGENT: u32 = 4;
+/// Resources of one agent for one framework in one role: an offer without an id yet. They are
+/// already offered in the ledger when the driver receives it from the allocator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Who is to be offered them.
+    pub framework_id: FrameworkId,
+    /// For which of its roles.
+    pub role: Role,
+    /// What.
+    pub resources: Resources,
+}
 
 /// Plans offers for the given agents and commits each to the ledger before it plans the next: what
 /// is returned is already offered there. Deterministic when no other thread commits meanwhile.
 ///
-/// Agents that the ledger does not have are passed over.
+/// Agents that the ledger does not have are passed over. The planner forgets the proposals: their shares count for it
+/// when it follows what the core makes of them.
 pub fn pass<'a>(
     ledger: &Ledger,
-    snapshot: &RoleSnapshot,
+    planner: &mut Planner,
     agents: impl IntoIterator<Item = &'a AgentId>,
-    now: Timestamp,
 ) -> Vec<Proposal> {
     let slots: Vec<_> = agents.into_iter().filter_map(|id| ledger.get(id)).collect();
-    pass_slots(snapshot, &slots, now)
-}
-
-/// [`pass`] over every agent, by agent id.
-pub fn pass_all(ledger: &Ledger, snapshot: &RoleSnapshot, now: Timestamp) -> Vec<Proposal> {
-    pass_slots(snapshot, ledger.slots().values(), now)
-}
-
-/// [`pass`] over slots.
-pub fn pass_slots<'a>(
-    snapshot: &RoleSnapshot,
-    slots: impl IntoIterator<Item = &'a Arc<AgentSlot>>,
-    now: Timestamp,
-) -> Vec<Proposal> {
-    let snapshot = snapshot.clone().publish();
-    let mut round = Round::new(&snapshot, now);
-    let mut proposals = Vec::new();
-    if round.is_idle() {
-        return proposals;
-    }
-    for slot in slots {
-        for _ in 0..MAX_PLANS_PER_AGENT {
-            if !plan_and_commit(&mut round, slot, &mut proposals) {
-                break;
-            }
-        }
-    }
+    let proposals = pass_slots(planner, &slots);
+    planner.forget_proposals();
     proposals
 }
 
-/// Plans one agent once; whether another thread was in the way, so that it should be planned again.
-fn plan_and_commit(round: &mut Round<'_>, slot: &AgentSlot, proposals: &mut Vec<Proposal>) -> bool {
-    let ledger = slot.load();
-    let choices = round.choose(slot.agent_id(), &ledger.free());
-    for choice in choices.into_iter().flatten() {
-        let offer = Transition::Offer(choice.resources);
-        match slot.apply(ledger.incarnation, &offer) {
-            Ok(_) => {
-                round.charge(&choice);
-                let proposal = round.proposal(&choice, slot.agent_id(), ledger.incarnation);
-                debug_assert!(
-                    proposal.is_some(),
-                    "a claimant was chosen that does not exist"
-                );
-                proposals.extend(proposal);
-            }
-            Err(Refused::NotFree { .. } | Refused::Contended { .. }) => return true,
-            // The agent was removed or came back: whoever did that wakes the allocator.
-            Err(_) => return false,
+/// [`pass`] over every agent.
+pub fn pass_all(ledger: &Ledger, planner: &mut Planner) -> Vec<Proposal> {
+    let all = ledger.slots();
+    let slots: Vec<&AgentSlot> = all.values().map(|slot| &**slot).collect();
+    let proposals = pass_slots(planner, &slots);
+    planner.forget_proposals();
+    proposals
+}
+
+/// [`pass`] over slots; the planner goes on counting the proposals.
+pub fn pass_slots<S: Borrow<AgentSlot>>(planner: &mut Planner, slots: &[S]) -> Vec<Proposal> {
+    // While one is held, those that the slots take cost next to nothing.
+    let _guard = crossbeam_epoch::pin();
+    let mut lives = Vec::with_capacity(slots.len());
+    let views = slots.iter().map(|slot| {
+        let slot = slot.borrow();
+        let (incarnation, free) = slot.free();
+        lives.push(incarnation);
+        AgentView {
+            agent: slot.number(),
+            free,
         }
+    });
+    let views: Vec<AgentView> = views.collect();
+    let choices = planner.plan(views, |position, part| {
+        commit(slots[position].borrow(), lives[position], part)
+    });
+    let claims = planner.claims();
+    let proposal = |choice: &Choice| {
+        let (framework_id, role) = claims.names(choice.member)?;
+        Some(Proposal {
+            agent_id: slots[choice.position].borrow().agent_id().clone(),
+            incarnation: lives[choice.position],
+            framework_id: framework_id.clone(),
+            role: role.clone(),
+            resources: choice.resources,
+        })
+    };
+    choices.iter().filter_map(proposal).collect()
+}
+
+fn commit(slot: &AgentSlot, incarnation: Incarnation, part: &Resources) -> Outcome {
+    match slot.apply(incarnation, &Transition::Offer(*part)) {
+        Ok(_) => Outcome::Offered,
+        Err(Refused::NotFree { .. } | Refused::Contended { .. }) => {
+            let (life, free) = slot.free();
+            if life == incarnation {
+                Outcome::Changed(free)
+            } else {
+                Outcome::Gone
+            }
+        }
+        // The agent was removed or came back: whoever did that wakes the allocator.
+        Err(_) => Outcome::Gone,
     }
-    false
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
 
-use super::{Allocator, Batch, MAX_QUEUED_AGENTS, StartError, pass, pass_all};
-use crate::core::allocate::Proposal;
+use super::{
+    Allocator, Batch, MAX_PUBLICATIONS_BEHIND, MAX_QUEUED_AGENTS, Proposal, StartError, pass,
+    pass_all,
+};
+use crate::core::allocate::Planner;
+use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::{Class, Sums};
-use crate::core::snapshot::{FrameworkTerms, RoleSnapshot};
 use crate::ledger::{AgentLedger, Ledger, Transition};
 
 const LIFE: Incarnation = Incarnation(1);
@@ -40,21 +43,23 @@ fn total() -> Quantities {
 /// What a driver owns.
 struct Driver {
     ledger: Arc<Ledger>,
-    snapshot: RoleSnapshot,
+    claims: Claims,
 }
 
 impl Driver {
     fn new(agents: usize, frameworks: usize) -> Self {
         let mut driver = Self {
             ledger: Arc::new(Ledger::new()),
-            snapshot: RoleSnapshot::new(),
+            claims: Claims::new(),
         };
         for number in 0..agents {
-            let first = AgentLedger::new(LIFE, total(), Quantities::ZERO);
-            driver.ledger.insert(agent(number), first);
-            driver
-                .snapshot
-                .set_agent(&agent(number), total(), Quantities::ZERO);
+            let (id, first) = (
+                agent(number),
+                AgentLedger::new(LIFE, total(), Quantities::ZERO),
+            );
+            driver.claims.set_agent(&id, total(), Quantities::ZERO);
+            let of_claims = driver.claims.agent_number(&id).unwrap();
+            driver.ledger.insert(id, of_claims, first);
         }
         for number in 0..frameworks {
             let terms = FrameworkTerms {
@@ -62,21 +67,30 @@ impl Driver {
                 active: true,
                 ..FrameworkTerms::default()
             };
-            driver.snapshot.set_framework(&framework(number), terms);
+            driver.claims.set_framework(&framework(number), terms);
         }
         driver
     }
 
+    fn planner(&self) -> Planner {
+        Planner::new(self.claims.copy())
+    }
+
+    fn publish(&mut self, allocator: &Allocator) {
+        let entries = self.claims.publish();
+        allocator.publish(&entries, || self.claims.copy());
+    }
+
     fn charge(&mut self, proposals: &[Proposal]) {
         for proposal in proposals {
-            self.snapshot
+            self.claims
                 .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
         }
     }
 
     fn take_in(&mut self, batch: &Batch) {
+        self.claims.note_batch(batch.id);
         self.charge(&batch.proposals);
-        self.snapshot.note_batch(batch.id);
     }
 
     fn decline(&mut self, proposal: &Proposal) {
@@ -84,16 +98,17 @@ impl Driver {
         self.ledger
             .apply(&proposal.agent_id, proposal.incarnation, &back)
             .unwrap();
-        self.snapshot
+        self.claims
             .credit(&proposal.framework_id, &proposal.role, &proposal.resources)
             .unwrap();
     }
 
     /// Starts workers whose batches come out of the channel.
-    fn start(&self, workers: u32) -> (Allocator, Receiver<Batch>) {
+    fn start(&mut self, workers: u32) -> (Allocator, Receiver<Batch>) {
         let (sender, receiver) = channel();
         let sink = move |batch| sender.send(batch).map_err(|error| error.0);
-        let allocator = Allocator::start(workers, Arc::clone(&self.ledger), || NOW, sink).unwrap();
+        let allocator =
+            Allocator::start(workers, Arc::clone(&self.ledger), &self.claims, sink).unwrap();
         (allocator, receiver)
     }
 }
@@ -101,7 +116,7 @@ impl Driver {
 #[test]
 fn a_pass_offers_in_the_ledger_what_it_proposes_and_nothing_twice() {
     let mut driver = Driver::new(10, 3);
-    let proposals = pass_all(&driver.ledger, &driver.snapshot, NOW);
+    let proposals = pass_all(&driver.ledger, &mut driver.planner());
     assert_eq!(proposals.len(), 10);
     for proposal in &proposals {
         let slot = driver.ledger.get(&proposal.agent_id).unwrap();
@@ -113,13 +128,13 @@ fn a_pass_offers_in_the_ledger_what_it_proposes_and_nothing_twice() {
     }
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [4, 3, 3]);
     driver.charge(&proposals);
-    assert_eq!(pass_all(&driver.ledger, &driver.snapshot, NOW), []);
+    assert_eq!(pass_all(&driver.ledger, &mut driver.planner()), []);
     driver.decline(&proposals[7]);
     let named = [
         proposals[7].agent_id.clone(),
         AgentId::new("unknown").unwrap(),
     ];
-    let again = pass(&driver.ledger, &driver.snapshot, &named, NOW);
+    let again = pass(&driver.ledger, &mut driver.planner(), &named);
     assert_eq!(again.len(), 1);
     assert_eq!(again[0].resources, proposals[7].resources);
 }
@@ -127,8 +142,8 @@ fn a_pass_offers_in_the_ledger_what_it_proposes_and_nothing_twice() {
 #[test]
 fn the_same_cluster_gives_the_same_proposals() {
     let (one, two) = (Driver::new(50, 7), Driver::new(50, 7));
-    let proposals = pass_all(&one.ledger, &one.snapshot, NOW);
-    assert_eq!(proposals, pass_all(&two.ledger, &two.snapshot, NOW));
+    let proposals = pass_all(&one.ledger, &mut one.planner());
+    assert_eq!(proposals, pass_all(&two.ledger, &mut two.planner()));
     assert_eq!(proposals.len(), 50);
 }
 
@@ -136,7 +151,7 @@ fn the_same_cluster_gives_the_same_proposals() {
 fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
     let mut driver = Driver::new(2, 2);
     let (allocator, batches) = driver.start(1);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let first = batches.recv_timeout(PATIENCE).unwrap();
     assert_eq!(first.proposals[0].framework_id, framework(0));
@@ -146,7 +161,7 @@ fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
         RecvTimeoutError::Timeout
     );
     driver.take_in(&first);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     let second = batches.recv_timeout(PATIENCE).unwrap();
     assert_eq!(second.proposals[0].framework_id, framework(1));
 }
@@ -155,7 +170,7 @@ fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
 fn a_burst_of_wakes_gives_one_pass() {
     let mut driver = Driver::new(2, 1);
     let (allocator, batches) = driver.start(1);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let first = batches.recv_timeout(PATIENCE).unwrap();
     let slot = driver.ledger.get(&agent(1)).unwrap();
@@ -163,7 +178,7 @@ fn a_burst_of_wakes_gives_one_pass() {
         allocator.wake([&slot]);
     }
     driver.take_in(&first);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     let second = batches.recv_timeout(PATIENCE).unwrap();
     driver.take_in(&second);
     let figures = allocator.figures();
@@ -178,7 +193,7 @@ fn when_too_many_agents_wait_all_are_looked_at() {
     let agents = MAX_QUEUED_AGENTS + 1000;
     let mut driver = Driver::new(agents, 3);
     let (allocator, batches) = driver.start(1);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let mut batch = batches.recv_timeout(PATIENCE).unwrap();
     // The worker waits for the publication: nobody takes from the queue.
@@ -188,7 +203,7 @@ fn when_too_many_agents_wait_all_are_looked_at() {
     loop {
         offered += batch.proposals.len();
         driver.take_in(&batch);
-        allocator.publish(driver.snapshot.publish());
+        driver.publish(&allocator);
         if offered == agents {
             break;
         }
@@ -217,8 +232,8 @@ fn what_the_driver_does_not_take_is_rescinded_and_offered_after_the_next_publica
         }
         sender.send(batch).map_err(|error| error.0)
     };
-    let allocator = Allocator::start(1, Arc::clone(&driver.ledger), || NOW, sink).unwrap();
-    allocator.publish(driver.snapshot.publish());
+    let allocator = Allocator::start(1, Arc::clone(&driver.ledger), &driver.claims, sink).unwrap();
+    driver.publish(&allocator);
     allocator.wake_ids([&agent(0), &agent(1), &agent(2)]);
     let rejected = told.recv_timeout(PATIENCE).unwrap();
     is_full.store(false, Ordering::Release);
@@ -228,9 +243,9 @@ fn what_the_driver_does_not_take_is_rescinded_and_offered_after_the_next_publica
     );
     assert_eq!(allocator.figures().rejected, rejected as u64);
     let mut offered = 0;
-    driver.snapshot.set_weight(&role(), 2000);
+    driver.claims.set_weight(&role(), 2000);
     while offered < 3 {
-        allocator.publish(driver.snapshot.publish());
+        driver.publish(&allocator);
         let batch = batches.recv_timeout(PATIENCE).unwrap();
         offered += batch.proposals.len();
         driver.take_in(&batch);
@@ -268,7 +283,7 @@ impl Frameworks {
                     let until = NOW.plus_ms(1);
                     let (who, on) = (&proposal.framework_id, &proposal.agent_id);
                     driver
-                        .snapshot
+                        .claims
                         .refuse(who, &proposal.role, on, &proposal.resources, until);
                 }
                 1 => self.use_half(driver, &proposal),
@@ -288,10 +303,7 @@ impl Frameworks {
                 .ledger
                 .apply(&id, LIFE, &Transition::Recover(held))
                 .unwrap();
-            driver
-                .snapshot
-                .credit(&framework_id, &role(), &held)
-                .unwrap();
+            driver.claims.credit(&framework_id, &role(), &held).unwrap();
             woken.push(id);
         }
         woken
@@ -308,7 +320,7 @@ impl Frameworks {
             .unwrap();
         let rest = all.checked_sub(&used).unwrap();
         driver
-            .snapshot
+            .claims
             .credit(&proposal.framework_id, &proposal.role, &rest)
             .unwrap();
         let key = (proposal.framework_id.clone(), proposal.agent_id.clone());
@@ -323,7 +335,7 @@ fn four_workers_and_a_busy_driver_end_with_books_that_agree() {
     const PROPOSALS: usize = 20_000;
     let mut driver = Driver::new(AGENTS, 10);
     let (allocator, batches) = driver.start(4);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     allocator.wake_all();
     let (mut seen, mut frameworks) = (0, Frameworks::default());
     while seen < PROPOSALS {
@@ -331,10 +343,10 @@ fn four_workers_and_a_busy_driver_end_with_books_that_agree() {
         assert!(!batch.proposals.is_empty());
         seen += batch.proposals.len();
         let mut woken = frameworks.play(&mut driver, batch);
-        if driver.snapshot.refusals() > AGENTS {
-            woken.extend(driver.snapshot.expire(NOW.plus_ms(1)));
+        if driver.claims.refusals() > AGENTS {
+            woken.extend(driver.claims.expire(NOW.plus_ms(1)));
         }
-        allocator.publish(driver.snapshot.publish());
+        driver.publish(&allocator);
         allocator.wake_ids(&woken);
     }
     allocator.stop();
@@ -342,19 +354,19 @@ fn four_workers_and_a_busy_driver_end_with_books_that_agree() {
         driver.take_in(&batch);
     }
     assert_eq!(driver.ledger.check(), Ok(()));
-    assert_eq!(driver.snapshot.publish().fault(), None);
+    assert_eq!(driver.claims.fault(), None);
     let mut in_use = Sums::default();
     for slot in driver.ledger.slots().values() {
         in_use.add(&slot.load().in_use().regular);
     }
-    let standing = driver.snapshot.role_standing(&role());
+    let standing = driver.claims.role_standing(&role());
     assert_eq!(standing.held(Class::Regular), &in_use);
 }
 
 #[test]
 fn a_number_of_threads_out_of_range_is_refused_with_the_range() {
     for asked in [0, 65] {
-        let started = Allocator::start(asked, Arc::default(), || NOW, Err);
+        let started = Allocator::start(asked, Arc::default(), &Claims::new(), Err);
         let Err(StartError::Number { .. }) = started else {
             panic!("{asked} threads were started");
         };
@@ -365,9 +377,43 @@ fn a_number_of_threads_out_of_range_is_refused_with_the_range() {
 fn workers_that_wait_for_a_publication_end_when_they_are_stopped() {
     let mut driver = Driver::new(1, 1);
     let (allocator, batches) = driver.start(2);
-    allocator.publish(driver.snapshot.publish());
+    driver.publish(&allocator);
     allocator.wake_all();
     assert_eq!(batches.recv_timeout(PATIENCE).unwrap().proposals.len(), 1);
     allocator.stop();
     assert!(batches.recv().is_err(), "a worker still holds its sink");
+}
+
+#[test]
+fn a_worker_that_is_far_behind_goes_on_with_a_copy() {
+    let mut driver = Driver::new(2, 1);
+    let (sender, batches) = channel();
+    let (enter, entered) = channel();
+    let (leave, left) = channel();
+    let pauses = std::sync::Mutex::new((enter, left));
+    let sink = move |batch: Batch| {
+        let (enter, left) = &*pauses.lock().unwrap();
+        enter.send(()).unwrap();
+        left.recv().unwrap();
+        sender.send(batch).map_err(|error| error.0)
+    };
+    let allocator = Allocator::start(1, Arc::clone(&driver.ledger), &driver.claims, sink).unwrap();
+    driver.publish(&allocator);
+    allocator.wake_ids([&agent(0)]);
+    entered.recv_timeout(PATIENCE).unwrap();
+    // It is held while more is published than an inbox holds.
+    for weight in 0..=MAX_PUBLICATIONS_BEHIND as u32 {
+        driver.claims.set_weight(&role(), 1000 + weight);
+        driver.publish(&allocator);
+    }
+    assert_eq!(allocator.figures().copies, 1);
+    leave.send(()).unwrap();
+    let first = batches.recv_timeout(PATIENCE).unwrap();
+    driver.take_in(&first);
+    driver.publish(&allocator);
+    allocator.wake_ids([&agent(1)]);
+    entered.recv_timeout(PATIENCE).unwrap();
+    leave.send(()).unwrap();
+    let second = batches.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(second.proposals[0].agent_id, agent(1));
 }

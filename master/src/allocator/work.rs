@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
-use ebb_types::Timestamp;
 
+use super::inbox::Inbox;
 use super::workers::{Batch, MAX_AGENTS_PER_PASS};
-use crate::core::snapshot::RoleSnapshot;
 use crate::ledger::{AgentSlot, Ledger};
 
 /// What the workers count.
@@ -20,6 +19,7 @@ pub(super) struct Counters {
     pub(super) rejected: AtomicU64,
     pub(super) coalesced: AtomicU64,
     pub(super) overflows: AtomicU64,
+    pub(super) copies: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64, amount: usize) {
@@ -43,20 +43,19 @@ impl Sweep {
     }
 }
 
-pub(super) type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 pub(super) type Sink = Box<dyn Fn(Batch) -> Result<(), Batch> + Send + Sync>;
 
 /// What the allocator and its workers share.
 pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
-    pub(super) published: ArcSwap<RoleSnapshot>,
+    /// One for each worker.
+    pub(super) inboxes: Box<[Inbox]>,
     pub(super) queue: ArrayQueue<Arc<AgentSlot>>,
     /// Whether all agents are to be looked at.
     pub(super) all: AtomicBool,
     pub(super) sweep: ArcSwapOption<Sweep>,
     pub(super) stop: AtomicBool,
     pub(super) counters: Counters,
-    pub(super) clock: Clock,
     pub(super) sink: Sink,
 }
 

@@ -4,34 +4,42 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::park;
 
+use super::inbox::Reader;
 use super::pass_slots;
 use super::work::{Shared, count};
 use super::workers::Batch;
-use crate::core::snapshot::BatchId;
+use crate::core::allocate::Planner;
+use crate::core::claims::BatchId;
 use crate::ledger::{AgentSlot, Transition};
 
-/// What a worker must see in a published snapshot before it plans on.
+/// What a worker must have read before it plans on.
 #[derive(Clone, Copy, Debug)]
 enum Gate {
     Open,
     /// Its last batch.
     Batch(BatchId),
-    /// Any change since this sequence.
+    /// Any publication after this one.
     NewerThan(u64),
 }
 
 pub(super) struct Worker {
     id: u32,
     shared: Arc<Shared>,
+    reader: Reader,
     batches: u64,
     gate: Gate,
 }
 
 impl Worker {
-    pub(super) const fn new(id: u32, shared: Arc<Shared>) -> Self {
+    pub(super) const fn new(id: u32, shared: Arc<Shared>, planner: Planner) -> Self {
         Self {
             id,
             shared,
+            reader: Reader {
+                planner,
+                read: 0,
+                is_behind: false,
+            },
             batches: 0,
             gate: Gate::Open,
         }
@@ -55,22 +63,30 @@ impl Worker {
     }
 
     fn may_plan(&mut self) -> bool {
-        let snapshot = self.shared.published.load();
+        self.read();
         let open = match self.gate {
             Gate::Open => true,
-            Gate::Batch(batch) => snapshot.has_batch(batch),
-            Gate::NewerThan(sequence) => snapshot.sequence() > sequence,
+            Gate::Batch(batch) => self.reader.planner.claims().has_batch(batch),
+            Gate::NewerThan(number) => self.reader.read > number,
         };
         if open {
             self.gate = Gate::Open;
         }
-        open
+        open && !self.reader.is_behind
+    }
+
+    fn read(&mut self) {
+        self.shared.inboxes[self.id as usize].read(&mut self.reader);
     }
 
     fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
-        // Loaded after the work was taken: see the top of this file.
-        let snapshot = self.shared.published.load_full();
-        let proposals = pass_slots(&snapshot, slots, (self.shared.clock)());
+        // Read after the work was taken: whoever woke these agents has published before.
+        self.read();
+        if self.reader.is_behind {
+            slots.iter().for_each(|slot| self.shared.enqueue(slot));
+            return;
+        }
+        let proposals = pass_slots(&mut self.reader.planner, slots);
         let counters = &self.shared.counters;
         count(&counters.passes, 1);
         count(&counters.agents, slots.len());
@@ -85,7 +101,8 @@ impl Worker {
         };
         self.gate = Gate::Batch(id);
         if let Err(batch) = (self.shared.sink)(Batch { id, proposals }) {
-            self.gate = Gate::NewerThan(snapshot.sequence());
+            self.gate = Gate::NewerThan(self.reader.read);
+            self.reader.planner.forget_proposals();
             self.take_back(&batch);
         } else {
             count(&counters.proposals, number);

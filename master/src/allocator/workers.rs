@@ -3,14 +3,14 @@
 //! Wakes are coalesced: an agent waits in the queue once however often it is woken, and a worker
 //! takes all that waits, up to [`MAX_AGENTS_PER_PASS`], into one pass. Where the queue is full, every
 //! agent is looked at instead (counted). A wake is never lost: an agent's mark is cleared before its
-//! ledger and the snapshot are loaded, so whatever changes later queues it again. Hence the order
-//! that the driver keeps: change the ledger, publish the snapshot, then wake.
+//! ledger is loaded and its inbox read, so whatever changes later queues it again. Hence the order
+//! that the driver keeps: change the ledger, publish the claims, then wake.
 //!
-//! Shares of proposals that the driver has not seen yet are in no snapshot. So a worker that has
-//! sent a batch plans no further before a published snapshot accounts for it: the skew of shares is
-//! at most one batch of each *other* worker, and none with one worker. The driver takes in the
-//! batch, notes it ([`RoleSnapshot::note_batch`]) and publishes, even where it rescinds all of it. A
-//! sink that holds one batch for each worker is therefore never full.
+//! Each worker has a copy of the book of claims and follows what is published. Shares of proposals that the driver has
+//! not seen yet are in no publication. So a worker that has sent a batch plans no further before a publication accounts
+//! for it: the skew of shares is at most one batch of each *other* worker, and none with one worker. The driver takes in
+//! the batch, notes it ([`Claims::note_batch`]) and publishes, even where it rescinds all of it. A sink that holds one
+//! batch for each worker is therefore never full.
 //!
 //! Lock-free: waking, queueing, publishing, planning, committing. Not lock-free: memory allocation,
 //! parking and unparking of idle workers (futex), and the sink that the driver hands in.
@@ -20,14 +20,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
-use ebb_types::{AgentId, Timestamp};
+use ebb_types::AgentId;
 
-use super::work::{Counters, Shared};
+use super::Proposal;
+use super::inbox::Inbox;
+use super::work::{Counters, Shared, count};
 use super::worker::Worker;
-use crate::core::allocate::Proposal;
-use crate::core::snapshot::{BatchId, RoleSnapshot};
+use crate::core::allocate::Planner;
+use crate::core::claims::{BatchId, Claims, Entry};
 use crate::ledger::{AgentSlot, Ledger};
 
 /// Most agents that wait by name; beyond that all are looked at.
@@ -40,8 +42,8 @@ pub const MAX_WORKERS: u32 = 64;
 /// Proposals of one pass of one worker thread; never empty.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// To be noted in the snapshot ([`RoleSnapshot::note_batch`]) when all of them are taken in;
-    /// the worker plans no further before a snapshot that says so is published.
+    /// To be noted in the book ([`Claims::note_batch`]) when all of them are taken in; the worker
+    /// plans no further before that is published.
     pub id: BatchId,
     /// Already offered in the ledger.
     pub proposals: Vec<Proposal>,
@@ -81,19 +83,22 @@ pub struct AllocatorFigures {
     pub coalesced: u64,
     /// Times that the queue of agents was full, so that all were looked at.
     pub overflows: u64,
+    /// Times that a worker was so far behind that it was given a copy of the book.
+    pub copies: u64,
 }
 
 /// Worker threads that plan and commit whenever they are woken.
 pub struct Allocator {
     shared: Arc<Shared>,
+    published: AtomicU64,
     threads: Vec<Thread>,
     handles: Vec<JoinHandle<()>>,
 }
 
 impl Allocator {
-    /// Starts the threads. `clock` gives the time as the driver sees it; `sink` hands a batch to the
-    /// driver without waiting, or gives it back when it cannot: the worker then rescinds it, and
-    /// looks at its agents again after the next publication.
+    /// Starts the threads with a copy each of the book as it is. `sink` hands a batch to the driver
+    /// without waiting, or gives it back when it cannot: the worker then rescinds it, and looks at
+    /// its agents again after the next publication.
     ///
     /// # Errors
     /// [`StartError`] when the number is out of range or a thread cannot be started; those that
@@ -101,7 +106,7 @@ impl Allocator {
     pub fn start(
         workers: u32,
         ledger: Arc<Ledger>,
-        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        claims: &Claims,
         sink: impl Fn(Batch) -> Result<(), Batch> + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         if !(1..=MAX_WORKERS).contains(&workers) {
@@ -109,25 +114,26 @@ impl Allocator {
         }
         let shared = Arc::new(Shared {
             ledger,
-            published: ArcSwap::default(),
+            inboxes: (0..workers).map(|_| Inbox::new()).collect(),
             queue: ArrayQueue::new(MAX_QUEUED_AGENTS),
             all: AtomicBool::new(false),
             sweep: ArcSwapOption::empty(),
             stop: AtomicBool::new(false),
             counters: Counters::default(),
-            clock: Box::new(clock),
             sink: Box::new(sink),
         });
         let mut allocator = Self {
             shared,
+            published: AtomicU64::new(0),
             threads: Vec::new(),
             handles: Vec::new(),
         };
         for worker in 0..workers {
             let shared = Arc::clone(&allocator.shared);
+            let planner = Planner::of_worker(worker, claims.copy());
             let handle = std::thread::Builder::new()
                 .name(format!("ebb-alloc-{worker}"))
-                .spawn(move || Worker::new(worker, shared).run())
+                .spawn(move || Worker::new(worker, shared, planner).run())
                 .map_err(|source| StartError::Thread { worker, source })?;
             allocator.threads.push(handle.thread().clone());
             allocator.handles.push(handle);
@@ -135,9 +141,15 @@ impl Allocator {
         Ok(allocator)
     }
 
-    /// Publishes a snapshot to the workers. Does not by itself make them look at any agent.
-    pub fn publish(&self, snapshot: RoleSnapshot) {
-        self.shared.published.store(Arc::new(snapshot));
+    /// Tells the workers what has changed in the book. Does not by itself make them look at any agent. `copy` is asked
+    /// for a copy of the book after these changes where a worker is too far behind. For the driver alone.
+    pub fn publish(&self, entries: &Arc<[Entry]>, copy: impl Fn() -> Claims) {
+        let number = self.published.fetch_add(1, Ordering::Relaxed) + 1;
+        for inbox in &self.shared.inboxes {
+            if inbox.push(number, entries, &copy) {
+                count(&self.shared.counters.copies, 1);
+            }
+        }
         self.unpark();
     }
 
@@ -177,6 +189,7 @@ impl Allocator {
             rejected: read(&counters.rejected),
             coalesced: read(&counters.coalesced),
             overflows: read(&counters.overflows),
+            copies: read(&counters.copies),
         }
     }
 

@@ -1,272 +1,297 @@
-//! Who is offered what: a pure plan over a snapshot of the roles and views of the agents.
+//! Who is offered what: a plan over a book of the claims and what is free of the agents, committed decision by decision.
 //!
-//! One offer covers one agent and one role. As in Mesos the plan is coarse: the neediest suitable
-//! framework takes all that it may of an agent, and its share counts for the next agent. The two
-//! classes of resources are handed out apart, each in its own order of need: what is owned by
-//! regular shares, what is lent by shares of what is lent, among those that may be offered it.
-//! Where both parts of an agent fall to one framework they make one offer.
+//! One offer covers one agent and one role. As in Mesos the plan is coarse: the neediest framework takes all that it may
+//! of the first agent that suits it, and its share counts at once. The two classes of resources are handed out apart,
+//! each in its own order of need: first what is lent, by shares of what is lent, among those that may be offered it;
+//! then what is owned, by regular shares. Where both parts of an agent fall to one framework they make one offer.
 //!
-//! A part that is too small to be offered by itself ([`MIN_CPU_MILLI`], [`MIN_MEM_BYTES`]) rides
-//! along with the other part. An offer is withheld from a framework only when the whole of it is
-//! within what that framework refused.
+//! A part that is too small to be offered by itself ([`MIN_CPU_MILLI`], [`MIN_MEM_BYTES`]), or that is lent and nobody
+//! took, rides along with the other part. A part is withheld from a framework that has refused as much of it.
 //!
-//! The price: O(log members + log roles) an agent, plus one step for each claimant ahead of the taker
-//! that refused this very agent. Suppressed, inactive and incapable frameworks are not in the order
-//! and cost nothing. Nothing is copied from the snapshot but the claimants that a round touches.
+//! The neediest looks for an agent, not an agent for the neediest: what was refused stands in words of bits, so that
+//! refusals cost nothing as they accumulate. The price: O(depth of the tree × log of its width) an offer, and a search
+//! of one step for 64 agents that wait, once for each member that finds none.
 
-mod queue;
+mod pool;
 
-use std::collections::BTreeMap;
+use ebb_types::{Quantities, Resources};
 
-use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
-
-use self::queue::Queue;
+use self::pool::{Candidate, Pool};
+use super::claims::{Claims, Entry};
 use super::drf::Class;
-use super::snapshot::{Claimants, DEFAULT_WEIGHT_MILLI, Member, RefusalReader, RoleSnapshot};
 
 /// Resources are offered where they hold at least this much CPU, in thousandths of a core …
 pub const MIN_CPU_MILLI: u64 = 10;
 /// … or at least this much memory, in bytes. Both as in Mesos.
 pub const MIN_MEM_BYTES: u64 = 32 * 1024 * 1024;
-
-/// What the plan needs to know of an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentView {
-    /// The agent.
-    pub agent_id: AgentId,
-    /// Its life.
-    pub incarnation: Incarnation,
-    /// What can be offered.
-    pub free: Resources,
-}
-
-/// Resources of one agent for one framework in one role: an offer without an id yet. They are
-/// already offered in the ledger when the driver receives it from the allocator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposal {
-    /// The agent.
-    pub agent_id: AgentId,
-    /// Its life.
-    pub incarnation: Incarnation,
-    /// Who is to be offered them.
-    pub framework_id: FrameworkId,
-    /// For which of its roles.
-    pub role: Role,
-    /// What.
-    pub resources: Resources,
-}
+/// How often one pass looks at one agent again because another thread took what it had planned with.
+/// Then the agent is left alone: whoever took it wakes the allocator when it is free again.
+pub const MAX_LOOKS_PER_AGENT: u32 = 4;
 
 /// Whether a part is large enough to be offered by itself.
 pub const fn is_allocatable(part: &Quantities) -> bool {
     part.cpu_milli() >= MIN_CPU_MILLI || part.mem_bytes() >= MIN_MEM_BYTES
 }
 
-/// Plans offers for the agents in the given order.
-pub fn plan(snapshot: &RoleSnapshot, agents: &[AgentView], now: Timestamp) -> Vec<Proposal> {
-    let snapshot = snapshot.clone().publish();
-    let mut round = Round::new(&snapshot, now);
-    let mut proposals = Vec::new();
-    for agent in agents {
-        for choice in round
-            .choose(&agent.agent_id, &agent.free)
-            .into_iter()
-            .flatten()
-        {
-            round.charge(&choice);
-            proposals.extend(round.proposal(&choice, &agent.agent_id, agent.incarnation));
-        }
-    }
-    proposals
+/// An agent that a pass is to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentView {
+    /// The agent's number.
+    pub agent: u32,
+    /// What can be offered of it.
+    pub free: Resources,
 }
 
-/// A decision of a round: what falls to which member.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Choice {
-    member: u32,
-    pub(crate) resources: Resources,
+/// What became of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Offered,
+    /// Another thread was faster: this is what is free now.
+    Changed(Resources),
+    /// The agent has gone, or is another now.
+    Gone,
 }
 
-/// One round of planning over a snapshot, and how the shares of those who were chosen have grown.
-#[derive(Debug)]
-pub(crate) struct Round<'a> {
-    claimants: &'a Claimants,
-    refusals: RefusalReader<'a>,
-    now: Timestamp,
-    classes: [ClassRound<'a>; Class::ALL.len()],
+/// Resources of one agent for one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Where the agent stands in the list that the pass was given.
+    pub position: usize,
+    /// Who is to be offered them.
+    pub member: u32,
+    /// What.
+    pub resources: Resources,
 }
 
-impl<'a> Round<'a> {
-    /// A round over a published snapshot.
-    pub(crate) fn new(snapshot: &'a RoleSnapshot, now: Timestamp) -> Self {
-        let claimants = snapshot.claimants();
-        debug_assert!(!claimants.is_stale(), "the snapshot was not published");
+/// A copy of the book that plans.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    claims: Claims,
+    pool: Pool,
+    /// What was proposed and stands in no entry yet.
+    ahead: Vec<(u32, Resources)>,
+    aside: Vec<u32>,
+    /// The worker thread whose batches are its own.
+    worker: Option<u32>,
+}
+
+impl Planner {
+    /// A planner with a copy of a book.
+    pub fn new(claims: Claims) -> Self {
         Self {
-            claimants,
-            refusals: snapshot.refusal_reader(),
-            now,
-            classes: Class::ALL.map(|class| ClassRound::new(claimants, class)),
+            claims,
+            ..Self::default()
         }
     }
 
-    /// Whether nobody can be offered anything.
-    pub(crate) fn is_idle(&self) -> bool {
-        Class::ALL
+    /// The planner of a worker thread: once a batch of that thread is accounted for, it forgets what it has proposed.
+    pub fn of_worker(worker: u32, claims: Claims) -> Self {
+        Self {
+            claims,
+            worker: Some(worker),
+            ..Self::default()
+        }
+    }
+
+    /// Goes on with another copy of the book.
+    pub fn start_anew(&mut self, claims: Claims) {
+        self.ahead.clear();
+        self.claims = claims;
+    }
+
+    /// Repeats what the book has entered since.
+    pub fn follow(&mut self, entries: &[Entry]) {
+        // How many of the proposals of its own batch have been found to be taken, or are passed over.
+        let mut adopted = None;
+        for entry in entries {
+            match (entry, &mut adopted) {
+                (Entry::Batch(batch), _) if Some(batch.worker) == self.worker => adopted = Some(0),
+                // Counted already.
+                (Entry::Charge { member, resources }, Some(at))
+                    if self.ahead.get(*at) == Some(&(*member, *resources)) =>
+                {
+                    *at += 1;
+                    continue;
+                }
+                (Entry::Charge { member, resources }, Some(at)) => {
+                    if let Some(later) = self.find_ahead(*at, *member, resources) {
+                        self.ahead
+                            .drain(*at..later)
+                            .for_each(|(member, resources)| {
+                                self.claims.uncharge(member, &resources);
+                            });
+                        *at += 1;
+                        continue;
+                    }
+                    // The batch is over.
+                    self.settle(&mut adopted);
+                }
+                // Proposals to it are about to be taken back.
+                (Entry::Forget { member }, _) => {
+                    self.settle(&mut adopted);
+                    self.forget_proposals_to(*member);
+                }
+                _ => {}
+            }
+            self.claims.repeat(entry);
+        }
+        self.settle(&mut adopted);
+    }
+
+    fn find_ahead(&self, from: usize, member: u32, resources: &Resources) -> Option<usize> {
+        let mut rest = self.ahead[from..].iter();
+        rest.position(|one| *one == (member, *resources))
+            .map(|at| from + at)
+    }
+
+    /// Ends the taking in of a batch: what of it was not found was refused.
+    fn settle(&mut self, adopted: &mut Option<usize>) {
+        if let Some(at) = adopted.take() {
+            self.ahead.drain(..at);
+            self.forget_proposals();
+        }
+    }
+
+    fn forget_proposals_to(&mut self, gone: u32) {
+        let claims = &mut self.claims;
+        self.ahead.retain(|(member, resources)| {
+            if *member == gone {
+                claims.uncharge(gone, resources);
+            }
+            *member != gone
+        });
+    }
+
+    /// What it knows.
+    pub const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Forgets what it has proposed: it was taken in, and stands in the entries, or was taken back.
+    pub fn forget_proposals(&mut self) {
+        for (member, resources) in self.ahead.drain(..).rev() {
+            self.claims.uncharge(member, &resources);
+        }
+    }
+
+    /// Plans offers of what is free of the agents, in the order in which they are decided. Each decision is handed to
+    /// `commit` before the next is made, and counted in its taker's share until [`Self::forget_proposals`].
+    pub fn plan(
+        &mut self,
+        agents: impl IntoIterator<Item = AgentView>,
+        mut commit: impl FnMut(usize, &Resources) -> Outcome,
+    ) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        if Class::ALL
             .into_iter()
-            .all(|class| self.claimants.order(class).is_empty())
-    }
-
-    /// Who should be offered the free resources of an agent: at most one for each class.
-    pub(crate) fn choose(&mut self, agent_id: &AgentId, free: &Resources) -> [Option<Choice>; 2] {
-        let owns = is_allocatable(&free.regular);
-        let lends = is_allocatable(&free.revocable);
-        if !owns && !lends {
-            return [None, None];
+            .all(|class| self.claims.is_idle(class))
+        {
+            return choices;
         }
-        let refusals = self.refusals.of(agent_id);
-        let now = self.now;
-        let suits = |index: u32, member: &Member, whole: &Resources| {
-            refusals
-                .is_none_or(|refusals| !refusals.withhold(index, member.refusals_from, whole, now))
-        };
-        let [regular, revocable] = &mut self.classes;
-        let borrower = lends
-            .then(|| {
-                let resources = Resources {
-                    regular: if owns { Quantities::ZERO } else { free.regular },
-                    revocable: free.revocable,
-                };
-                let chosen = revocable.neediest(|index, member| {
-                    suits(index, member, &resources).then_some(resources)
-                });
-                chosen.map(|(member, resources)| Choice { member, resources })
-            })
-            .flatten();
-        let owner = owns
-            .then(|| {
-                let chosen = regular.neediest(|index, member| {
-                    let takes_both = match &borrower {
-                        Some(borrower) => borrower.member == index,
-                        None => member.wants(Class::Revocable),
-                    };
-                    let revocable = if takes_both {
-                        free.revocable
-                    } else {
-                        Quantities::ZERO
-                    };
-                    let whole = Resources {
-                        regular: free.regular,
-                        revocable,
-                    };
-                    suits(index, member, &whole).then_some(whole)
-                });
-                chosen.map(|(member, resources)| Choice { member, resources })
-            })
-            .flatten();
-        match (&owner, &borrower) {
-            (Some(owner_choice), Some(same)) if owner_choice.member == same.member => [owner, None],
-            _ => [owner, borrower],
+        for (position, view) in agents.into_iter().enumerate() {
+            let candidate = Candidate {
+                free: view.free,
+                position,
+                ..Candidate::default()
+            };
+            self.pool.add(&self.claims, view.agent, candidate);
         }
-    }
-
-    /// Counts a choice in the shares of its taker.
-    pub(crate) fn charge(&mut self, choice: &Choice) {
-        for class in Class::ALL {
-            let part = class.part(&choice.resources);
-            if !part.is_zero() {
-                self.classes[class as usize].charge(choice.member, part);
+        for class in [Class::Revocable, Class::Regular] {
+            while !self.pool.is_empty(class)
+                && let Some(member) = self.claims.neediest(class)
+            {
+                match self.pool.first_for(&self.claims, member, class) {
+                    Some(agent) => self.decide(class, member, agent, &mut commit, &mut choices),
+                    None => {
+                        self.claims.set_aside(member, class);
+                        self.aside.push(member);
+                    }
+                }
+            }
+            for member in self.aside.drain(..) {
+                self.claims.bring_back(member, class);
             }
         }
-    }
-
-    /// A choice with names instead of indices.
-    pub(crate) fn proposal(
-        &self,
-        choice: &Choice,
-        agent_id: &AgentId,
-        incarnation: Incarnation,
-    ) -> Option<Proposal> {
-        let member = self.claimants.member(choice.member)?;
-        let role = self.claimants.role(member.role)?;
-        Some(Proposal {
-            agent_id: agent_id.clone(),
-            incarnation,
-            framework_id: member.framework_id.clone(),
-            role: role.role.clone(),
-            resources: choice.resources,
-        })
-    }
-}
-
-/// The order of need of one class as it changes during a round.
-#[derive(Debug)]
-struct ClassRound<'a> {
-    claimants: &'a Claimants,
-    class: Class,
-    roles: Queue<'a, Role>,
-    /// The members of the roles that were looked at.
-    members: BTreeMap<u32, Queue<'a, FrameworkId>>,
-}
-
-impl<'a> ClassRound<'a> {
-    fn new(claimants: &'a Claimants, class: Class) -> Self {
-        Self {
-            claimants,
-            class,
-            roles: Queue::new(claimants.order(class)),
-            members: BTreeMap::new(),
+        for class in Class::ALL {
+            self.pool.clear(class);
         }
+        choices
     }
 
-    /// The neediest member of the neediest role for which `test` has something.
-    fn neediest<T>(&mut self, test: impl Fn(u32, &Member) -> Option<T>) -> Option<(u32, T)> {
-        self.roles.rewind();
-        while let Some(role) = self.roles.next() {
-            let members = members_of(&mut self.members, self.claimants, self.class, role)?;
-            members.rewind();
-            while let Some(index) = members.next() {
-                let member = self.claimants.member(index);
-                if let Some(found) = member.and_then(|member| test(index, member)) {
-                    return Some((index, found));
+    fn decide(
+        &mut self,
+        class: Class,
+        member: u32,
+        agent: u32,
+        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
+        choices: &mut Vec<Choice>,
+    ) {
+        let candidate = *self.pool.candidate(agent);
+        let mut part = candidate.free;
+        match class {
+            Class::Revocable => {
+                if is_allocatable(&part.regular) {
+                    part.regular = Quantities::ZERO;
+                }
+            }
+            // What is lent is here only if nobody took it.
+            Class::Regular => {
+                if !self.claims.wants(member, Class::Revocable) {
+                    part.revocable = Quantities::ZERO;
                 }
             }
         }
-        None
-    }
-
-    fn charge(&mut self, index: u32, part: &Quantities) {
-        let (claimants, class) = (self.claimants, self.class);
-        let cluster = claimants.totals(class);
-        let Some(member) = claimants.member(index) else {
-            return;
-        };
-        let Some(role) = claimants.role(member.role) else {
-            return;
-        };
-        if let Some(place) = role.place(class) {
-            let held = role.standing.held(class);
-            self.roles
-                .charge(place, held, part, cluster, role.weight_milli);
-        }
-        let members = members_of(&mut self.members, claimants, class, member.role);
-        if let (Some(members), Some(place)) = (members, member.place(class)) {
-            let held = member.standing.held(class);
-            members.charge(place, held, part, cluster, DEFAULT_WEIGHT_MILLI);
+        match commit(candidate.position, &part) {
+            Outcome::Offered => {
+                self.claims.charge_ahead(member, &part);
+                self.take(agent, class, &part);
+                self.note(agent, member, &part, choices);
+            }
+            Outcome::Changed(free) if candidate.looked + 1 < MAX_LOOKS_PER_AGENT => {
+                let candidate = self.pool.candidate(agent);
+                candidate.free = free;
+                candidate.looked += 1;
+                self.pool.look_again(&self.claims, agent);
+            }
+            Outcome::Changed(_) | Outcome::Gone => {
+                for class in Class::ALL {
+                    self.pool.remove(agent, class);
+                }
+            }
         }
     }
-}
 
-fn members_of<'q, 'a>(
-    queues: &'q mut BTreeMap<u32, Queue<'a, FrameworkId>>,
-    claimants: &'a Claimants,
-    class: Class,
-    role: u32,
-) -> Option<&'q mut Queue<'a, FrameworkId>> {
-    let entry = claimants.role(role)?;
-    Some(
-        queues
-            .entry(role)
-            .or_insert_with(|| Queue::new(entry.order(class))),
-    )
+    fn take(&mut self, agent: u32, class: Class, part: &Resources) {
+        let free = &mut self.pool.candidate(agent).free;
+        *free = free.saturating_sub(part);
+        self.pool.remove(agent, class);
+        for other in Class::ALL {
+            if !other.part(part).is_zero() {
+                self.pool.remove(agent, other);
+            }
+        }
+    }
+
+    fn note(&mut self, agent: u32, member: u32, part: &Resources, choices: &mut Vec<Choice>) {
+        let candidate = self.pool.candidate(agent);
+        if let Some(earlier) = candidate.proposal.checked_sub(1)
+            && let Some(choice) = choices.get_mut(earlier)
+            && choice.member == member
+        {
+            choice.resources = choice.resources.saturating_add(part);
+            let ahead = self.ahead.len() - choices.len() + earlier;
+            self.ahead[ahead].1 = choices[earlier].resources;
+            return;
+        }
+        self.ahead.push((member, *part));
+        choices.push(Choice {
+            position: candidate.position,
+            member,
+            resources: *part,
+        });
+        candidate.proposal = choices.len();
+    }
 }
 
 #[cfg(test)]

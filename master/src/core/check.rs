@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use ebb_types::{AgentId, Resources};
 
-use super::allocate::Proposal;
 use super::limits::{CHECK_ALWAYS_BELOW, CHECK_EVERY};
 use super::state::{Absence, Core, Holding, Part};
+use crate::allocator::Proposal;
 use crate::ledger::AgentLedger;
 
 /// An invariant that does not hold: always a fault in Ebb.

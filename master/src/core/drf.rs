@@ -37,11 +37,11 @@ impl Class {
 pub struct Sums([u128; ResourceKind::ALL.len()]);
 
 impl Sums {
-    /// Adds to the sums.
+    /// Adds to the sums. Of amounts of 64 bits 2^64 can be added.
+    #[inline]
     pub fn add(&mut self, amounts: &Quantities) {
         for kind in ResourceKind::ALL {
-            let sum = &mut self.0[kind as usize];
-            *sum = sum.saturating_add(u128::from(amounts.get(kind)));
+            self.0[kind as usize] += u128::from(amounts.get(kind));
         }
     }
 
@@ -52,17 +52,22 @@ impl Sums {
         }
     }
 
+    /// Whether the sums hold as much.
+    pub fn contains(&self, amounts: &Quantities) -> bool {
+        ResourceKind::ALL
+            .into_iter()
+            .all(|kind| self.get(kind) >= u128::from(amounts.get(kind)))
+    }
+
     /// Takes from the sums; false, and nothing is changed, where they hold less.
     #[must_use]
     pub fn sub(&mut self, amounts: &Quantities) -> bool {
-        let mut next = *self;
-        for kind in ResourceKind::ALL {
-            match self.0[kind as usize].checked_sub(u128::from(amounts.get(kind))) {
-                Some(rest) => next.0[kind as usize] = rest,
-                None => return false,
-            }
+        if !self.contains(amounts) {
+            return false;
         }
-        *self = next;
+        for kind in ResourceKind::ALL {
+            self.0[kind as usize] -= u128::from(amounts.get(kind));
+        }
         true
     }
 
@@ -85,6 +90,9 @@ impl Sums {
     }
 }
 
+/// Bits after the point of a rounded share.
+const ROUNDED_BITS: u32 = 60;
+
 /// A dominant share divided by a weight: the fraction `used / total`, never rounded.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
@@ -99,16 +107,42 @@ impl Share {
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
     pub fn dominant(held: &Sums, cluster: &Sums, weight_milli: u32) -> Self {
-        let weight = u128::from(weight_milli.max(1));
-        ResourceKind::ALL
-            .into_iter()
-            .filter(|kind| cluster.get(*kind) > 0 && held.get(*kind) > 0)
-            .map(|kind| Self {
-                used: held.get(kind),
-                total: cluster.get(kind).saturating_mul(weight),
-            })
-            .max()
-            .unwrap_or(Self::ZERO)
+        let mut dominant = Self::ZERO;
+        for kind in ResourceKind::ALL {
+            let (used, total) = (held.get(kind), cluster.get(kind));
+            if total > 0 && used > 0 {
+                let share = Self { used, total };
+                if dominant.used == 0 || share >= dominant {
+                    dominant = share;
+                }
+            }
+        }
+        dominant.total = dominant
+            .total
+            .saturating_mul(u128::from(weight_milli.max(1)));
+        dominant
+    }
+
+    /// The share in units of 2^-[`ROUNDED_BITS`], rounded down and at most `u64::MAX`: of two shares that differ in it
+    /// the smaller has the smaller.
+    fn rounded(&self) -> u64 {
+        let rounded = if self.used.leading_zeros() >= ROUNDED_BITS {
+            (self.used << ROUNDED_BITS) / self.total
+        } else {
+            // More than any cluster has: digit by digit.
+            let (mut quotient, mut rest) = (self.used / self.total, self.used % self.total);
+            for _ in 0..ROUNDED_BITS {
+                let carries = rest.leading_zeros() == 0;
+                rest <<= 1;
+                let fits = carries || rest >= self.total;
+                if fits {
+                    rest = rest.wrapping_sub(self.total);
+                }
+                quotient = quotient.saturating_mul(2) | u128::from(fits);
+            }
+            quotient
+        };
+        u64::try_from(rounded).unwrap_or(u64::MAX)
     }
 
     /// The share in thousandths, rounded down; for people.
@@ -119,6 +153,7 @@ impl Share {
 }
 
 impl Ord for Share {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         // Most claimants have the same dominant kind and weight, hence the same denominator.
         if self.total == other.total {
@@ -135,6 +170,7 @@ impl Ord for Share {
 }
 
 impl PartialOrd for Share {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -186,17 +222,30 @@ impl Standing {
         }
     }
 
+    /// Undoes a [`Standing::charge`]; what was charged is held.
+    pub fn uncharge(&mut self, resources: &Resources) {
+        let credited = self.credit(resources);
+        debug_assert!(credited, "an allocation that was not made is undone");
+        for class in Class::ALL {
+            if !class.part(resources).is_zero() {
+                let count = &mut self.allocations[class as usize];
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
     /// Takes back; false, and nothing is changed, where less is held.
     #[must_use]
     pub fn credit(&mut self, resources: &Resources) -> bool {
-        let mut held = self.held;
-        let all = Class::ALL
-            .into_iter()
-            .all(|class| held[class as usize].sub(class.part(resources)));
-        if all {
-            self.held = held;
+        let holds = |class: Class| self.held[class as usize].contains(class.part(resources));
+        if !Class::ALL.into_iter().all(holds) {
+            return false;
         }
-        all
+        for class in Class::ALL {
+            let took = self.held[class as usize].sub(class.part(resources));
+            debug_assert!(took, "it was just found to be held");
+        }
+        true
     }
 
     /// What is held.
@@ -215,62 +264,51 @@ impl Standing {
     }
 }
 
-/// The place of one claimant among others: the smallest is the neediest. By share, then by the
-/// number of allocations, then by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place<N> {
+/// How needy a claimant is among others: the smallest is the neediest. By share, then by the number of allocations, then
+/// by who came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The share as far as one integer tells it, which is nearly always enough.
+    rounded: u64,
     share: Share,
     allocations: u64,
-    name: N,
-    index: u32,
+    born: u64,
 }
 
-impl<N> Place<N> {
-    /// The place of a claimant that holds `held`.
-    pub fn new(
-        held: &Sums,
-        allocations: u64,
+impl Ord for Need {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rounded = self.rounded.cmp(&other.rounded);
+        rounded.then_with(|| {
+            let share = self.share.cmp(&other.share);
+            share.then_with(|| (self.allocations, self.born).cmp(&(other.allocations, other.born)))
+        })
+    }
+}
+
+impl PartialOrd for Need {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Need {
+    /// The need of a claimant that came as the `born`th.
+    pub fn of(
+        standing: &Standing,
+        class: Class,
         cluster: &Sums,
         weight_milli: u32,
-        name: N,
-        index: u32,
+        born: u64,
     ) -> Self {
+        let share = Share::dominant(standing.held(class), cluster, weight_milli);
         Self {
-            share: Share::dominant(held, cluster, weight_milli),
-            allocations,
-            name,
-            index,
+            rounded: share.rounded(),
+            share,
+            allocations: standing.allocations(class),
+            born,
         }
-    }
-
-    /// The same place with a borrowed name.
-    pub const fn by_ref(&self) -> Place<&N> {
-        Place {
-            share: self.share,
-            allocations: self.allocations,
-            name: &self.name,
-            index: self.index,
-        }
-    }
-
-    /// Whether its share is above 0.
-    pub const fn has_share(&self) -> bool {
-        self.share.used > 0
-    }
-
-    /// Which claimant it is, in its owner's table.
-    pub const fn index(&self) -> u32 {
-        self.index
-    }
-
-    /// How many allocations it was made.
-    pub const fn allocations(&self) -> u64 {
-        self.allocations
-    }
-
-    /// Whose place it is.
-    pub const fn name(&self) -> &N {
-        &self.name
     }
 }
 
@@ -323,6 +361,18 @@ mod tests {
             let reduced = Share { used, total };
             let expanded = Share { used: used * factor, total: total * factor };
             prop_assert_eq!(reduced.cmp(&expanded), Ordering::Equal);
+        }
+
+        #[test]
+        fn the_rounded_share_never_contradicts_the_exact_one(
+            a in (any::<u128>(), 1..u128::MAX), b in (any::<u128>(), 1..u128::MAX), shift in 0..128u32
+        ) {
+            let share = |(used, total): (u128, u128)| Share { used: used >> shift, total: (total >> shift).max(1) };
+            for (a, b) in [(share(a), share(b)), (share(a), Share { used: b.0, total: b.1 })] {
+                if a.rounded() != b.rounded() {
+                    prop_assert_eq!(a.rounded().cmp(&b.rounded()), a.cmp(&b));
+                }
+            }
         }
 
         #[test]

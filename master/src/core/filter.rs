@@ -1,6 +1,6 @@
 //! Refusals: how long what a framework refused is not offered to it again.
 //!
-//! The refusals themselves stand in the snapshot, where the allocator reads them; here is how long
+//! The refusals themselves stand in the book of claims, where the allocator reads them; here is how long
 //! they last, and that the allocator looks again when they end.
 
 use ebb_types::limits::MAX_REFUSE_MS;

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use ebb_types::limits::{MAX_FAILOVER_MS, MAX_ROLES};
 use ebb_types::{Capability, Change, Event, FrameworkId, FrameworkInfo, Role};
 
+use super::claims::FrameworkTerms;
 use super::input::{ConnectionId, Effect};
 use super::limits::MAX_FRAMEWORKS;
 use super::record::{FrameworkRecord, RegistryWrite};
-use super::snapshot::FrameworkTerms;
 use super::state::{Core, Framework};
 use super::timers::Deadline;
 
@@ -278,7 +278,7 @@ impl Core {
         meant
     }
 
-    /// Tells the snapshot how a framework stands now.
+    /// Tells the book of claims how a framework stands now.
     pub(super) fn publish_terms(&mut self, id: &FrameworkId) {
         let Some(framework) = self.frameworks.get(id) else {
             return;

@@ -5,9 +5,9 @@ use ebb_types::{
     TaskId,
 };
 
-use super::allocate::Proposal;
+use super::claims::BatchId;
 use super::record::RegistryWrite;
-use super::snapshot::BatchId;
+use crate::allocator::Proposal;
 use crate::ledger::{AgentLedger, Transition};
 
 /// Names one connection of a scheduler or agent; never used twice by one master process. One that was
@@ -50,7 +50,7 @@ pub enum Input {
     },
     /// The allocator has offered resources in the ledger.
     Proposals {
-        /// Its batch, to be noted in the next published snapshot; none from a pass on the driver's
+        /// Its batch, to be noted in the next publication; none from a pass on the driver's
         /// own thread.
         batch: Option<BatchId>,
         /// What it has offered.
@@ -157,6 +157,8 @@ pub enum Effect {
     InsertSlot {
         /// The agent.
         agent_id: AgentId,
+        /// Its number in the book of claims.
+        number: u32,
         /// Its first ledger.
         ledger: AgentLedger,
     },

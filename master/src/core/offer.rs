@@ -7,16 +7,20 @@ use std::collections::BTreeMap;
 
 use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources};
 
-use super::allocate::Proposal;
+use super::claims::BatchId;
 use super::input::{ConnectionId, Effect};
 use super::limits::MAX_OFFERS;
-use super::snapshot::BatchId;
 use super::state::{Core, OfferRecord, Part};
 use super::timers::Deadline;
+use crate::allocator::Proposal;
 use crate::ledger::Transition;
 
 impl Core {
     pub(super) fn on_proposals(&mut self, batch: Option<BatchId>, proposals: Vec<Proposal>) {
+        if let Some(batch) = batch {
+            self.roles.note_batch(batch);
+            self.changed = true;
+        }
         let mut offers: BTreeMap<ConnectionId, Vec<Offer>> = BTreeMap::new();
         for proposal in proposals {
             match self.receiver(&proposal) {
@@ -27,10 +31,6 @@ impl Core {
                 }
                 None => self.refuse_proposal(&proposal),
             }
-        }
-        if let Some(batch) = batch {
-            self.roles.note_batch(batch);
-            self.changed = true;
         }
         for (connection, offers) in offers {
             self.counters.offers_made += offers.len() as u64;

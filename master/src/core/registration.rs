@@ -276,8 +276,13 @@ impl Core {
         let mut ledger =
             AgentLedger::new(agent.registration, agent.info.total, agent.oversubscribed);
         ledger.allocated = agent.holding.allocated;
+        let Some(number) = self.roles.agent_number(id) else {
+            debug_assert!(false, "{id} is registered and has no number");
+            return;
+        };
         self.emit(Effect::InsertSlot {
             agent_id: id.clone(),
+            number,
             ledger,
         });
         self.wake.insert(id.clone());

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{FrameworkId, Role, RoleState};
 
+use super::claims::DEFAULT_WEIGHT_MILLI;
 use super::input::{Effect, OperatorError};
 use super::limits::{MAX_WEIGHT_MILLI, MAX_WEIGHTS};
 use super::record::RegistryWrite;
-use super::snapshot::DEFAULT_WEIGHT_MILLI;
 use super::state::{Core, Holding};
 
 impl Core {

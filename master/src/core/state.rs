@@ -5,6 +5,7 @@
 //! anew. [`Core::charge`] and its counterparts are the only places that change them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
@@ -12,11 +13,11 @@ use ebb_types::{
     Timestamp,
 };
 
+use super::claims::{Claims, Entry};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
 use super::record::Restored;
-use super::snapshot::RoleSnapshot;
 use super::task::{Remembered, Task};
 use super::timers::{Deadline, Timers};
 
@@ -227,11 +228,11 @@ pub struct Core {
     pub(super) schedulers: BTreeMap<ConnectionId, FrameworkId>,
     pub(super) links: BTreeMap<ConnectionId, AgentId>,
     pub(super) weights: BTreeMap<Role, u32>,
-    pub(super) roles: RoleSnapshot,
+    pub(super) roles: Claims,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     pub(super) observed: bool,
-    /// Set when the snapshot has changed in this step.
+    /// Set when the book of claims has changed in this step.
     pub(super) changed: bool,
     /// Agents that the allocator is to look at after this step.
     pub(super) wake: BTreeSet<AgentId>,
@@ -258,7 +259,7 @@ impl Core {
             schedulers: BTreeMap::new(),
             links: BTreeMap::new(),
             weights: BTreeMap::new(),
-            roles: RoleSnapshot::new(),
+            roles: Claims::new(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
@@ -290,10 +291,15 @@ impl Core {
         }
     }
 
-    /// The picture of the roles for the allocator, to be handed over at
+    /// What has changed in the book of claims, to be handed to the allocator at
     /// [`Effect::Publish`](super::Effect::Publish).
-    pub fn publish(&mut self) -> RoleSnapshot {
+    pub fn publish(&mut self) -> Arc<[Entry]> {
         self.roles.publish()
+    }
+
+    /// The book of claims.
+    pub const fn claims(&self) -> &Claims {
+        &self.roles
     }
 
     pub(super) fn master_info(&self) -> MasterInfo {
@@ -311,7 +317,7 @@ impl Core {
     }
 
     /// Counts resources as held by a framework in a role on an agent. They must be new to the
-    /// snapshot's accounts.
+    /// book's accounts.
     pub(super) fn charge(
         &mut self,
         part: Part,
@@ -348,7 +354,7 @@ impl Core {
         self.wake.insert(agent_id.clone());
     }
 
-    /// Turns the used part of an offer into an allocation; the snapshot counts both alike.
+    /// Turns the used part of an offer into an allocation; the book of claims counts both alike.
     pub(super) fn convert(
         &mut self,
         (framework_id, role): (&FrameworkId, &Role),

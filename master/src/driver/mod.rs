@@ -99,12 +99,14 @@ impl Driver {
         );
         let registry = Writer::start(registry)?;
         let ledger = Arc::new(Ledger::new());
+        let heartbeat_interval_ms = config.core.heartbeat_interval_ms;
+        let core = Core::new(clock.now(), config.core, restored);
         // One batch a worker is all that can be under way.
         let (sink, proposals) = mpsc::channel(config.allocator_threads.max(1) as usize);
         let allocator = Allocator::start(
             config.allocator_threads,
             Arc::clone(&ledger),
-            move || clock.now(),
+            core.claims(),
             move |batch| {
                 sink.try_send(batch).map_err(|error| match error {
                     mpsc::error::TrySendError::Full(batch)
@@ -113,9 +115,6 @@ impl Driver {
             },
         )?;
         let (sender, inbox) = mpsc::channel(MAX_INBOX);
-        let heartbeat_interval_ms = config.core.heartbeat_interval_ms;
-        let mut core = Core::new(clock.now(), config.core, restored);
-        allocator.publish(core.publish());
         let handle = Handle {
             inbox: sender,
             connections: Arc::new(AtomicU64::new(1)),

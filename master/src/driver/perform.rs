@@ -47,7 +47,9 @@ impl Driver {
             }
         }
         if round.publish {
-            self.allocator.publish(self.core.publish());
+            let entries = self.core.publish();
+            self.allocator
+                .publish(&entries, || self.core.claims().copy());
         }
         if round.wake_all {
             self.allocator.wake_all();
@@ -111,8 +113,12 @@ impl Driver {
                     outbox.end(Cut::Closed(reason));
                 }
             }
-            Effect::InsertSlot { agent_id, ledger } => {
-                self.ledger.insert(agent_id, ledger);
+            Effect::InsertSlot {
+                agent_id,
+                number,
+                ledger,
+            } => {
+                self.ledger.insert(agent_id, number, ledger);
             }
             Effect::RemoveSlot { agent_id } => {
                 self.ledger.remove(&agent_id);

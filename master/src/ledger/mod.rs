@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use ebb_types::{AgentId, Incarnation};
+use ebb_types::{AgentId, Incarnation, Resources};
 use imbl::OrdMap;
 
 #[cfg(feature = "loom")]
@@ -46,7 +46,7 @@ pub struct LedgerFigures {
 }
 
 impl LedgerStats {
-    fn note(&self, result: &Result<AgentLedger, Refused>, conflicts: u32) {
+    fn note<T>(&self, result: &Result<T, Refused>, conflicts: u32) {
         let counter = match result {
             Ok(_) => &self.applied,
             Err(Refused::Contended { .. }) => &self.contended,
@@ -74,6 +74,7 @@ impl LedgerStats {
 #[derive(Debug)]
 pub struct AgentSlot {
     agent_id: AgentId,
+    number: u32,
     slot: Slot<Epoch>,
     /// Set while the agent waits in the allocator's queue, so that it waits there once.
     queued: AtomicBool,
@@ -86,23 +87,29 @@ impl AgentSlot {
         &self.agent_id
     }
 
+    /// The agent's number in the book of claims.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// A copy of the ledger as it is now.
     pub fn load(&self) -> AgentLedger {
         self.slot.load()
     }
 
-    /// Applies a transition to the given incarnation of the agent; the ledger after it.
+    /// Its life and what can be offered of it now.
+    pub fn free(&self) -> (Incarnation, Resources) {
+        self.slot.read(|ledger| (ledger.incarnation, ledger.free()))
+    }
+
+    /// Applies a transition to the given incarnation of the agent.
     ///
     /// # Errors
     /// [`Refused`] says why nothing was changed.
-    pub fn apply(
-        &self,
-        incarnation: Incarnation,
-        transition: &Transition,
-    ) -> Result<AgentLedger, Refused> {
+    pub fn apply(&self, incarnation: Incarnation, transition: &Transition) -> Result<(), Refused> {
         let (result, conflicts) = self.slot.apply(incarnation, transition);
         self.stats.note(&result, conflicts);
-        result
+        result.map(|_| ())
     }
 
     /// Marks it as waiting for the allocator; whether it was not already.
@@ -110,7 +117,7 @@ impl AgentSlot {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Marks it as waiting no more. To be called before its ledger and the snapshot are loaded.
+    /// Marks it as waiting no more. To be called before its ledger is loaded and the claims are read.
     ///
     /// An exchange, not a store: either it comes after a [`Self::mark_queued`] that found the mark
     /// set, and then all that was written before that is seen by the loads that follow; or that
@@ -133,10 +140,12 @@ impl Ledger {
         Self::default()
     }
 
-    /// Adds an agent, or replaces it by a new incarnation. For the driver alone.
-    pub fn insert(&self, agent_id: AgentId, first: AgentLedger) -> Arc<AgentSlot> {
+    /// Adds an agent with its number in the book of claims, or replaces it by a new incarnation. For
+    /// the driver alone.
+    pub fn insert(&self, agent_id: AgentId, number: u32, first: AgentLedger) -> Arc<AgentSlot> {
         let slot = Arc::new(AgentSlot {
             agent_id: agent_id.clone(),
+            number,
             slot: Slot::new(first),
             queued: AtomicBool::new(false),
             stats: Arc::clone(&self.stats),
@@ -163,7 +172,7 @@ impl Ledger {
         self.slots.load().get(agent_id).cloned()
     }
 
-    /// Applies a transition to an agent; the ledger after it.
+    /// Applies a transition to an agent.
     ///
     /// # Errors
     /// [`Refused`] says why nothing was changed.
@@ -172,7 +181,7 @@ impl Ledger {
         agent_id: &AgentId,
         incarnation: Incarnation,
         transition: &Transition,
-    ) -> Result<AgentLedger, Refused> {
+    ) -> Result<(), Refused> {
         self.slots
             .load()
             .get(agent_id)
@@ -205,7 +214,8 @@ impl Ledger {
 /// free, so the attempts of one call are far more than can fail.
 fn retire(slot: &AgentSlot) -> Option<AgentLedger> {
     let incarnation = slot.load().incarnation;
-    slot.apply(incarnation, &Transition::Retire).ok()
+    slot.apply(incarnation, &Transition::Retire).ok()?;
+    Some(slot.load())
 }
 
 #[cfg(test)]

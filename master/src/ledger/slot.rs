@@ -33,8 +33,8 @@ pub trait Memory {
     /// A cell that holds `first`.
     fn new(first: AgentLedger) -> Self;
 
-    /// A copy of what the cell holds.
-    fn load(&self) -> AgentLedger;
+    /// Shows what the cell holds.
+    fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T;
 
     /// Loads, lets `decide` choose the successor, and puts it in the cell unless the cell has
     /// changed meanwhile. A refusal by `decide` leaves the cell as it is.
@@ -56,22 +56,24 @@ impl Memory for Epoch {
         Self(Atomic::new(first))
     }
 
-    fn load(&self) -> AgentLedger {
+    #[inline]
+    fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
         let guard = pin();
         let shared = self.0.load(READ, &guard);
         // SAFETY: the pointer is never null (`new` sets it, exchanges only replace it by another
         // allocation), what it points to is immutable, and it is freed no earlier than all guards
-        // that were pinned when it was replaced are gone; ours is held until the copy is made.
-        unsafe { *shared.deref() }
+        // that were pinned when it was replaced are gone; ours is held to the end of this function.
+        look(unsafe { shared.deref() })
     }
 
+    #[inline]
     fn attempt(
         &self,
         decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
     ) -> Result<Result<AgentLedger, Refused>, Conflict> {
         let guard = pin();
         let current = self.0.load(READ, &guard);
-        // SAFETY: as in `load`; the guard is held to the end of this function.
+        // SAFETY: as in `read`; the guard is held to the end of this function.
         let next = match decide(unsafe { current.deref() }) {
             Ok(next) => next,
             Err(refused) => return Ok(Err(refused)),
@@ -106,15 +108,22 @@ impl<M: Memory> Slot<M> {
         Self(M::new(first))
     }
 
+    /// Shows the ledger as it is now.
+    #[inline]
+    pub fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
+        self.0.read(look)
+    }
+
     /// A copy of the ledger as it is now.
     pub fn load(&self) -> AgentLedger {
-        self.0.load()
+        self.read(|ledger| *ledger)
     }
 
     /// Applies a transition, and says how many exchanges were lost to other threads on the way.
     ///
     /// The result is refused when the agent is in another incarnation, when the transition does
     /// not add up, or when [`MAX_EXCHANGE_ATTEMPTS`] exchanges were lost.
+    #[inline]
     pub fn apply(
         &self,
         incarnation: Incarnation,
@@ -258,8 +267,8 @@ pub mod model {
             memory
         }
 
-        fn load(&self) -> AgentLedger {
-            self.get(self.current.load(READ))
+        fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
+            look(&self.get(self.current.load(READ)))
         }
 
         fn attempt(

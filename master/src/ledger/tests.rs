@@ -156,10 +156,11 @@ fn a_removed_or_replaced_agent_offers_nothing_to_those_who_still_hold_its_slot()
     let ledger = Ledger::new();
     let first = ledger.insert(
         id.clone(),
+        0,
         AgentLedger::new(LIFE, all.regular, Quantities::ZERO),
     );
     let next = AgentLedger::new(Incarnation(8), all.regular, Quantities::ZERO);
-    let second = ledger.insert(id.clone(), next);
+    let second = ledger.insert(id.clone(), 0, next);
     for life in [LIFE, RETIRED] {
         assert!(first.apply(life, &Transition::Offer(all)).is_err());
     }
@@ -272,7 +273,11 @@ fn a_million_transitions_from_eight_threads_lose_nothing() {
     let ledger = Ledger::new();
     let total = Quantities::cpus_mem(200, 200);
     for number in 0..AGENTS {
-        ledger.insert(agent(number), AgentLedger::new(LIFE, total, total));
+        ledger.insert(
+            agent(number),
+            number as u32,
+            AgentLedger::new(LIFE, total, total),
+        );
     }
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)

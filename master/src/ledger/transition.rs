@@ -176,6 +176,7 @@ impl AgentLedger {
     ///
     /// # Errors
     /// [`Refused`] says which sum would not add up.
+    #[inline]
     pub fn apply(&self, transition: &Transition) -> Result<Self, Refused> {
         let mut next = *self;
         match *transition {

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_master::allocator::pass;
-use ebb_master::core::allocate::Proposal;
+use ebb_master::allocator::{Proposal, pass};
+use ebb_master::core::allocate::Planner;
 use ebb_master::core::record::{RegistryWrite, Restored};
-use ebb_master::core::snapshot::RoleSnapshot;
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
 use ebb_master::ledger::{Ledger, Transition};
 use ebb_types::{AgentId, AgentToMaster, Call, Generation, MasterToAgent};
@@ -19,7 +18,7 @@ pub struct Master {
     pub life: u64,
     core: Core,
     ledger: Ledger,
-    snapshot: Option<RoleSnapshot>,
+    planner: Planner,
     awake: BTreeSet<AgentId>,
     pass_due: bool,
     in_flight: BTreeMap<u64, Vec<Proposal>>,
@@ -48,9 +47,9 @@ impl World {
         let core = Core::new(self.now(), config(), self.registry.clone());
         self.master = Some(Master {
             life: self.master_lives,
+            planner: Planner::new(core.claims().copy()),
             core,
             ledger: Ledger::new(),
-            snapshot: None,
             awake: BTreeSet::new(),
             pass_due: false,
             in_flight: BTreeMap::new(),
@@ -151,8 +150,12 @@ impl World {
             Effect::CloseScheduler { connection, .. } | Effect::CloseAgent { connection, .. } => {
                 self.close_link(connection.0, AT_MASTER);
             }
-            Effect::InsertSlot { agent_id, ledger } => {
-                master.ledger.insert(agent_id, ledger);
+            Effect::InsertSlot {
+                agent_id,
+                number,
+                ledger,
+            } => {
+                master.ledger.insert(agent_id, number, ledger);
             }
             Effect::RemoveSlot { agent_id } => {
                 master.ledger.remove(&agent_id);
@@ -176,7 +179,7 @@ impl World {
                     }
                 }
             }
-            Effect::Publish => master.snapshot = Some(master.core.publish()),
+            Effect::Publish => master.planner.follow(&master.core.publish()),
             Effect::Wake(agents) => master.awake.extend(agents),
             Effect::WakeAll => master.awake.extend(master.ledger.slots().keys().cloned()),
             Effect::Changed(_) | Effect::Answer { .. } => {}
@@ -203,17 +206,13 @@ impl World {
 
     /// A pass of the allocator; what it proposes reaches the core a little later.
     pub fn allocate(&mut self, life: u64) {
-        let now = self.now();
         let Some(master) = self.master.as_mut().filter(|master| master.life == life) else {
             return;
         };
         master.pass_due = false;
         let awake = std::mem::take(&mut master.awake);
-        let Some(snapshot) = &master.snapshot else {
-            return;
-        };
         let proposals = if self.planted == Some(Planted::AllocatorSkipsCommit) {
-            let proposals = pass(&master.ledger, snapshot, &awake, now);
+            let proposals = pass(&master.ledger, &mut master.planner, &awake);
             for proposal in &proposals {
                 let back = Transition::Rescind(proposal.resources);
                 let undone = master
@@ -223,7 +222,7 @@ impl World {
             }
             proposals
         } else {
-            pass(&master.ledger, snapshot, &awake, now)
+            pass(&master.ledger, &mut master.planner, &awake)
         };
         if proposals.is_empty() {
             return;

@@ -3,17 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{
-    AgentId, FrameworkId, Incarnation, Quantities, ResourceKind, Resources, Role, Timestamp,
-};
+use ebb_types::{AgentId, FrameworkId, Quantities, ResourceKind, Resources, Role, Timestamp};
 use proptest::prelude::*;
 
-use super::{AgentView, Proposal, is_allocatable, plan};
+use super::{AgentView, Outcome, Planner, is_allocatable};
+use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::Class;
-use crate::core::snapshot::{FrameworkTerms, RoleSnapshot};
 
 const FRAMEWORKS: usize = 5;
-const ROLES: usize = 3;
+const ROLES: [&str; 5] = ["a", "a/b", "a/b/c", "d", "e/f"];
 const AGENTS: usize = 6;
 const MIB: u64 = 1 << 20;
 
@@ -22,7 +20,7 @@ fn framework(number: usize) -> FrameworkId {
 }
 
 fn role(number: usize) -> Role {
-    Role::new(format!("role-{number}")).unwrap()
+    Role::new(ROLES[number]).unwrap()
 }
 
 fn agent(number: usize) -> AgentId {
@@ -31,6 +29,7 @@ fn agent(number: usize) -> AgentId {
 
 #[derive(Clone, Copy, Default)]
 struct Held {
+    born: u64,
     sums: [[u128; 4]; 2],
     allocations: [u64; 2],
 }
@@ -46,6 +45,10 @@ impl Held {
                 self.sums[class as usize][kind as usize] += u128::from(part.get(kind));
             }
         }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.sums == [[0; 4]; 2]
     }
 
     fn take(&mut self, resources: &Resources) -> bool {
@@ -65,10 +68,39 @@ impl Held {
     }
 }
 
+/// A node of the tree of roles.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Role(Role),
+    /// The frameworks of a role.
+    Own(Role),
+    Member(Role, FrameworkId),
+}
+
+fn parent(role: &Role) -> Option<Role> {
+    let (parent, _) = role.as_str().rsplit_once('/')?;
+    Some(Role::new(parent).unwrap())
+}
+
+impl Name {
+    fn parent(&self) -> Option<Self> {
+        match self {
+            Self::Role(role) => parent(role).map(Self::Role),
+            Self::Own(role) => Some(Self::Role(role.clone())),
+            Self::Member(role, _) => Some(Self::Own(role.clone())),
+        }
+    }
+
+    /// It and all above it, the highest last.
+    fn line(&self) -> Vec<Self> {
+        std::iter::successors(Some(self.clone()), Self::parent).collect()
+    }
+}
+
+type Who = (Role, FrameworkId);
+
+#[derive(Clone)]
 struct Refused {
-    framework: FrameworkId,
-    role: Role,
-    agent: AgentId,
     resources: Resources,
     expires: Timestamp,
 }
@@ -79,23 +111,13 @@ struct Reference {
     agents: BTreeMap<AgentId, (Quantities, Quantities)>,
     frameworks: BTreeMap<FrameworkId, FrameworkTerms>,
     weights: BTreeMap<Role, u32>,
-    held: BTreeMap<(Role, FrameworkId), Held>,
-    of_roles: BTreeMap<Role, Held>,
-    refusals: Vec<Refused>,
+    nodes: BTreeMap<Name, Held>,
+    born: u64,
+    refusals: BTreeMap<(Who, AgentId), Refused>,
 }
 
 impl Reference {
-    fn weight(&self, role: &Role) -> u128 {
-        u128::from(self.weights.get(role).copied().unwrap_or(1000))
-    }
-
-    fn subscribed(&self, role: &Role, framework: &FrameworkId) -> bool {
-        self.frameworks
-            .get(framework)
-            .is_some_and(|terms| terms.roles.contains(role))
-    }
-
-    fn wants(&self, class: Class, role: &Role, framework: &FrameworkId) -> bool {
+    fn wants(&self, class: Class, (role, framework): &Who) -> bool {
         self.frameworks.get(framework).is_some_and(|terms| {
             terms.active
                 && terms.roles.contains(role)
@@ -104,47 +126,75 @@ impl Reference {
         })
     }
 
-    /// Who neither subscribes nor holds anything is forgotten, with the count of its allocations.
-    fn forget(&mut self) {
-        let idle: Vec<_> = self
-            .held
-            .iter()
-            .filter(|((role, framework), held)| {
-                !self.subscribed(role, framework) && held.sums == [[0; 4]; 2]
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in idle {
-            self.held.remove(&key);
+    /// Adds a node and all above it.
+    fn add(&mut self, name: &Name) {
+        for name in name.line().into_iter().rev() {
+            self.nodes.entry(name).or_insert_with(|| {
+                self.born += 1;
+                Held {
+                    born: self.born,
+                    ..Held::default()
+                }
+            });
         }
-        let held = &self.held;
-        let weights = &self.weights;
-        self.of_roles.retain(|role, _| {
-            held.keys().any(|(of, _)| of == role) || weights.get(role).is_some_and(|w| *w != 1000)
-        });
+    }
+
+    /// Whoever neither subscribes nor holds anything is forgotten, with the count of its allocations, and so are roles
+    /// that nobody is in and that have no weight of their own.
+    fn forget(&mut self) {
         let frameworks = &self.frameworks;
-        self.refusals.retain(|refused| {
-            frameworks
-                .get(&refused.framework)
-                .is_some_and(|terms| terms.active)
+        self.nodes.retain(|name, held| match name {
+            Name::Member(role, framework) => {
+                let terms = frameworks.get(framework);
+                terms.is_some_and(|terms| terms.roles.contains(role)) || !held.is_zero()
+            }
+            _ => true,
         });
-        self.refusals.retain(|refused| {
-            held.contains_key(&(refused.role.clone(), refused.framework.clone()))
+        loop {
+            let parents: BTreeSet<Name> = self.nodes.keys().filter_map(Name::parent).collect();
+            let weights = &self.weights;
+            let before = self.nodes.len();
+            self.nodes.retain(|name, _| match name {
+                Name::Member(..) => true,
+                Name::Own(_) => parents.contains(name),
+                Name::Role(role) => {
+                    parents.contains(name)
+                        || weights.get(role).is_some_and(|weight| *weight != 1000)
+                }
+            });
+            if self.nodes.len() == before {
+                break;
+            }
+        }
+        let nodes = &self.nodes;
+        let roles: BTreeSet<&Role> = nodes
+            .keys()
+            .filter_map(|name| match name {
+                Name::Role(role) => Some(role),
+                _ => None,
+            })
+            .collect();
+        self.weights.retain(|role, _| roles.contains(role));
+        self.refusals.retain(|((role, framework), agent), _| {
+            let terms = frameworks.get(framework);
+            terms.is_some_and(|terms| terms.active && terms.roles.contains(role))
+                && self.agents.contains_key(agent)
         });
     }
 
-    fn share(&self, class: Class, held: &Held, weight: u128) -> (u128, u128) {
+    fn share(&self, class: Class, name: &Name) -> (u128, u128) {
+        let weight = match name {
+            Name::Role(role) => u128::from(self.weights.get(role).copied().unwrap_or(1000)),
+            _ => 1000,
+        };
         let mut largest = (0, 1);
         for kind in ResourceKind::ALL {
-            let total: u128 = self
-                .agents
-                .values()
-                .map(|(total, lent)| match class {
-                    Class::Regular => u128::from(total.get(kind)),
-                    Class::Revocable => u128::from(lent.get(kind)),
-                })
-                .sum();
-            let used = held.sums[class as usize][kind as usize];
+            let of_class = |(total, lent): &(Quantities, Quantities)| match class {
+                Class::Regular => u128::from(total.get(kind)),
+                Class::Revocable => u128::from(lent.get(kind)),
+            };
+            let total: u128 = self.agents.values().map(of_class).sum();
+            let used = self.nodes[name].sums[class as usize][kind as usize];
             if total > 0 && used * largest.1 > largest.0 * total * weight {
                 largest = (used, total * weight);
             }
@@ -152,106 +202,80 @@ impl Reference {
         largest
     }
 
-    /// All who want something of a class, sorted by need.
-    fn by_need(&self, class: Class) -> Vec<(Role, FrameworkId)> {
-        let by_share = |a: (u128, u128), b: (u128, u128)| (a.0 * b.1).cmp(&(b.0 * a.1));
-        let count = |held: &Held| held.allocations[class as usize];
-        let mut all: Vec<_> = self
-            .held
+    /// All who want something of a class, sorted by need: the children of each node apart.
+    fn by_need(&self, class: Class, above: Option<&Name>) -> Vec<Who> {
+        let mut children: Vec<&Name> = self
+            .nodes
             .keys()
-            .filter(|(role, framework)| self.wants(class, role, framework))
-            .cloned()
+            .filter(|name| name.parent().as_ref() == above)
             .collect();
-        all.sort_by(|a, b| {
-            let roles = (self.of_roles[&a.0], self.of_roles[&b.0]);
-            let members = (self.held[a], self.held[b]);
-            let of_role = |held, role| self.share(class, held, self.weight(role));
-            let of_member = |held| self.share(class, held, 1);
-            by_share(of_role(&roles.0, &a.0), of_role(&roles.1, &b.0))
-                .then(count(&roles.0).cmp(&count(&roles.1)))
-                .then(a.0.cmp(&b.0))
-                .then(by_share(of_member(&members.0), of_member(&members.1)))
-                .then(count(&members.0).cmp(&count(&members.1)))
-                .then(a.1.cmp(&b.1))
+        children.sort_by(|a, b| {
+            let (x, y) = (self.share(class, a), self.share(class, b));
+            let count = |name: &Name| self.nodes[name].allocations[class as usize];
+            (x.0 * y.1)
+                .cmp(&(y.0 * x.1))
+                .then(count(a).cmp(&count(b)))
+                .then(self.nodes[*a].born.cmp(&self.nodes[*b].born))
         });
-        all
-    }
-
-    fn withheld(
-        &self,
-        who: &(Role, FrameworkId),
-        agent: &AgentId,
-        what: &Resources,
-        now: Timestamp,
-    ) -> bool {
-        self.refusals.iter().any(|refused| {
-            (&refused.role, &refused.framework) == (&who.0, &who.1)
-                && refused.agent == *agent
-                && refused.expires > now
-                && refused.resources.contains(what)
-        })
-    }
-
-    fn charge(&mut self, who: &(Role, FrameworkId), resources: &Resources) {
-        self.held.entry(who.clone()).or_default().add(resources);
-        self.of_roles
-            .entry(who.0.clone())
-            .or_default()
-            .add(resources);
-    }
-
-    fn plan(&mut self, agents: &[AgentView], now: Timestamp) -> Vec<Proposal> {
-        let mut proposals = Vec::new();
-        for view in agents {
-            let free = view.free;
-            let (owns, lends) = (
-                is_allocatable(&free.regular),
-                is_allocatable(&free.revocable),
-            );
-            let mut shares: Vec<((Role, FrameworkId), Resources)> = Vec::new();
-            let mut borrower = None;
-            if lends {
-                let mut resources = Resources::revocable(free.revocable);
-                if !owns {
-                    resources.regular = free.regular;
-                }
-                borrower = self
-                    .by_need(Class::Revocable)
-                    .into_iter()
-                    .find(|who| !self.withheld(who, &view.agent_id, &resources, now));
-                shares.extend(borrower.clone().map(|who| (who, resources)));
+        let below = |name: &Name| match name {
+            Name::Member(role, framework) => {
+                let who = (role.clone(), framework.clone());
+                Vec::from_iter(self.wants(class, &who).then_some(who))
             }
-            if owns {
-                for who in self.by_need(Class::Regular) {
-                    let lent_too = match &borrower {
-                        Some(borrower) => *borrower == who,
-                        None => self.wants(Class::Revocable, &who.0, &who.1),
+            _ => self.by_need(class, Some(name)),
+        };
+        children.into_iter().flat_map(below).collect()
+    }
+
+    fn withholds(&self, class: Class, who: &Who, agent: &AgentId, free: &Resources) -> bool {
+        let refused = self.refusals.get(&(who.clone(), agent.clone()));
+        refused.is_some_and(|refused| class.part(&refused.resources).contains(class.part(free)))
+    }
+
+    fn charge(&mut self, (role, framework): &Who, resources: &Resources) {
+        for name in Name::Member(role.clone(), framework.clone()).line() {
+            self.nodes.get_mut(&name).unwrap().add(resources);
+        }
+    }
+
+    /// The offers of what is free of the agents, of which the first are offered first.
+    fn plan(&mut self, mut agents: Vec<(AgentId, Resources)>) -> Vec<(AgentId, Who, Resources)> {
+        let mut offers: Vec<(AgentId, Who, Resources)> = Vec::new();
+        for class in [Class::Revocable, Class::Regular] {
+            let mut waiting: BTreeSet<usize> = (0..agents.len())
+                .filter(|at| is_allocatable(class.part(&agents[*at].1)))
+                .collect();
+            loop {
+                let found = self.by_need(class, None).into_iter().find_map(|who| {
+                    let suits = |at: &&usize| {
+                        let (id, free) = &agents[**at];
+                        !self.withholds(class, &who, id, free)
                     };
-                    let mut resources = Resources::regular(free.regular);
-                    if lent_too {
-                        resources.revocable = free.revocable;
-                    }
-                    if !self.withheld(&who, &view.agent_id, &resources, now) {
-                        if borrower.as_ref() == Some(&who) {
-                            shares.clear();
-                        }
-                        shares.insert(0, (who, resources));
-                        break;
-                    }
-                }
-            }
-            for (who, resources) in shares {
-                self.charge(&who, &resources);
-                proposals.push(Proposal {
-                    agent_id: view.agent_id.clone(),
-                    incarnation: view.incarnation,
-                    framework_id: who.1,
-                    role: who.0,
-                    resources,
+                    waiting.iter().find(suits).map(|at| (who.clone(), *at))
                 });
+                let Some((who, at)) = found else { break };
+                waiting.remove(&at);
+                let (id, free) = &mut agents[at];
+                let mut part = *free;
+                if class == Class::Revocable && is_allocatable(&free.regular) {
+                    part.regular = Quantities::ZERO;
+                }
+                if class == Class::Regular && !self.wants(Class::Revocable, &who) {
+                    part.revocable = Quantities::ZERO;
+                }
+                *free = free.checked_sub(&part).unwrap();
+                let id = id.clone();
+                self.charge(&who, &part);
+                match offers
+                    .iter_mut()
+                    .find(|offer| offer.0 == id && offer.1 == who)
+                {
+                    Some(offer) => offer.2 = offer.2.checked_add(&part).unwrap(),
+                    None => offers.push((id, who, part)),
+                }
             }
         }
-        proposals
+        offers
     }
 }
 
@@ -269,98 +293,91 @@ enum Change {
     Expire(u64),
 }
 
-fn apply(change: &Change, snapshot: &mut RoleSnapshot, reference: &mut Reference) {
+fn apply(change: &Change, claims: &mut Claims, reference: &mut Reference) {
     match change {
         Change::Agent(number, total, lent) => {
-            snapshot.set_agent(&agent(*number), *total, *lent);
+            claims.set_agent(&agent(*number), *total, *lent);
             let old = reference.agents.insert(agent(*number), (*total, *lent));
             if old.is_some_and(|old| old.0 != *total) {
                 reference
                     .refusals
-                    .retain(|refused| refused.agent != agent(*number));
+                    .retain(|(_, on), _| *on != agent(*number));
             }
         }
         Change::AgentGone(number) => {
-            snapshot.remove_agent(&agent(*number));
+            claims.remove_agent(&agent(*number));
             reference.agents.remove(&agent(*number));
-            reference
-                .refusals
-                .retain(|refused| refused.agent != agent(*number));
         }
         Change::Framework(number, terms) => {
-            snapshot.set_framework(&framework(*number), terms.clone());
+            claims.set_framework(&framework(*number), terms.clone());
             for role in &terms.roles {
-                reference
-                    .held
-                    .entry((role.clone(), framework(*number)))
-                    .or_default();
-                reference.of_roles.entry(role.clone()).or_default();
+                reference.add(&Name::Member(role.clone(), framework(*number)));
             }
-            reference
-                .frameworks
-                .insert(framework(*number), terms.clone());
+            let id = framework(*number);
+            reference.frameworks.insert(id, terms.clone());
         }
         Change::FrameworkGone(number) => {
-            snapshot.remove_framework(&framework(*number));
+            claims.remove_framework(&framework(*number));
             reference.frameworks.remove(&framework(*number));
         }
         Change::Weight(number, weight_milli) => {
-            snapshot.set_weight(&role(*number), *weight_milli);
+            claims.set_weight(&role(*number), *weight_milli);
+            reference.add(&Name::Role(role(*number)));
             reference.weights.insert(role(*number), *weight_milli);
-            reference.of_roles.entry(role(*number)).or_default();
         }
         Change::Charge(who, of, resources) => {
-            snapshot.charge(&framework(*who), &role(*of), resources);
+            claims.charge(&framework(*who), &role(*of), resources);
             if !resources.is_zero() {
+                reference.add(&Name::Member(role(*of), framework(*who)));
                 reference.charge(&(role(*of), framework(*who)), resources);
             }
         }
         Change::Credit(who, of, resources) => {
-            let key = (role(*of), framework(*who));
-            let credited = snapshot.credit(&key.1, &key.0, resources).is_ok();
-            let held = reference
-                .held
-                .get_mut(&key)
-                .is_some_and(|held| held.take(resources));
-            assert_eq!(credited, held || resources.is_zero(), "{change:?}");
+            let credited = claims.credit(&framework(*who), &role(*of), resources);
+            let name = Name::Member(role(*of), framework(*who));
+            let held = reference.nodes.get_mut(&name);
+            let held = held.is_some_and(|held| held.take(resources));
+            assert_eq!(credited.is_ok(), held || resources.is_zero(), "{change:?}");
             if held {
-                assert!(reference.of_roles.get_mut(&key.0).unwrap().take(resources));
+                for name in &name.line()[1..] {
+                    assert!(reference.nodes.get_mut(name).unwrap().take(resources));
+                }
             }
         }
         Change::Refuse(who, of, on, resources, expires) => {
             let expires = Timestamp::from_ms(*expires);
-            snapshot.refuse(
-                &framework(*who),
-                &role(*of),
-                &agent(*on),
-                resources,
-                expires,
-            );
-            let known = reference.held.contains_key(&(role(*of), framework(*who)));
-            if known && reference.agents.contains_key(&agent(*on)) {
-                reference.refusals.push(Refused {
-                    framework: framework(*who),
-                    role: role(*of),
-                    agent: agent(*on),
+            let (id, role, on) = (framework(*who), role(*of), agent(*on));
+            claims.refuse(&id, &role, &on, resources, expires);
+            let key = ((role, id), on);
+            let says_all = reference.refusals.get(&key).is_some_and(|earlier| {
+                earlier.expires >= expires && earlier.resources.contains(resources)
+            });
+            if !says_all && !resources.is_zero() {
+                let refused = Refused {
                     resources: *resources,
                     expires,
-                });
+                };
+                reference.refusals.insert(key, refused);
             }
         }
         Change::Revive(who, of) => {
-            snapshot.void_refusals(&framework(*who), &role(*of));
-            reference.refusals.retain(|refused| {
-                refused.framework != framework(*who) || refused.role != role(*of)
-            });
+            claims.void_refusals(&framework(*who), &role(*of));
+            let who = (role(*of), framework(*who));
+            reference.refusals.retain(|(by, _), _| *by != who);
         }
         Change::Expire(now) => {
             let now = Timestamp::from_ms(*now);
-            snapshot.expire(now);
-            reference.refusals.retain(|refused| refused.expires > now);
-            assert!(snapshot.next_expiry().is_none_or(|next| next > now));
+            let woken = claims.expire(now);
+            let ended = reference
+                .refusals
+                .extract_if(.., |_, refused| refused.expires <= now);
+            let agents: BTreeSet<AgentId> = ended.map(|((_, on), _)| on).collect();
+            assert_eq!(woken, agents);
+            assert!(claims.next_expiry().is_none_or(|next| next > now));
         }
     }
     reference.forget();
+    assert_eq!(claims.refusals(), reference.refusals.len(), "{change:?}");
 }
 
 fn quantities() -> impl Strategy<Value = Quantities> {
@@ -377,7 +394,7 @@ fn resources() -> impl Strategy<Value = Resources> {
 }
 
 fn terms() -> impl Strategy<Value = FrameworkTerms> {
-    let roles = || prop::collection::btree_set((0..ROLES).prop_map(role), 0..=ROLES);
+    let roles = || prop::collection::btree_set((0..ROLES.len()).prop_map(role), 0..=ROLES.len());
     (roles(), roles(), prop::bool::weighted(0.9), any::<bool>()).prop_map(
         |(roles, suppressed, active, revocable)| FrameworkTerms {
             suppressed: if roles.len() > 1 {
@@ -393,7 +410,7 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let (who, of, on) = (0..FRAMEWORKS, 0..ROLES, 0..AGENTS);
+    let (who, of, on) = (0..FRAMEWORKS, 0..ROLES.len(), 0..AGENTS);
     let small = || {
         (0..3u64, 0..3u64).prop_map(|(cpu, mem)| Resources {
             regular: Quantities::cpus_mem(cpu * 1000, mem * 64 * MIB),
@@ -420,207 +437,265 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn views() -> impl Strategy<Value = Vec<AgentView>> {
-    let view = (0..AGENTS, resources()).prop_map(|(number, free)| AgentView {
-        agent_id: agent(number),
-        incarnation: Incarnation(1),
-        free,
+fn frees() -> impl Strategy<Value = BTreeMap<usize, Resources>> {
+    prop::collection::btree_map(0..AGENTS, resources(), 0..=AGENTS)
+}
+
+/// What is free of the agents that the book knows, by their numbers in it.
+fn known(
+    claims: &Claims,
+    frees: &BTreeMap<usize, Resources>,
+) -> BTreeMap<u32, (AgentId, Resources)> {
+    let numbered = frees.iter().filter_map(|(at, free)| {
+        let number = claims.agent_number(&agent(*at))?;
+        Some((number, (agent(*at), *free)))
     });
-    prop::collection::vec(view, 0..12)
+    numbered.collect()
+}
+
+/// The plan with names, where nobody is in the way.
+fn plan(
+    planner: &mut Planner,
+    known: &BTreeMap<u32, (AgentId, Resources)>,
+) -> Vec<(AgentId, Who, Resources)> {
+    let mut left: Vec<Resources> = known.values().map(|(_, free)| *free).collect();
+    let views = known.iter().map(|(agent, (_, free))| AgentView {
+        agent: *agent,
+        free: *free,
+    });
+    let choices = planner.plan(views, |position, part| {
+        left[position] = left[position]
+            .checked_sub(part)
+            .expect("it is offered twice");
+        Outcome::Offered
+    });
+    let ids: Vec<&AgentId> = known.values().map(|(id, _)| id).collect();
+    let named = choices.into_iter().map(|choice| {
+        let (framework, role) = planner.claims().names(choice.member).unwrap();
+        let who = (role.clone(), framework.clone());
+        (ids[choice.position].clone(), who, choice.resources)
+    });
+    named.collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn the_plan_is_that_of_the_slow_reference(
-        changes in prop::collection::vec(change(), 0..60), agents in views(), now in 0..100u64
+    fn the_plan_is_that_of_the_slow_reference_and_of_every_copy(
+        changes in prop::collection::vec(change(), 0..60), frees in frees(), more in prop::collection::vec(change(), 0..6)
     ) {
-        let (mut snapshot, mut reference) = (RoleSnapshot::new(), Reference::default());
-        for change in &changes {
-            let before = snapshot.publish();
-            apply(change, &mut snapshot, &mut reference);
-            prop_assert_eq!(snapshot.publish().fault(), None, "after {:?}", change);
-            prop_assert_eq!(before.fault(), None, "a published picture changed by {:?}", change);
+        let (mut claims, mut reference) = (Claims::new(), Reference::default());
+        let (mut follower, mut ahead) = (Planner::default(), Planner::default());
+        for (at, change) in changes.iter().chain(&more).enumerate() {
+            if at == changes.len() {
+                // One that has planned meanwhile.
+                let known = known(&claims, &frees);
+                plan(&mut ahead, &known);
+            }
+            apply(change, &mut claims, &mut reference);
+            prop_assert_eq!(claims.fault(), None, "after {:?}", change);
+            let entries = claims.publish();
+            follower.follow(&entries);
+            ahead.follow(&entries);
         }
-        let now = Timestamp::from_ms(now);
-        let planned = plan(&snapshot, &agents, now);
-        prop_assert_eq!(planned, reference.plan(&agents, now));
+        ahead.forget_proposals();
+        prop_assert_eq!(follower.claims().fault(), None);
+        prop_assert_eq!(ahead.claims().fault(), None);
+        let known = known(&claims, &frees);
+        let planned = plan(&mut Planner::new(claims.copy()), &known);
+        prop_assert_eq!(&plan(&mut follower, &known), &planned);
+        prop_assert_eq!(&plan(&mut ahead, &known), &planned);
+        follower.forget_proposals();
+        prop_assert_eq!(follower.claims().fault(), None);
+        prop_assert_eq!(&plan(&mut follower, &known), &planned, "again");
+        let agents = known.into_values().collect();
+        prop_assert_eq!(planned, reference.plan(agents));
     }
 
     #[test]
     fn a_plan_never_passes_what_is_free_and_wastes_nothing_that_somebody_wants(
-        changes in prop::collection::vec(change(), 20..60), agents in views()
+        changes in prop::collection::vec(change(), 20..60), frees in frees()
     ) {
-        let (mut snapshot, mut reference) = (RoleSnapshot::new(), Reference::default());
-        for change in &changes {
-            apply(change, &mut snapshot, &mut reference);
-        }
+        let (mut claims, mut reference) = (Claims::new(), Reference::default());
         // No refusal lasts as long as this.
-        let now = Timestamp::from_ms(1000);
-        let planned = plan(&snapshot, &agents, now);
-        let mut planned = planned.into_iter().peekable();
-        for view in &agents {
-            let mut rest = view.free;
-            while let Some(proposal) = planned.next_if(|next| next.agent_id == view.agent_id
-                && rest.contains(&next.resources)) {
-                let wants = |class| reference.wants(class, &proposal.role, &proposal.framework_id);
-                prop_assert!(wants(Class::Regular));
-                prop_assert!(proposal.resources.revocable.is_zero() || wants(Class::Revocable));
-                rest = rest.checked_sub(&proposal.resources).unwrap();
-            }
-            let wanted = |class| !reference.by_need(class).is_empty();
-            prop_assert!(!is_allocatable(&rest.regular) || !wanted(Class::Regular));
-            prop_assert!(!is_allocatable(&rest.revocable) || !wanted(Class::Revocable));
+        for change in changes.iter().chain([&Change::Expire(1000)]) {
+            apply(change, &mut claims, &mut reference);
         }
-        prop_assert_eq!(planned.next(), None);
+        let mut known = known(&claims, &frees);
+        let planned = plan(&mut Planner::new(claims), &known);
+        let mut rest: BTreeMap<AgentId, Resources> = std::mem::take(&mut known).into_values().collect();
+        for (agent, who, resources) in planned {
+            let left = rest.get_mut(&agent).unwrap();
+            *left = left.checked_sub(&resources).unwrap();
+            prop_assert!(reference.wants(Class::Regular, &who));
+            prop_assert!(resources.revocable.is_zero() || reference.wants(Class::Revocable, &who));
+        }
+        for class in Class::ALL {
+            let wanted = !reference.by_need(class, None).is_empty();
+            let wasted = rest.values().any(|left| is_allocatable(class.part(left)));
+            prop_assert!(!wasted || !wanted);
+        }
     }
 }
 
-fn cluster(agents: usize, frameworks: &[(usize, bool)]) -> (RoleSnapshot, Vec<AgentView>) {
-    let mut snapshot = RoleSnapshot::new();
+/// Others are faster, or the agent goes: what is proposed is what was committed, nobody is looked at for ever, and all
+/// is as before once the proposals are forgotten.
+#[test]
+fn a_plan_goes_on_where_others_are_faster() {
+    let (claims, frees) = cluster(4, &[(0, true), (1, false)]);
+    let known = known(&claims, &frees);
+    let mut planner = Planner::new(claims);
+    let mut asked = [0; 4];
+    let views = known.iter().map(|(agent, (_, free))| AgentView {
+        agent: *agent,
+        free: *free,
+    });
+    let half = Resources::regular(Quantities::cpus_mem(2000, 0));
+    let choices = planner.plan(views, |position, part| {
+        asked[position] += 1;
+        match position {
+            0 => Outcome::Gone,
+            1 => Outcome::Changed(*part),
+            2 if asked[2] == 1 => Outcome::Changed(half),
+            _ => Outcome::Offered,
+        }
+    });
+    assert_eq!(asked[0], 1);
+    assert_eq!(asked[1], super::MAX_LOOKS_PER_AGENT);
+    let of_third: Vec<_> = choices
+        .iter()
+        .filter(|choice| choice.position == 2)
+        .collect();
+    assert_eq!((of_third.len(), of_third[0].resources), (1, half));
+    assert!(choices.iter().all(|choice| choice.position >= 2));
+    planner.forget_proposals();
+    assert_eq!(planner.claims().fault(), None);
+}
+
+fn cluster(agents: usize, frameworks: &[(usize, bool)]) -> (Claims, BTreeMap<usize, Resources>) {
+    let mut claims = Claims::new();
     let total = Quantities::cpus_mem(4000, 8192 * MIB);
     let lent = Quantities::cpus_mem(2000, 0);
     for (number, revocable) in frameworks {
-        let terms = FrameworkTerms {
-            roles: BTreeSet::from([role(0)]),
-            active: true,
-            revocable: *revocable,
-            ..FrameworkTerms::default()
-        };
-        snapshot.set_framework(&framework(*number), terms);
+        join(&mut claims, *number, 0, *revocable);
     }
-    let views = (0..agents)
-        .map(|number| {
-            snapshot.set_agent(&agent(number), total, lent);
-            AgentView {
-                agent_id: agent(number),
-                incarnation: Incarnation(1),
-                free: Resources {
-                    regular: total,
-                    revocable: lent,
-                },
-            }
-        })
-        .collect();
-    (snapshot, views)
+    let free = Resources {
+        regular: total,
+        revocable: lent,
+    };
+    for number in 0..agents {
+        claims.set_agent(&agent(number), total, lent);
+    }
+    (claims, (0..agents).map(|number| (number, free)).collect())
 }
 
-fn takers(proposals: &[Proposal]) -> Vec<(String, bool, bool)> {
-    proposals
-        .iter()
-        .map(|p| {
-            let (owned, lent) = (
-                p.resources.regular.is_zero(),
-                p.resources.revocable.is_zero(),
-            );
-            (p.framework_id.to_string(), !owned, !lent)
-        })
-        .collect()
+fn join(claims: &mut Claims, number: usize, of: usize, revocable: bool) {
+    let terms = FrameworkTerms {
+        roles: BTreeSet::from([role(of)]),
+        active: true,
+        revocable,
+        ..FrameworkTerms::default()
+    };
+    claims.set_framework(&framework(number), terms);
+}
+
+/// Who is offered something: what is owned, what is lent.
+fn takers(claims: &Claims, frees: &BTreeMap<usize, Resources>) -> Vec<(String, bool, bool)> {
+    let planned = plan(&mut Planner::new(claims.copy()), &known(claims, frees));
+    let named = planned.into_iter().map(|(_, who, resources)| {
+        let owned = !resources.regular.is_zero();
+        let lent = !resources.revocable.is_zero();
+        (who.1.to_string(), owned, lent)
+    });
+    named.collect()
 }
 
 #[test]
 fn both_parts_of_an_agent_that_fall_to_one_framework_make_one_offer() {
-    let (snapshot, views) = cluster(1, &[(0, true)]);
-    let proposals = plan(&snapshot, &views, Timestamp::from_ms(0));
-    assert_eq!(takers(&proposals), [("framework-0".to_owned(), true, true)]);
+    let (claims, frees) = cluster(1, &[(0, true)]);
+    let expected = [("framework-0".to_owned(), true, true)];
+    assert_eq!(takers(&claims, &frees), expected);
 }
 
 #[test]
-fn the_lent_part_goes_to_the_next_framework_that_may_have_it() {
-    let (snapshot, views) = cluster(1, &[(0, false), (1, true)]);
-    let proposals = plan(&snapshot, &views, Timestamp::from_ms(0));
+fn the_lent_part_goes_to_the_framework_that_may_have_it() {
+    let (claims, frees) = cluster(1, &[(0, false), (1, true)]);
     let expected = [
-        ("framework-0".to_owned(), true, false),
         ("framework-1".to_owned(), false, true),
+        ("framework-0".to_owned(), true, false),
     ];
-    assert_eq!(takers(&proposals), expected);
+    assert_eq!(takers(&claims, &frees), expected);
 }
 
 #[test]
 fn borrowing_never_buys_less_of_what_is_owned() {
-    let (mut snapshot, views) = cluster(2, &[(0, true), (1, true)]);
+    let (mut claims, mut frees) = cluster(2, &[(0, true), (1, true)]);
     let lent = Resources::revocable(Quantities::cpus_mem(2000, 0));
-    snapshot.charge(&framework(0), &role(0), &lent);
-    let proposals = plan(&snapshot, &views, Timestamp::from_ms(0));
-    let owners: Vec<_> = proposals
-        .iter()
-        .filter(|proposal| !proposal.resources.regular.is_zero())
-        .map(|proposal| proposal.framework_id.clone())
-        .collect();
-    assert_eq!(owners, [framework(0), framework(1)]);
-    assert!(!proposals[0].resources.is_revocable());
-}
-
-#[test]
-fn a_refusal_withholds_until_it_expires_and_no_offer_that_holds_more() {
-    let (mut snapshot, mut views) = cluster(1, &[(0, true)]);
-    let refused = views[0].free;
-    let at = Timestamp::from_ms;
-    snapshot.refuse(&framework(0), &role(0), &agent(0), &refused, at(50));
-    assert_eq!(plan(&snapshot, &views, at(49)), []);
-    assert_eq!(plan(&snapshot, &views, at(50)).len(), 1);
-    views[0].free.revocable = Quantities::cpus_mem(2001, 0);
-    let more = plan(&snapshot, &views, at(0));
-    assert_eq!(takers(&more), [("framework-0".to_owned(), true, true)]);
-    assert_eq!(snapshot.next_expiry(), Some(at(50)));
-    assert_eq!(snapshot.expire(at(50)), BTreeSet::from([agent(0)]));
-    assert_eq!(snapshot.refusals(), 0);
-}
-
-#[test]
-fn reviving_voids_refusals_without_touching_them_and_they_leave_with_the_next() {
-    let (mut snapshot, views) = cluster(1, &[(0, false)]);
-    let at = Timestamp::from_ms;
-    for round in 0..100 {
-        snapshot.refuse(
-            &framework(0),
-            &role(0),
-            &agent(0),
-            &views[0].free,
-            at(1000 + round),
-        );
-        assert_eq!(
-            takers(&plan(&snapshot, &views, at(0))).len(),
-            0,
-            "round {round}"
-        );
-        snapshot.void_refusals(&framework(0), &role(0));
-        assert_eq!(plan(&snapshot, &views, at(0)).len(), 1, "round {round}");
-        assert_eq!(snapshot.refusals(), 1, "void refusals pile up");
-        assert_eq!(snapshot.fault(), None);
+    claims.charge(&framework(0), &role(0), &lent);
+    for free in frees.values_mut() {
+        free.revocable = Quantities::ZERO;
     }
+    let expected = ["framework-0", "framework-1"].map(|id| (id.to_owned(), true, false));
+    assert_eq!(takers(&claims, &frees), expected);
 }
 
 #[test]
-fn refusals_of_one_framework_on_one_agent_are_bounded() {
-    let (mut snapshot, _) = cluster(1, &[(0, false)]);
-    for number in 0..100 {
-        // Less CPU and more memory each time, so that none says all of another.
-        let refused = Resources::regular(Quantities::cpus_mem(1000 - number, number));
-        let expires = Timestamp::from_ms(1000 + number);
-        snapshot.refuse(&framework(0), &role(0), &agent(0), &refused, expires);
+fn a_refusal_withholds_until_it_expires_and_nothing_that_is_more() {
+    let (mut claims, mut frees) = cluster(1, &[(0, true)]);
+    let refused = frees[&0];
+    let at = Timestamp::from_ms;
+    claims.refuse(&framework(0), &role(0), &agent(0), &refused, at(50));
+    assert_eq!(claims.expire(at(49)), BTreeSet::new());
+    assert_eq!(takers(&claims, &frees), []);
+    frees.get_mut(&0).unwrap().revocable = Quantities::cpus_mem(2001, 0);
+    let more = [("framework-0".to_owned(), false, true)];
+    assert_eq!(takers(&claims, &frees), more);
+    frees.get_mut(&0).unwrap().revocable = Quantities::cpus_mem(2000, 0);
+    assert_eq!(claims.next_expiry(), Some(at(50)));
+    assert_eq!(claims.expire(at(50)), BTreeSet::from([agent(0)]));
+    assert_eq!(takers(&claims, &frees).len(), 1);
+    assert_eq!(claims.refusals(), 0);
+}
+
+#[test]
+fn refusals_that_are_voided_again_and_again_take_no_memory() {
+    let (mut claims, frees) = cluster(1, &[(0, false)]);
+    let mut planner = Planner::new(claims.copy());
+    for round in 0..20_000 {
+        let expires = Timestamp::from_ms(1_000_000 + round);
+        claims.refuse(&framework(0), &role(0), &agent(0), &frees[&0], expires);
+        assert_eq!(claims.refusals(), 1);
+        claims.void_refusals(&framework(0), &role(0));
+        planner.follow(&claims.publish());
     }
-    assert_eq!(
-        snapshot.refusals(),
-        crate::core::snapshot::MAX_REFUSALS_PER_MEMBER
+    assert_eq!(claims.fault(), None);
+    assert_eq!(claims.refusals(), 0);
+    assert!(
+        claims.next_expiry() > Some(Timestamp::from_ms(1_010_000)),
+        "void ones pile up"
     );
-    assert_eq!(snapshot.crowded_out(), 92);
-    assert_eq!(snapshot.next_expiry(), Some(Timestamp::from_ms(1092)));
-    assert_eq!(snapshot.fault(), None);
+    assert_eq!(takers(&claims, &frees).len(), 1);
 }
 
 #[test]
 fn weights_divide_the_cluster_in_their_proportion() {
-    let (mut snapshot, views) = cluster(6, &[(0, false)]);
-    let terms = FrameworkTerms {
-        roles: BTreeSet::from([role(1)]),
-        active: true,
-        ..FrameworkTerms::default()
-    };
-    snapshot.set_framework(&framework(1), terms);
-    snapshot.set_weight(&role(1), 2000);
-    let proposals = plan(&snapshot, &views, Timestamp::from_ms(0));
-    let of_role = |number| proposals.iter().filter(|p| p.role == role(number)).count();
-    assert_eq!((of_role(0), of_role(1)), (2, 4));
+    let (mut claims, frees) = cluster(6, &[(0, false)]);
+    join(&mut claims, 1, 3, false);
+    claims.set_weight(&role(3), 2000);
+    let takers = takers(&claims, &frees);
+    let of = |id: &str| takers.iter().filter(|taker| taker.0 == id).count();
+    assert_eq!((of("framework-0"), of("framework-1")), (2, 4));
+}
+
+#[test]
+fn roles_below_a_role_share_what_it_gets_with_its_own_frameworks_as_one() {
+    // "a" with two frameworks of its own and "a/b" below it stands beside "d".
+    let (mut claims, frees) = cluster(8, &[(0, false), (1, false)]);
+    join(&mut claims, 2, 1, false);
+    join(&mut claims, 3, 3, false);
+    let takers = takers(&claims, &frees);
+    let of = |id: &str| takers.iter().filter(|taker| taker.0 == id).count();
+    let ids = ["framework-0", "framework-1", "framework-2", "framework-3"];
+    assert_eq!(ids.map(of), [1, 1, 2, 4]);
 }

@@ -23,10 +23,11 @@ use ebb_types::{
     Timestamp, UpdateUuid,
 };
 
-use super::allocate::Proposal;
 use super::record::{RegistryWrite, Restored};
 use super::{ConnectionId, Core, CoreConfig, Effect, Input, OperatorError};
+use crate::allocator::Proposal;
 use crate::allocator::{pass, pass_all};
+use crate::core::allocate::Planner;
 use crate::ledger::Ledger;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -34,6 +35,7 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) struct World {
     pub(super) core: Core,
     pub(super) ledger: Ledger,
+    planner: Planner,
     pub(super) now: Timestamp,
     pub(super) writes: Vec<RegistryWrite>,
     pub(super) events: BTreeMap<ConnectionId, Vec<Event>>,
@@ -150,8 +152,10 @@ impl World {
 
     pub(super) fn restored(restored: Restored) -> Self {
         let now = Timestamp::from_ms(1_000_000);
+        let core = Core::new(now, CoreConfig::default(), restored);
         Self {
-            core: Core::new(now, CoreConfig::default(), restored),
+            planner: Planner::new(core.claims().copy()),
+            core,
             ledger: Ledger::new(),
             now,
             writes: Vec::new(),
@@ -185,10 +189,12 @@ impl World {
         self.core.check().unwrap();
         self.check_ledger();
         if self.offering && (all || !woken.is_empty()) {
-            let snapshot = self.core.publish();
             let proposals = match all {
-                true => pass_all(&self.ledger, &snapshot, self.now),
-                false => pass(&self.ledger, &snapshot, &woken, self.now),
+                true => self.propose(),
+                false => {
+                    self.planner.follow(&self.core.publish());
+                    pass(&self.ledger, &mut self.planner, &woken)
+                }
             };
             if !proposals.is_empty() {
                 self.step(Input::Proposals {
@@ -198,6 +204,12 @@ impl World {
             }
         }
         effects
+    }
+
+    /// Offers all that is free, and does not tell the core.
+    pub(super) fn propose(&mut self) -> Vec<Proposal> {
+        self.planner.follow(&self.core.publish());
+        pass_all(&self.ledger, &mut self.planner)
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -224,9 +236,13 @@ impl World {
             | Effect::CloseAgent { connection, reason } => {
                 self.closed.insert(connection, reason);
             }
-            Effect::InsertSlot { agent_id, ledger } => {
+            Effect::InsertSlot {
+                agent_id,
+                number,
+                ledger,
+            } => {
                 ledger.check().unwrap();
-                self.ledger.insert(agent_id, ledger);
+                self.ledger.insert(agent_id, number, ledger);
             }
             Effect::RemoveSlot { agent_id } => {
                 assert!(self.ledger.remove(&agent_id).is_some());

@@ -1,7 +1,6 @@
 //! How offers are made and end.
 
 use super::*;
-use crate::core::allocate::Proposal;
 
 fn decline(world: &mut World, scheduler: &Scheduler, id: &OfferId, refuse_ms: u64) {
     let call = Call::Decline {
@@ -137,8 +136,7 @@ fn a_proposal_of_an_older_registration_is_void_and_harms_no_book() {
     let scheduler = world.subscribe(framework_info("f", &["r"]));
     world.offering = false;
     let agent = world.register(agent_info(1000, 1024));
-    let snapshot = world.core.publish();
-    let proposals = pass_all(&world.ledger, &snapshot, world.now);
+    let proposals = world.propose();
     assert_eq!(proposals.len(), 1);
     let agent = world.reregister(&agent, agent_info(1000, 1024), Vec::new());
     world.step(Input::Proposals {
@@ -165,8 +163,7 @@ fn a_proposal_for_a_framework_that_left_or_was_suppressed_meanwhile_is_taken_bac
         let scheduler = world.subscribe(framework_info("f", &["r"]));
         world.offering = false;
         let agent = world.register(agent_info(1000, 1024));
-        let snapshot = world.core.publish();
-        let proposals: Vec<Proposal> = pass_all(&world.ledger, &snapshot, world.now);
+        let proposals = world.propose();
         assert_eq!(world.free(&agent), Resources::ZERO);
         world.in_flight.clone_from(&proposals);
         leave(&mut world, &scheduler);

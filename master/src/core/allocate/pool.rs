@@ -1,0 +1,178 @@
+//! The agents of one pass whose resources are still to be offered, as words of bits: 64 agents are passed over in one
+//! step. Its tables are kept from pass to pass, so that a pass costs what it looks at.
+
+use ebb_types::{Quantities, Resources};
+
+use super::is_allocatable;
+use crate::core::claims::Claims;
+use crate::core::drf::Class;
+
+const CLASSES: usize = Class::ALL.len();
+
+/// Bits with a word of words above, to pass over 4,096 at a time.
+#[derive(Clone, Debug, Default)]
+struct Bits {
+    words: Vec<u64>,
+    above: Vec<u64>,
+    len: usize,
+}
+
+impl Bits {
+    fn reach(&mut self, number: u32) {
+        let page = number as usize / 64;
+        if page >= self.words.len() {
+            self.words.resize(page + 1, 0);
+            self.above.resize(page / 64 + 1, 0);
+        }
+    }
+
+    fn has(&self, number: u32) -> bool {
+        let word = self.words.get(number as usize / 64);
+        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
+    fn set(&mut self, number: u32) {
+        self.reach(number);
+        let page = number as usize / 64;
+        let bit = 1 << (number % 64);
+        self.len += usize::from(self.words[page] & bit == 0);
+        self.words[page] |= bit;
+        self.above[page / 64] |= 1 << (page % 64);
+    }
+
+    fn unset(&mut self, number: u32) {
+        if !self.has(number) {
+            return;
+        }
+        let page = number as usize / 64;
+        self.len -= 1;
+        self.words[page] &= !(1 << (number % 64));
+        if self.words[page] == 0 {
+            self.above[page / 64] &= !(1 << (page % 64));
+        }
+    }
+
+    fn word(&self, page: u32) -> u64 {
+        self.words.get(page as usize).copied().unwrap_or(0)
+    }
+
+    /// The pages with a bit in them, in order.
+    fn pages(&self) -> impl Iterator<Item = u32> {
+        (0u32..).zip(&self.above).flat_map(|(number, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = rest.trailing_zeros();
+                (rest != 0).then(|| {
+                    rest &= rest - 1;
+                    number * 64 + bit
+                })
+            })
+        })
+    }
+}
+
+/// What a pass knows of an agent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Candidate {
+    /// What can be offered.
+    pub(super) free: Resources,
+    /// Where it stands in the caller's list.
+    pub(super) position: usize,
+    /// How often it was looked at anew because another thread was faster.
+    pub(super) looked: u32,
+    /// One more than its last proposal of this pass; 0 if there is none.
+    pub(super) proposal: usize,
+}
+
+/// The agents of a pass.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pool {
+    waiting: [Bits; CLASSES],
+    /// Those of which more is free than all have refused who refused some.
+    passing: [Bits; CLASSES],
+    candidates: Vec<Candidate>,
+}
+
+impl Pool {
+    /// Adds an agent; false if it is there already.
+    pub(super) fn add(&mut self, claims: &Claims, agent: u32, candidate: Candidate) -> bool {
+        if Class::ALL.into_iter().any(|class| self.waits(agent, class)) {
+            return false;
+        }
+        let at = agent as usize;
+        if at >= self.candidates.len() {
+            self.candidates.resize(at + 1, Candidate::default());
+        }
+        self.candidates[at] = candidate;
+        for class in Class::ALL {
+            let part = class.part(&candidate.free);
+            if is_allocatable(part) {
+                self.waiting[class as usize].set(agent);
+                if claims.passes_refusals(agent, class, part) {
+                    self.passing[class as usize].set(agent);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes up what is free of an agent now.
+    pub(super) fn look_again(&mut self, claims: &Claims, agent: u32) {
+        for class in Class::ALL {
+            self.remove(agent, class);
+        }
+        let candidate = self.candidates[agent as usize];
+        self.add(claims, agent, candidate);
+    }
+
+    pub(super) fn candidate(&mut self, agent: u32) -> &mut Candidate {
+        &mut self.candidates[agent as usize]
+    }
+
+    pub(super) fn remove(&mut self, agent: u32, class: Class) {
+        self.waiting[class as usize].unset(agent);
+        self.passing[class as usize].unset(agent);
+    }
+
+    pub(super) fn waits(&self, agent: u32, class: Class) -> bool {
+        self.waiting[class as usize].has(agent)
+    }
+
+    pub(super) const fn is_empty(&self, class: Class) -> bool {
+        self.waiting[class as usize].len == 0
+    }
+
+    /// Forgets all that waits.
+    pub(super) fn clear(&mut self, class: Class) {
+        let pages: Vec<u32> = self.waiting[class as usize].pages().collect();
+        for page in pages {
+            for bit in 0..64 {
+                self.remove(page * 64 + bit, class);
+            }
+        }
+    }
+
+    /// The first agent that a member has not refused.
+    pub(super) fn first_for(&self, claims: &Claims, member: u32, class: Class) -> Option<u32> {
+        let slot = class as usize;
+        let refuses_nothing = claims.refuses_nothing(member);
+        for page in self.waiting[slot].pages() {
+            let waiting = self.waiting[slot].word(page);
+            if refuses_nothing {
+                return Some(page * 64 + waiting.trailing_zeros());
+            }
+            let refused = claims.refused_word(member, page, class);
+            let mut rest = waiting & (!refused | self.passing[slot].word(page));
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                let agent = page * 64 + bit;
+                let part: &Quantities = class.part(&self.candidates[agent as usize].free);
+                if refused & (1 << bit) == 0 || !claims.withholds(member, agent, class, part) {
+                    return Some(agent);
+                }
+                rest &= rest - 1;
+            }
+        }
+        None
+    }
+}

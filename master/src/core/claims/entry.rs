@@ -1,0 +1,106 @@
+//! The log of what has changed in the claims: what one book does, every copy of it repeats.
+
+use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
+
+use super::FrameworkTerms;
+
+/// Which proposals of the allocator's worker threads a book accounts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchId {
+    /// The worker thread.
+    pub worker: u32,
+    /// Its batch; counted from 1.
+    pub number: u64,
+}
+
+/// One change. Agents and members are named by their numbers, which all copies give alike.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// An agent has and lends so much.
+    Agent {
+        /// The agent.
+        id: AgentId,
+        /// What it has.
+        total: Quantities,
+        /// What it lends.
+        oversubscribed: Quantities,
+    },
+    /// An agent is gone.
+    AgentGone {
+        /// The agent.
+        agent: u32,
+    },
+    /// A framework has these terms.
+    Framework {
+        /// The framework.
+        id: FrameworkId,
+        /// Its terms.
+        terms: FrameworkTerms,
+    },
+    /// A framework is gone.
+    FrameworkGone {
+        /// The framework.
+        id: FrameworkId,
+    },
+    /// A role has this weight.
+    Weight {
+        /// The role.
+        role: Role,
+        /// In thousandths.
+        weight_milli: u32,
+    },
+    /// A framework in a role is known from now on.
+    Member {
+        /// The framework.
+        id: FrameworkId,
+        /// The role.
+        role: Role,
+    },
+    /// A member that holds nothing and is not subscribed is known no more.
+    Forget {
+        /// The member.
+        member: u32,
+    },
+    /// A member holds more.
+    Charge {
+        /// The member.
+        member: u32,
+        /// What.
+        resources: Resources,
+    },
+    /// A member holds less.
+    Credit {
+        /// The member.
+        member: u32,
+        /// What.
+        resources: Resources,
+    },
+    /// A member has refused resources of an agent.
+    Refuse {
+        /// The member.
+        member: u32,
+        /// The agent.
+        agent: u32,
+        /// What.
+        refused: Resources,
+        /// Until when.
+        expires: Timestamp,
+    },
+    /// All refusals of a member are void.
+    VoidMember {
+        /// The member.
+        member: u32,
+    },
+    /// All refusals of an agent's resources are void.
+    VoidAgent {
+        /// The agent.
+        agent: u32,
+    },
+    /// Refusals that end by now have ended.
+    Expire {
+        /// The time.
+        now: Timestamp,
+    },
+    /// A batch of proposals is accounted for: what of it was taken stands in the entries that follow.
+    Batch(BatchId),
+}

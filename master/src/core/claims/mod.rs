@@ -1,0 +1,750 @@
+//! Who has a claim to what: roles, frameworks, their holdings and their refusals, as the allocator sees them.
+//!
+//! There is one book, kept by its single owner, the master's core. Every change of it is an [`Entry`]; the entries are
+//! handed on ([`Claims::publish`]), and each of the allocator's threads repeats them on a copy of its own
+//! ([`Planner::follow`](super::allocate::Planner::follow)). So nothing is shared between threads but entries that never change, planning needs no lock and
+//! no persistent structure, and what a change costs does not depend on what else there is.
+//!
+//! Invariants: what a framework holds in a role is what its offers and tasks hold, each charged once and credited once
+//! by the core; a refusal lasts until it expires, is voided by its framework (revive, deactivation) or its agent
+//! changes; copies that have followed the same entries are alike in all but what a planner has charged ahead.
+//!
+//! Order of use: change, [`Claims::publish`], then wake the allocator for the agents concerned. What each change asks
+//! for: an agent's resources became free, its total rose or refusals of it expired: wake it; a framework became active,
+//! was unsuppressed or revived: wake all.
+
+mod entry;
+mod expiry;
+mod order;
+mod refusals;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
+
+use super::drf::{Class, Share, Standing, Sums};
+pub use entry::{BatchId, Entry};
+use expiry::Expiries;
+use refusals::{Meet, Profiles, Refusal};
+pub use tree::DEFAULT_WEIGHT_MILLI;
+use tree::Tree;
+
+/// Most refusals that are remembered; beyond that a refused offer may be made again at once (counted).
+pub const MAX_REFUSALS: usize = 8 << 20;
+
+const CLASSES: usize = Class::ALL.len();
+
+/// What a framework wants of the allocator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameworkTerms {
+    /// The roles it is offered resources for.
+    pub roles: BTreeSet<Role>,
+    /// Those of them for which it wants no offers now.
+    pub suppressed: BTreeSet<Role>,
+    /// Whether its scheduler is connected: others are offered nothing.
+    pub active: bool,
+    /// Whether it may be offered revocable resources.
+    pub revocable: bool,
+}
+
+impl FrameworkTerms {
+    fn wants(&self, role: &Role) -> [bool; CLASSES] {
+        let wanted = self.active && self.roles.contains(role) && !self.suppressed.contains(role);
+        [wanted, wanted && self.revocable]
+    }
+}
+
+/// More is to be taken back than is held: always a fault in Ebb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{framework_id} in role {role} does not hold {resources}")]
+pub struct NotHeld {
+    /// The framework.
+    pub framework_id: FrameworkId,
+    /// The role.
+    pub role: Role,
+    /// What was to be taken back.
+    pub resources: Resources,
+}
+
+/// What a role holds, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleStanding {
+    /// The role.
+    pub role: Role,
+    /// Its weight, in thousandths.
+    pub weight_milli: u32,
+    /// What it and the roles below it hold.
+    pub standing: Standing,
+    /// Its dominant share of what is owned in the cluster, in thousandths, weight left out.
+    pub regular_share_milli: u64,
+    /// Its dominant share of what is lent in the cluster, in thousandths, weight left out.
+    pub revocable_share_milli: u64,
+}
+
+/// What an agent has and lends, and how much of it was refused.
+#[derive(Clone, Debug)]
+struct AgentEntry {
+    id: AgentId,
+    total: Quantities,
+    oversubscribed: Quantities,
+    refusals: u32,
+    meet: Meet,
+}
+
+/// The book.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    tree: Tree,
+    frameworks: BTreeMap<FrameworkId, FrameworkTerms>,
+    agents: Vec<Option<AgentEntry>>,
+    free_agents: Vec<u32>,
+    agent_numbers: BTreeMap<AgentId, u32>,
+    profiles: Profiles,
+    expiries: Expiries,
+    refusals: usize,
+    crowded_out: u64,
+    /// The last batch of each worker thread that is accounted for.
+    batches: BTreeMap<u32, u64>,
+    /// What was not published yet.
+    log: Vec<Entry>,
+}
+
+impl Claims {
+    /// A book of nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.repeat(&entry);
+        self.log.push(entry);
+    }
+
+    /// What has changed since the last call, for planners to follow; nothing if nothing has.
+    #[must_use]
+    pub fn publish(&mut self) -> Arc<[Entry]> {
+        self.log.drain(..).collect()
+    }
+
+    /// A copy that has followed everything that was entered so far.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut copy = self.clone();
+        copy.log = Vec::new();
+        copy
+    }
+
+    /// Repeats what another book has entered.
+    pub(super) fn repeat(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Agent {
+                id,
+                total,
+                oversubscribed,
+            } => self.put_agent(id, *total, *oversubscribed),
+            Entry::AgentGone { agent } => self.drop_agent(*agent),
+            Entry::Framework { id, terms } => self.put_framework(id, terms),
+            Entry::FrameworkGone { id } => {
+                self.put_framework(id, &FrameworkTerms::default());
+                self.frameworks.remove(id);
+            }
+            Entry::Weight { role, weight_milli } => self.tree.set_weight(role, *weight_milli),
+            Entry::Member { id, role } => {
+                self.tree.intern(id, role);
+            }
+            Entry::Forget { member } => {
+                self.void_member(*member);
+                self.tree.forget(*member);
+            }
+            Entry::Charge { member, resources } => self.tree.charge(*member, resources),
+            Entry::Credit { member, resources } => {
+                let credited = self.tree.credit(*member, resources);
+                debug_assert!(credited, "an entry takes back what is not held");
+            }
+            Entry::Refuse {
+                member,
+                agent,
+                refused,
+                expires,
+            } => self.note_refusal(*member, *agent, refused, *expires),
+            Entry::VoidMember { member } => self.void_member(*member),
+            Entry::VoidAgent { agent } => self.void_agent(*agent),
+            Entry::Expire { now } => {
+                self.drop_expired(*now, |_| {});
+            }
+            Entry::Batch(batch) => {
+                self.batches.insert(batch.worker, batch.number);
+            }
+        }
+    }
+
+    /// Sets what an agent has and lends. A new total (not a new estimate) voids the refusals of its
+    /// resources: an offer that grows by more lent resources passes them anyway.
+    pub fn set_agent(&mut self, agent_id: &AgentId, total: Quantities, oversubscribed: Quantities) {
+        self.enter(Entry::Agent {
+            id: agent_id.clone(),
+            total,
+            oversubscribed,
+        });
+    }
+
+    fn put_agent(&mut self, id: &AgentId, total: Quantities, oversubscribed: Quantities) {
+        let number = match self.agent_numbers.get(id) {
+            Some(number) => *number,
+            None => self.number_agent(id),
+        };
+        let Some(Some(agent)) = self.agents.get_mut(number as usize) else {
+            return;
+        };
+        let old_total = std::mem::replace(&mut agent.total, total);
+        let old_lent = std::mem::replace(&mut agent.oversubscribed, oversubscribed);
+        self.change_total(Class::Regular, &old_total, &total);
+        self.change_total(Class::Revocable, &old_lent, &oversubscribed);
+        if old_total != total {
+            self.void_agent(number);
+        }
+    }
+
+    fn number_agent(&mut self, id: &AgentId) -> u32 {
+        let entry = Some(AgentEntry {
+            id: id.clone(),
+            total: Quantities::ZERO,
+            oversubscribed: Quantities::ZERO,
+            refusals: 0,
+            meet: Meet::default(),
+        });
+        let number = match self.free_agents.pop() {
+            Some(number) => {
+                self.agents[number as usize] = entry;
+                number
+            }
+            None => {
+                self.agents.push(entry);
+                // Each takes far more than a byte of memory, so a `u32` holds them.
+                self.agents.len() as u32 - 1
+            }
+        };
+        self.agent_numbers.insert(id.clone(), number);
+        number
+    }
+
+    /// Removes an agent and the refusals of its resources. Holdings on it are to be credited apart.
+    pub fn remove_agent(&mut self, agent_id: &AgentId) {
+        if let Some(agent) = self.agent_number(agent_id) {
+            self.enter(Entry::AgentGone { agent });
+        }
+    }
+
+    fn drop_agent(&mut self, number: u32) {
+        self.void_agent(number);
+        let Some(agent) = self.agents.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
+        self.change_total(Class::Regular, &agent.total, &Quantities::ZERO);
+        self.change_total(Class::Revocable, &agent.oversubscribed, &Quantities::ZERO);
+        self.agent_numbers.remove(&agent.id);
+        self.free_agents.push(number);
+    }
+
+    fn change_total(&mut self, class: Class, old: &Quantities, new: &Quantities) {
+        let mut total = *self.tree.totals(class);
+        let held = total.sub(old);
+        debug_assert!(held, "the cluster has less than one of its agents");
+        total.add(new);
+        self.tree.set_totals(class, total);
+    }
+
+    /// The number of an agent, which is its own until it is removed.
+    pub fn agent_number(&self, agent_id: &AgentId) -> Option<u32> {
+        self.agent_numbers.get(agent_id).copied()
+    }
+
+    /// What the cluster has of a class.
+    pub const fn cluster_total(&self, class: Class) -> &Sums {
+        self.tree.totals(class)
+    }
+
+    /// Adds a framework or changes its terms. A framework that is not active in a role has no refusals there.
+    pub fn set_framework(&mut self, framework_id: &FrameworkId, terms: FrameworkTerms) {
+        let old = self.framework(framework_id).cloned().unwrap_or_default();
+        self.enter(Entry::Framework {
+            id: framework_id.clone(),
+            terms,
+        });
+        self.forget_idle(framework_id, &old.roles);
+    }
+
+    fn put_framework(&mut self, id: &FrameworkId, terms: &FrameworkTerms) {
+        let old = self.frameworks.insert(id.clone(), terms.clone());
+        let old = old.unwrap_or_default();
+        for role in terms.roles.union(&old.roles) {
+            let member = self.tree.intern(id, role);
+            if !terms.active || !terms.roles.contains(role) {
+                self.void_member(member);
+            }
+            self.tree
+                .set_wants(member, terms.roles.contains(role), terms.wants(role));
+        }
+    }
+
+    /// A framework's terms.
+    pub fn framework(&self, framework_id: &FrameworkId) -> Option<&FrameworkTerms> {
+        self.frameworks.get(framework_id)
+    }
+
+    /// Removes a framework and its refusals. What it still holds is to be credited apart.
+    pub fn remove_framework(&mut self, framework_id: &FrameworkId) {
+        if let Some(old) = self.framework(framework_id).cloned() {
+            self.enter(Entry::FrameworkGone {
+                id: framework_id.clone(),
+            });
+            self.forget_idle(framework_id, &old.roles);
+        }
+    }
+
+    fn forget_idle(&mut self, framework_id: &FrameworkId, roles: &BTreeSet<Role>) {
+        for role in roles {
+            if let Some(member) = self.member(framework_id, role) {
+                self.forget_if_idle(member);
+            }
+        }
+    }
+
+    fn forget_if_idle(&mut self, member: u32) {
+        let is_subscribed = self
+            .tree
+            .member(member)
+            .is_some_and(|one| one.is_subscribed);
+        if !is_subscribed && self.tree.standing(member).is_zero() {
+            self.enter(Entry::Forget { member });
+        }
+    }
+
+    /// Sets a role's weight, in thousandths, at least 1.
+    pub fn set_weight(&mut self, role: &Role, weight_milli: u32) {
+        self.enter(Entry::Weight {
+            role: role.clone(),
+            weight_milli,
+        });
+    }
+
+    /// A role's weight, in thousandths.
+    pub fn weight_milli(&self, role: &Role) -> u32 {
+        let index = self.tree.role(role);
+        index.map_or(DEFAULT_WEIGHT_MILLI, |index| self.tree.weight_milli(index))
+    }
+
+    /// The number of a framework in a role, which is its own while it is subscribed or holds something.
+    pub fn member(&self, framework_id: &FrameworkId, role: &Role) -> Option<u32> {
+        self.tree.member_of(framework_id, role)
+    }
+
+    /// The framework and the role of a member.
+    pub fn names(&self, member: u32) -> Option<(&FrameworkId, &Role)> {
+        let member = self.tree.member(member)?;
+        Some((&member.framework_id, &member.role))
+    }
+
+    /// Counts resources as held (offered or allocated) by a framework in a role. The framework need
+    /// not be known (yet): after a fail-over its tasks may be heard of before it is.
+    pub fn charge(&mut self, framework_id: &FrameworkId, role: &Role, resources: &Resources) {
+        if resources.is_zero() {
+            return;
+        }
+        let member = match self.member(framework_id, role) {
+            Some(member) => member,
+            None => {
+                self.enter(Entry::Member {
+                    id: framework_id.clone(),
+                    role: role.clone(),
+                });
+                self.tree.intern(framework_id, role)
+            }
+        };
+        self.charge_member(member, resources);
+    }
+
+    /// Counts resources as held by a member.
+    pub fn charge_member(&mut self, member: u32, resources: &Resources) {
+        self.enter(Entry::Charge {
+            member,
+            resources: *resources,
+        });
+    }
+
+    /// Counts resources as held no more.
+    ///
+    /// # Errors
+    /// [`NotHeld`] when it holds less; nothing is changed then.
+    pub fn credit(
+        &mut self,
+        framework_id: &FrameworkId,
+        role: &Role,
+        resources: &Resources,
+    ) -> Result<(), NotHeld> {
+        if resources.is_zero() {
+            return Ok(());
+        }
+        let member = self.member(framework_id, role);
+        if member.is_some_and(|member| self.credit_member(member, resources)) {
+            return Ok(());
+        }
+        Err(NotHeld {
+            framework_id: framework_id.clone(),
+            role: role.clone(),
+            resources: *resources,
+        })
+    }
+
+    /// Counts resources as held by a member no more; false, and nothing is changed, where it holds less.
+    #[must_use]
+    pub fn credit_member(&mut self, member: u32, resources: &Resources) -> bool {
+        if !self.tree.credit(member, resources) {
+            return false;
+        }
+        self.log.push(Entry::Credit {
+            member,
+            resources: *resources,
+        });
+        self.forget_if_idle(member);
+        true
+    }
+
+    /// What the frameworks of a role hold.
+    pub fn role_standing(&self, role: &Role) -> Standing {
+        let index = self.tree.role(role);
+        index.map_or_else(Standing::default, |index| self.tree.own_standing(index))
+    }
+
+    /// What every role that has a framework, a role below it or a weight holds, by name.
+    pub fn role_standings(&self) -> impl Iterator<Item = RoleStanding> {
+        self.tree.roles().map(|(role, index)| {
+            let standing = *self.tree.standing(index);
+            let share = |class| {
+                Share::dominant(standing.held(class), self.cluster_total(class), 1).as_milli()
+            };
+            RoleStanding {
+                role: role.clone(),
+                weight_milli: self.tree.weight_milli(index),
+                standing,
+                regular_share_milli: share(Class::Regular),
+                revocable_share_milli: share(Class::Revocable),
+            }
+        })
+    }
+
+    /// What a framework holds in a role.
+    pub fn standing(&self, framework_id: &FrameworkId, role: &Role) -> Standing {
+        let member = self.member(framework_id, role);
+        member.map_or_else(Standing::default, |member| *self.tree.standing(member))
+    }
+
+    /// Remembers that a framework refused resources of an agent: until `expires` it is offered
+    /// nothing of a class there that is within them. Nothing is remembered of an agent that is not
+    /// known nor of a framework that is not active in the role.
+    pub fn refuse(
+        &mut self,
+        framework_id: &FrameworkId,
+        role: &Role,
+        agent_id: &AgentId,
+        refused: &Resources,
+        expires: Timestamp,
+    ) {
+        let is_active = self
+            .framework(framework_id)
+            .is_some_and(|terms| terms.active && terms.roles.contains(role));
+        let member = self.member(framework_id, role).filter(|_| is_active);
+        if let (Some(member), Some(agent)) = (member, self.agent_number(agent_id)) {
+            self.refuse_numbered(member, agent, refused, expires);
+        }
+    }
+
+    /// [`Claims::refuse`] by the numbers of an active framework's member and of an agent.
+    pub fn refuse_numbered(
+        &mut self,
+        member: u32,
+        agent: u32,
+        refused: &Resources,
+        expires: Timestamp,
+    ) {
+        if self.refusals >= MAX_REFUSALS {
+            self.crowded_out += 1;
+            return;
+        }
+        self.enter(Entry::Refuse {
+            member,
+            agent,
+            refused: *refused,
+            expires,
+        });
+    }
+
+    fn note_refusal(&mut self, member: u32, agent: u32, refused: &Resources, expires: Timestamp) {
+        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
+            return;
+        };
+        let Some(by) = self.tree.member_mut(member) else {
+            return;
+        };
+        let earlier = by.refusals.get(agent);
+        let says_all = earlier.is_some_and(|earlier| {
+            earlier.expires >= expires && self.profiles.get(earlier.profile).contains(refused)
+        });
+        if says_all || refused.is_zero() {
+            return;
+        }
+        let refusal = Refusal {
+            profile: self.profiles.take(refused),
+            expires,
+        };
+        let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
+        match by.refusals.set(agent, refusal, of_class) {
+            Some(earlier) => self.profiles.leave(earlier.profile),
+            None => {
+                of.refusals += 1;
+                self.refusals += 1;
+            }
+        }
+        of.meet.add(refused);
+        let (tree, live) = (&self.tree, self.refusals);
+        self.expiries
+            .add(expires, (member, agent), live, |at, pair| {
+                is_live(tree, at, pair)
+            });
+    }
+
+    /// Voids a framework's refusals in one role (revive), on every agent.
+    pub fn void_refusals(&mut self, framework_id: &FrameworkId, role: &Role) {
+        if let Some(member) = self.member(framework_id, role) {
+            self.enter(Entry::VoidMember { member });
+        }
+    }
+
+    fn void_member(&mut self, member: u32) {
+        let Some(by) = self.tree.member_mut(member) else {
+            return;
+        };
+        for (agent, refusal) in std::mem::take(&mut by.refusals).iter() {
+            self.profiles.leave(refusal.profile);
+            self.refusals -= 1;
+            if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
+                of.lose_refusal();
+            }
+        }
+    }
+
+    /// Voids the refusals of an agent's resources (it came back, perhaps another).
+    pub fn void_agent_refusals(&mut self, agent_id: &AgentId) {
+        if let Some(agent) = self.agent_number(agent_id) {
+            self.enter(Entry::VoidAgent { agent });
+        }
+    }
+
+    fn void_agent(&mut self, agent: u32) {
+        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
+            return;
+        };
+        if of.refusals == 0 {
+            return;
+        }
+        of.refusals = 0;
+        of.meet = Meet::default();
+        let all: Vec<u32> = self.tree.members().map(|(member, _)| member).collect();
+        for member in all {
+            let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
+            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove(agent)) {
+                self.profiles.leave(refusal.profile);
+                self.refusals -= 1;
+            }
+        }
+    }
+
+    /// Drops the refusals that have expired; the agents that they spoke of, which the allocator is
+    /// to be woken for.
+    pub fn expire(&mut self, now: Timestamp) -> BTreeSet<AgentId> {
+        let mut agents = Vec::new();
+        if self.drop_expired(now, |agent| agents.push(agent)) {
+            self.log.push(Entry::Expire { now });
+        }
+        agents.sort_unstable();
+        agents.dedup();
+        let entries = agents.into_iter().map(|agent| &self.agents[agent as usize]);
+        entries.flatten().map(|agent| agent.id.clone()).collect()
+    }
+
+    /// Says whether there was anything to drop.
+    fn drop_expired(&mut self, now: Timestamp, mut each: impl FnMut(u32)) -> bool {
+        let mut any = false;
+        while let Some((at, pairs)) = self.expiries.pop(now) {
+            any = true;
+            for pair in pairs {
+                if !is_live(&self.tree, at, pair) {
+                    continue;
+                }
+                let (member, agent) = pair;
+                let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
+                let Some(refusal) = refusals.and_then(|refusals| refusals.remove(agent)) else {
+                    continue;
+                };
+                self.profiles.leave(refusal.profile);
+                self.refusals -= 1;
+                if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
+                    of.lose_refusal();
+                }
+                each(agent);
+            }
+        }
+        any
+    }
+
+    /// When the next refusal expires: the driver's timer for [`Claims::expire`].
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries.next()
+    }
+
+    /// How many refusals are remembered.
+    pub const fn refusals(&self) -> usize {
+        self.refusals
+    }
+
+    /// How many refusals were not remembered because of [`MAX_REFUSALS`].
+    pub const fn crowded_out(&self) -> u64 {
+        self.crowded_out
+    }
+
+    /// Notes that the proposals of a batch are being taken in: offered and charged, or rescinded.
+    pub fn note_batch(&mut self, batch: BatchId) {
+        self.enter(Entry::Batch(batch));
+    }
+
+    /// Whether the proposals of a batch are accounted for.
+    pub fn has_batch(&self, batch: BatchId) -> bool {
+        let number = self.batches.get(&batch.worker);
+        number.is_some_and(|number| *number >= batch.number)
+    }
+
+    /// The neediest member that wants a class, of those that were not set aside.
+    pub(super) fn neediest(&mut self, class: Class) -> Option<u32> {
+        self.tree.neediest(class)
+    }
+
+    /// Whether nobody wants a class.
+    pub(super) fn is_idle(&self, class: Class) -> bool {
+        self.tree.is_idle(class)
+    }
+
+    /// Leaves a member out of the order of a class until it is [brought back](Self::bring_back).
+    pub(super) fn set_aside(&mut self, member: u32, class: Class) {
+        self.tree.set_in_order(member, class, false);
+    }
+
+    /// The reverse of [`Claims::set_aside`].
+    pub(super) fn bring_back(&mut self, member: u32, class: Class) {
+        self.tree.set_in_order(member, class, true);
+    }
+
+    /// Counts what a planner has proposed and the core does not know yet.
+    pub(super) fn charge_ahead(&mut self, member: u32, resources: &Resources) {
+        self.tree.charge(member, resources);
+    }
+
+    /// The reverse of [`Claims::charge_ahead`].
+    pub(super) fn uncharge(&mut self, member: u32, resources: &Resources) {
+        self.tree.uncharge(member, resources);
+    }
+
+    /// Whether a member may be offered a class.
+    pub(super) fn wants(&self, member: u32, class: Class) -> bool {
+        let member = self.tree.member(member);
+        member.is_some_and(|member| member.wants[class as usize])
+    }
+
+    /// Whether a member has refused nothing.
+    pub(super) fn refuses_nothing(&self, member: u32) -> bool {
+        self.tree
+            .member(member)
+            .is_none_or(|one| one.refusals.len() == 0)
+    }
+
+    /// Which of 64 agents a member has refused some of.
+    pub(super) fn refused_word(&self, member: u32, page: u32, class: Class) -> u64 {
+        let member = self.tree.member(member);
+        member.map_or(0, |member| member.refusals.word(page, class))
+    }
+
+    /// Whether a member has refused as much of an agent as this.
+    pub(super) fn withholds(
+        &self,
+        member: u32,
+        agent: u32,
+        class: Class,
+        part: &Quantities,
+    ) -> bool {
+        let refusal = self
+            .tree
+            .member(member)
+            .and_then(|member| member.refusals.get(agent));
+        refusal.is_some_and(|refusal| {
+            class
+                .part(self.profiles.get(refusal.profile))
+                .contains(part)
+        })
+    }
+
+    /// Whether more of an agent is free than everybody has refused who refused some of it.
+    pub(super) fn passes_refusals(&self, agent: u32, class: Class, part: &Quantities) -> bool {
+        let agent = self.agents.get(agent as usize).and_then(Option::as_ref);
+        agent.is_some_and(|agent| agent.meet.is_passed_by(class, part))
+    }
+
+    /// What is wrong with the book, if anything: for the checks after every step.
+    pub fn fault(&self) -> Option<String> {
+        let mut of_agents = vec![0; self.agents.len()];
+        let mut users = 0;
+        for (member, by) in self.tree.members() {
+            for (agent, refusal) in by.refusals.iter() {
+                users += 1;
+                let Some(Some(of)) = self.agents.get(agent as usize) else {
+                    return Some(format!("{member} has refused an agent that is gone"));
+                };
+                of_agents[agent as usize] += 1;
+                let refused = self.profiles.get(refusal.profile);
+                let passed = Class::ALL.into_iter().any(|class| {
+                    let part = class.part(refused);
+                    let more = part.saturating_add(&Quantities::cpus_mem(1, 0));
+                    !part.is_zero() && !of.meet.is_passed_by(class, &more)
+                });
+                if passed {
+                    return Some(format!(
+                        "agent {agent} knows nothing of a refusal by {member}"
+                    ));
+                }
+            }
+        }
+        let counts = self
+            .agents
+            .iter()
+            .map(|agent| agent.as_ref().map_or(0, |agent| agent.refusals));
+        if !counts.eq(of_agents) || users != self.refusals || self.profiles.len() > users {
+            return Some(String::from("the refusals are counted wrongly"));
+        }
+        self.tree.fault()
+    }
+}
+
+impl AgentEntry {
+    fn lose_refusal(&mut self) {
+        self.refusals -= 1;
+        if self.refusals == 0 {
+            self.meet = Meet::default();
+        }
+    }
+}
+
+/// Whether a refusal that was to end then still stands.
+fn is_live(tree: &Tree, at: Timestamp, (member, agent): expiry::Pair) -> bool {
+    let refusal = tree.member(member).and_then(|by| by.refusals.get(agent));
+    refusal.is_some_and(|refusal| refusal.expires == at)
+}

@@ -1,0 +1,470 @@
+//! The tree of roles with the frameworks at its leaves, what each holds, and the order of need at every node.
+//!
+//! A role `a/b` is a child of `a`. The frameworks of a role stand under a node of their own beside its child roles, so
+//! that they compete with those as one (Mesos' virtual leaf). A node holds the sum of what its children hold. A node is
+//! in its parent's order of a class exactly while somebody below it wants that class.
+//!
+//! The price: a change of a holding marks one node on each level; the neediest is found in one settled order a level.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{FrameworkId, Resources, Role};
+
+use super::order::{Order, Spot};
+use super::refusals::Refusals;
+use crate::core::drf::{Class, Need, Standing, Sums};
+
+/// Weight of a role that was given none, in thousandths.
+pub const DEFAULT_WEIGHT_MILLI: u32 = 1000;
+
+const CLASSES: usize = Class::ALL.len();
+const ROOT: u32 = 0;
+
+/// A framework in a role.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) framework_id: FrameworkId,
+    pub(super) role: Role,
+    /// Which classes it may be offered.
+    pub(super) wants: [bool; CLASSES],
+    /// Whether its framework is subscribed in the role; else it is here for what it holds.
+    pub(super) is_subscribed: bool,
+    pub(super) refusals: Refusals,
+}
+
+/// A role.
+#[derive(Clone, Debug)]
+pub(super) struct RoleInfo {
+    pub(super) role: Role,
+    /// The node of its own frameworks, while it has any.
+    own: Option<u32>,
+    members: BTreeMap<FrameworkId, u32>,
+    children: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Root,
+    Role(Box<RoleInfo>),
+    /// The frameworks of a role.
+    Own,
+    Member(Box<Member>),
+    /// To be used again.
+    Free,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    kind: Kind,
+    parent: u32,
+    weight_milli: u32,
+    born: u64,
+    standing: Standing,
+}
+
+/// The tree.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    orders: Vec<[Order; CLASSES]>,
+    spots: [Vec<Spot>; CLASSES],
+    free: Vec<u32>,
+    roles: BTreeMap<Role, u32>,
+    born: u64,
+    totals: [Sums; CLASSES],
+    /// How often each of the totals has changed.
+    totals_changes: [u64; CLASSES],
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        let mut tree = Self {
+            nodes: Vec::new(),
+            orders: Vec::new(),
+            spots: Default::default(),
+            free: Vec::new(),
+            roles: BTreeMap::new(),
+            born: 0,
+            totals: Default::default(),
+            totals_changes: [0; CLASSES],
+        };
+        tree.add(Kind::Root, ROOT);
+        tree
+    }
+}
+
+impl Tree {
+    fn add(&mut self, kind: Kind, parent: u32) -> u32 {
+        self.born += 1;
+        let node = Node {
+            kind,
+            parent,
+            weight_milli: DEFAULT_WEIGHT_MILLI,
+            born: self.born,
+            standing: Standing::default(),
+        };
+        if let Some(index) = self.free.pop() {
+            self.nodes[index as usize] = node;
+            return index;
+        }
+        self.nodes.push(node);
+        self.orders.push(Default::default());
+        for spots in &mut self.spots {
+            spots.push(Spot::default());
+        }
+        // Each takes far more than a byte of memory, so a `u32` holds them.
+        self.nodes.len() as u32 - 1
+    }
+
+    fn drop_node(&mut self, index: u32) {
+        for class in Class::ALL {
+            self.set_in_order(index, class, false);
+        }
+        self.nodes[index as usize].kind = Kind::Free;
+        self.orders[index as usize] = Default::default();
+        self.free.push(index);
+    }
+
+    /// What the cluster has of a class.
+    pub(super) const fn totals(&self, class: Class) -> &Sums {
+        &self.totals[class as usize]
+    }
+
+    /// Replaces what the cluster has.
+    pub(super) fn set_totals(&mut self, class: Class, totals: Sums) {
+        let old = std::mem::replace(&mut self.totals[class as usize], totals);
+        if old != totals {
+            self.totals_changes[class as usize] += 1;
+        }
+    }
+
+    /// The nodes of roles, by name.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&Role, u32)> {
+        self.roles.iter().map(|(role, index)| (role, *index))
+    }
+
+    pub(super) fn role(&self, role: &Role) -> Option<u32> {
+        self.roles.get(role).copied()
+    }
+
+    fn role_info(&self, index: u32) -> Option<&RoleInfo> {
+        match &self.nodes.get(index as usize)?.kind {
+            Kind::Role(info) => Some(info),
+            _ => None,
+        }
+    }
+
+    fn role_info_mut(&mut self, index: u32) -> Option<&mut RoleInfo> {
+        match &mut self.nodes.get_mut(index as usize)?.kind {
+            Kind::Role(info) => Some(info),
+            _ => None,
+        }
+    }
+
+    pub(super) fn member(&self, index: u32) -> Option<&Member> {
+        match &self.nodes.get(index as usize)?.kind {
+            Kind::Member(member) => Some(member),
+            _ => None,
+        }
+    }
+
+    pub(super) fn member_mut(&mut self, index: u32) -> Option<&mut Member> {
+        match &mut self.nodes.get_mut(index as usize)?.kind {
+            Kind::Member(member) => Some(member),
+            _ => None,
+        }
+    }
+
+    /// A framework in a role.
+    pub(super) fn member_of(&self, framework_id: &FrameworkId, role: &Role) -> Option<u32> {
+        self.role_info(self.role(role)?)?
+            .members
+            .get(framework_id)
+            .copied()
+    }
+
+    /// All members, by number.
+    pub(super) fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
+        (0..)
+            .zip(&self.nodes)
+            .filter_map(|(index, node)| match &node.kind {
+                Kind::Member(member) => Some((index, &**member)),
+                _ => None,
+            })
+    }
+
+    /// What a node holds.
+    pub(super) fn standing(&self, index: u32) -> &Standing {
+        &self.nodes[index as usize].standing
+    }
+
+    /// What the frameworks of a role hold, those of its child roles left out.
+    pub(super) fn own_standing(&self, role: u32) -> Standing {
+        let own = self.role_info(role).and_then(|info| info.own);
+        own.map_or_else(Standing::default, |own| *self.standing(own))
+    }
+
+    pub(super) fn weight_milli(&self, index: u32) -> u32 {
+        self.nodes[index as usize].weight_milli
+    }
+
+    /// Sets a role's weight; the role is added where it is new.
+    pub(super) fn set_weight(&mut self, role: &Role, weight_milli: u32) {
+        let index = self.intern_role(role);
+        self.nodes[index as usize].weight_milli = weight_milli.max(1);
+        for class in Class::ALL {
+            self.touch(index, class);
+        }
+        self.forget_role_if_idle(index);
+    }
+
+    fn intern_role(&mut self, role: &Role) -> u32 {
+        if let Some(index) = self.role(role) {
+            return index;
+        }
+        let parent = match parent_of(role) {
+            Some(parent) => self.intern_role(&parent),
+            None => ROOT,
+        };
+        if let Some(info) = self.role_info_mut(parent) {
+            info.children += 1;
+        }
+        let info = RoleInfo {
+            role: role.clone(),
+            own: None,
+            members: BTreeMap::new(),
+            children: 0,
+        };
+        let index = self.add(Kind::Role(Box::new(info)), parent);
+        self.roles.insert(role.clone(), index);
+        index
+    }
+
+    /// The number of a framework in a role, which is added where it is new.
+    pub(super) fn intern(&mut self, framework_id: &FrameworkId, role: &Role) -> u32 {
+        if let Some(index) = self.member_of(framework_id, role) {
+            return index;
+        }
+        let of = self.intern_role(role);
+        let own = match self.role_info(of).and_then(|info| info.own) {
+            Some(own) => own,
+            None => self.add(Kind::Own, of),
+        };
+        let member = Member {
+            framework_id: framework_id.clone(),
+            role: role.clone(),
+            wants: [false; CLASSES],
+            is_subscribed: false,
+            refusals: Refusals::default(),
+        };
+        let index = self.add(Kind::Member(Box::new(member)), own);
+        if let Some(info) = self.role_info_mut(of) {
+            info.own = Some(own);
+            info.members.insert(framework_id.clone(), index);
+        }
+        index
+    }
+
+    /// Removes a member that holds nothing, and what of its role nobody needs any more.
+    pub(super) fn forget(&mut self, index: u32) {
+        let Some(member) = self.member(index) else {
+            return;
+        };
+        let framework_id = member.framework_id.clone();
+        let own = self.nodes[index as usize].parent;
+        let role = self.nodes[own as usize].parent;
+        self.drop_node(index);
+        let Some(info) = self.role_info_mut(role) else {
+            return;
+        };
+        info.members.remove(&framework_id);
+        if info.members.is_empty() {
+            info.own = None;
+            self.drop_node(own);
+            self.forget_role_if_idle(role);
+        }
+    }
+
+    fn forget_role_if_idle(&mut self, index: u32) {
+        let is_default = self.weight_milli(index) == DEFAULT_WEIGHT_MILLI;
+        let Some(info) = self.role_info(index) else {
+            return;
+        };
+        if !is_default || info.own.is_some() || info.children > 0 {
+            return;
+        }
+        let role = info.role.clone();
+        let parent = self.nodes[index as usize].parent;
+        self.roles.remove(&role);
+        self.drop_node(index);
+        if let Some(info) = self.role_info_mut(parent) {
+            info.children -= 1;
+            self.forget_role_if_idle(parent);
+        }
+    }
+
+    /// Counts resources as held by a member.
+    pub(super) fn charge(&mut self, member: u32, resources: &Resources) {
+        self.change(member, resources, |standing| standing.charge(resources));
+    }
+
+    /// Undoes a charge.
+    pub(super) fn uncharge(&mut self, member: u32, resources: &Resources) {
+        self.change(member, resources, |standing| standing.uncharge(resources));
+    }
+
+    /// Counts resources as held no more; false, and nothing is changed, where less is held.
+    #[must_use]
+    pub(super) fn credit(&mut self, member: u32, resources: &Resources) -> bool {
+        let Some(node) = self.nodes.get_mut(member as usize) else {
+            return false;
+        };
+        let mut tried = node.standing;
+        if !tried.credit(resources) {
+            return false;
+        }
+        self.change(member, resources, |standing| {
+            let credited = standing.credit(resources);
+            debug_assert!(credited, "a role holds less than one of its frameworks");
+        });
+        true
+    }
+
+    fn change(&mut self, member: u32, resources: &Resources, to: impl Fn(&mut Standing)) {
+        let changed = Class::ALL.map(|class| !class.part(resources).is_zero());
+        let mut index = member;
+        loop {
+            to(&mut self.nodes[index as usize].standing);
+            if index == ROOT {
+                return;
+            }
+            for class in Class::ALL {
+                if changed[class as usize] {
+                    self.touch(index, class);
+                }
+            }
+            index = self.nodes[index as usize].parent;
+        }
+    }
+
+    fn touch(&mut self, index: u32, class: Class) {
+        let parent = self.nodes[index as usize].parent;
+        let slot = class as usize;
+        self.orders[parent as usize][slot].touch(index, &mut self.spots[slot]);
+    }
+
+    /// Says which classes a member may be offered.
+    pub(super) fn set_wants(&mut self, index: u32, is_subscribed: bool, wants: [bool; CLASSES]) {
+        let Some(member) = self.member_mut(index) else {
+            return;
+        };
+        member.is_subscribed = is_subscribed;
+        member.wants = wants;
+        for class in Class::ALL {
+            self.set_in_order(index, class, wants[class as usize]);
+        }
+    }
+
+    /// Puts a node into its parent's order of a class or takes it out, and so on upwards.
+    pub(super) fn set_in_order(&mut self, index: u32, class: Class, is_in: bool) {
+        let slot = class as usize;
+        let mut index = index;
+        while index != ROOT && self.spots[slot][index as usize].is_in_order() != is_in {
+            let parent = self.nodes[index as usize].parent;
+            let order = &mut self.orders[parent as usize][slot];
+            if is_in {
+                let was_empty = order.is_empty();
+                let need = need(&self.nodes, class, &self.totals, index);
+                order.insert(index, need, &mut self.spots[slot]);
+                if !was_empty {
+                    return;
+                }
+            } else {
+                order.remove(index, &mut self.spots[slot]);
+                if !order.is_empty() {
+                    return;
+                }
+            }
+            index = parent;
+        }
+    }
+
+    /// The neediest member that wants a class.
+    pub(super) fn neediest(&mut self, class: Class) -> Option<u32> {
+        let slot = class as usize;
+        let (nodes, totals) = (&self.nodes, &self.totals);
+        let mut index = ROOT;
+        while !matches!(nodes[index as usize].kind, Kind::Member(_)) {
+            index = self.orders[index as usize][slot].settle(
+                self.totals_changes[slot],
+                |child| need(nodes, class, totals, child),
+                &mut self.spots[slot],
+            )?;
+        }
+        Some(index)
+    }
+
+    /// Whether nobody wants a class.
+    pub(super) fn is_idle(&self, class: Class) -> bool {
+        self.orders[ROOT as usize][class as usize].is_empty()
+    }
+
+    /// What is wrong with the tree, if anything: for checks after every step.
+    pub(super) fn fault(&self) -> Option<String> {
+        let mut sums = vec![[Sums::default(); CLASSES]; self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate().skip(1) {
+            if matches!(node.kind, Kind::Free) {
+                continue;
+            }
+            for class in Class::ALL {
+                let slot = class as usize;
+                let wants = match &node.kind {
+                    Kind::Member(member) => member.wants[slot],
+                    _ => !self.orders[index][slot].is_empty(),
+                };
+                let is_in_order = self.spots[slot][index].is_in_order();
+                let parents = self.orders[node.parent as usize][slot].nodes();
+                if wants != is_in_order
+                    || is_in_order != parents.into_iter().any(|one| one as usize == index)
+                {
+                    return Some(format!("node {index} is misplaced: {:?}", node.kind));
+                }
+                sums[node.parent as usize][slot].add_sums(node.standing.held(class));
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            if matches!(node.kind, Kind::Free | Kind::Member(_)) {
+                continue;
+            }
+            for class in Class::ALL {
+                if sums[index][class as usize] != *node.standing.held(class) {
+                    return Some(format!(
+                        "node {index} does not hold the sum of its children"
+                    ));
+                }
+                let slot = class as usize;
+                if let Some(fault) = self.orders[index][slot].fault(&self.spots[slot]) {
+                    return Some(fault);
+                }
+            }
+        }
+        None
+    }
+}
+
+fn need(nodes: &[Node], class: Class, totals: &[Sums; CLASSES], index: u32) -> Need {
+    let node = &nodes[index as usize];
+    Need::of(
+        &node.standing,
+        class,
+        &totals[class as usize],
+        node.weight_milli,
+        node.born,
+    )
+}
+
+/// The role above one, if it is not a top-level role.
+fn parent_of(role: &Role) -> Option<Role> {
+    let (parent, _) = role.as_str().rsplit_once('/')?;
+    Role::new(parent).ok()
+}
