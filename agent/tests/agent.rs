@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ebb_agent::runtime::{RunDir, RunKey};
 use ebb_api::proto::agent_link_server::{AgentLink, AgentLinkServer};
 use ebb_api::proto::executor_client::ExecutorClient;
 use ebb_api::proto::sandbox_client::SandboxClient;
@@ -129,6 +130,37 @@ impl Stage {
 
     fn work_dir(&self) -> PathBuf {
         self.folder.path().join("work")
+    }
+
+    /// The folder of a task's only run.
+    fn run(&self, name: &str) -> RunDir {
+        let agents = self.work_dir().join("agents");
+        let instance = first_in(&agents);
+        let tasks = agents.join(&instance).join("frameworks/framework-1/tasks");
+        let key = RunKey {
+            framework_id: "framework-1".to_owned(),
+            task_id: name.to_owned(),
+            container_id: first_in(&tasks.join(name).join("runs")),
+        };
+        RunDir::of(&self.work_dir(), &instance, &key).unwrap()
+    }
+
+    /// Lets a task of [`held`] go on.
+    fn release(&self, name: &str) {
+        std::fs::write(self.run(name).sandbox().join("go"), "").unwrap();
+    }
+
+    /// Looks again and again until it is so: for what gives the test no event.
+    async fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done() {
+            assert!(
+                Instant::now() < deadline,
+                "{what} did not come:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn log(&self) -> String {
@@ -345,6 +377,11 @@ fn task(name: &str, line: &str) -> TaskInfo {
     }
 }
 
+/// A command that waits until the test releases its task.
+fn held(then: &str) -> String {
+    format!("until [ -e go ]; do sleep 0.02; done; {then}")
+}
+
 fn get(port: u16, path: &str) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -352,6 +389,13 @@ fn get(port: u16, path: &str) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
+}
+
+/// The name of what a folder holds.
+fn first_in(folder: &Path) -> String {
+    let mut entries = std::fs::read_dir(folder).unwrap();
+    let name = entries.next().unwrap().unwrap().file_name();
+    name.into_string().unwrap()
 }
 
 fn exists(pid: &str) -> bool {
@@ -452,8 +496,8 @@ async fn a_kill_asks_first_and_then_forces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_comes_back_to_its_tasks_and_loses_no_end() {
     let mut stage = Stage::open("adopt").await;
-    stage.launch("long", "echo $$; sleep 2; exit 7").await;
-    stage.launch("short", "sleep 0.3; exit 5").await;
+    stage.launch("long", &held("exit 7")).await;
+    stage.launch("short", &held("exit 5")).await;
     stage.launch("kept", "echo started; sleep 1000").await;
     for name in ["long", "short", "kept"] {
         stage
@@ -462,7 +506,11 @@ async fn a_killed_agent_comes_back_to_its_tasks_and_loses_no_end() {
     }
     stage.kill_agent();
     // Its end comes while there is no agent.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    stage.release("short");
+    let short = stage.run("short");
+    stage
+        .until("the short task's end", || short.exit().unwrap().is_some())
+        .await;
     stage.start_agent();
     let registration = stage.await_registration().await;
     let AgentToMaster::Reregister {
@@ -481,6 +529,7 @@ async fn a_killed_agent_comes_back_to_its_tasks_and_loses_no_end() {
         stage.await_end("short").await.exit,
         Some(ExitStatus::Code(5))
     );
+    stage.release("long");
     assert_eq!(
         stage.await_end("long").await.exit,
         Some(ExitStatus::Code(7))
@@ -502,7 +551,14 @@ async fn statuses_wait_for_a_master_that_does_not_acknowledge_and_are_sent_anew_
     stage
         .await_state("t", |state| state == TaskState::Starting)
         .await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage
+        .until("the third status", || {
+            let metrics = get(stage.port, "/metrics");
+            metrics
+                .lines()
+                .any(|line| line == "ebb_agent_updates_pending 3")
+        })
+        .await;
     stage.kill_agent();
     stage.statuses.clear();
     stage.acknowledging = true;

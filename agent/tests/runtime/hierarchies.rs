@@ -40,6 +40,7 @@ fn v1_alone_limits_freezes_and_kills() {
             .expect("an answer")
     );
     let before = host.output(&request, "n");
+    // The interval is what is tested: nothing may come in it.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(host.output(&request, "n"), before, "it ran while frozen");
     running.container.thaw().expect("asked");

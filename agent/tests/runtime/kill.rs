@@ -119,6 +119,7 @@ fn a_frozen_container_stands_still_and_goes_on_and_dies() {
     );
     println!("frozen after {:?}", asked.elapsed());
     let before = used();
+    // The interval is what is tested: nothing may come in it.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(used(), before, "it ran while frozen");
     running.container.thaw().expect("asked");

@@ -77,6 +77,7 @@ fn a_cpu_limit_holds_and_a_throttle_is_lifted_to_it() {
     let quota = || cpu_quota(&running);
     let unlimited = quota();
     running.container.throttle(Some(100)).expect("throttled");
+    // The interval is what is measured: a throttle holds on average over the kernel's periods.
     let (start, before) = (Instant::now(), cpu_us(&running));
     std::thread::sleep(Duration::from_secs(1));
     let used = (cpu_us(&running) - before) as f64 / start.elapsed().as_micros() as f64;
@@ -178,6 +179,7 @@ fn revocable_work_yields_the_cpu() {
     assert_eq!(adj.trim(), "1000");
     let firm = host.start(&limited(spinner(), |l| l.cpu_milli = 100));
     until("the firm spinner", || cpu_us(&firm) > 50_000);
+    // The interval is what is measured: the shares of the two in it.
     let (r, f) = (cpu_us(&revocable), cpu_us(&firm));
     std::thread::sleep(Duration::from_secs(1));
     let (r, f) = (cpu_us(&revocable) - r, cpu_us(&firm) - f);
