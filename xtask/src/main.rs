@@ -1,5 +1,6 @@
 //! Everything that is done to this repository: `cargo xtask NAME`.
 
+mod artifacts;
 mod bench;
 mod ci;
 mod demo;

@@ -4,12 +4,12 @@
 //! of everything serves all of them.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::shell::{cargo, command};
+use crate::artifacts;
+use crate::shell::command;
 
 /// A program with tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,30 +38,16 @@ impl Program {
 /// # Errors
 /// When something cannot be built, or nothing has tests.
 pub fn build() -> Result<Vec<Program>> {
-    let mut build = cargo(&["build", "--workspace", "--all-targets"]);
-    build.arg("--message-format=json-render-diagnostics");
-    let output = build
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be started")?;
-    ensure!(
-        output.status.success(),
-        "the workspace cannot be built ({})",
-        output.status
-    );
-    let programs = with_tests(&String::from_utf8_lossy(&output.stdout));
+    let messages = artifacts::build(&["build", "--workspace", "--all-targets"], &[])
+        .context("the workspace cannot be built")?;
+    let programs = with_tests(&messages);
     ensure!(!programs.is_empty(), "cargo names no program with tests");
     Ok(programs)
 }
 
 /// The programs with tests, out of cargo's messages.
-fn with_tests(messages: &str) -> Vec<Program> {
-    let mut programs: Vec<Program> = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|message| program(&message))
-        .collect();
+fn with_tests(messages: &[Value]) -> Vec<Program> {
+    let mut programs: Vec<Program> = messages.iter().filter_map(program).collect();
     programs.sort_by(|a, b| (&a.package, &a.name).cmp(&(&b.package, &b.name)));
     programs
 }
@@ -101,7 +87,7 @@ mod tests {
 {"reason":"compiler-artifact","package_id":"path+file:///r/master#ebb-master@0.1.0","manifest_path":"/r/master/Cargo.toml","target":{"kind":["bench"],"name":"allocate"},"profile":{"test":true},"executable":"/t/allocate-1"}
 {"reason":"build-finished","success":true}
 "#;
-        let programs = with_tests(messages);
+        let programs = with_tests(&artifacts::messages(messages));
         let names: Vec<_> = programs.iter().map(|one| one.package.as_str()).collect();
         assert_eq!(names, ["ebb-agent", "xtask"]);
         assert_eq!(programs[0].path, Path::new("/t/ebb_agent-1"));

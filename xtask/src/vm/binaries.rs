@@ -6,14 +6,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::folder;
 use super::suites::Suite;
-use crate::shell::cargo;
+use crate::artifacts;
 
 /// The flags of the last crate: nothing to load at run time, and no line tables, which the guest would only carry.
 const FLAGS: [&str; 5] = [
@@ -50,24 +49,12 @@ pub fn build(suites: &[Suite]) -> Result<Vec<Program>> {
 }
 
 fn one(package: &str, kind: &str, name: &str) -> Result<Program> {
-    let mut command = cargo(&["rustc", "--quiet", "--package", package]);
-    command
-        .arg(format!("--{kind}"))
-        .arg(name)
-        .args(["--profile", if kind == "test" { "test" } else { "dev" }])
-        .arg("--message-format=json-render-diagnostics")
-        .args(FLAGS);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be started")?;
-    ensure!(
-        output.status.success(),
-        "{package}'s {name} cannot be built for the guest ({})",
-        output.status
-    );
-    let messages = String::from_utf8_lossy(&output.stdout);
+    let target = format!("--{kind}");
+    let profile = if kind == "test" { "test" } else { "dev" };
+    let mut args = vec!["rustc", "--quiet", "--package", package];
+    args.extend([target.as_str(), name, "--profile", profile]);
+    let messages = artifacts::build(&args, &FLAGS)
+        .with_context(|| format!("{package}'s {name} cannot be built for the guest"))?;
     let at = executable(&messages, kind, name)
         .with_context(|| format!("cargo does not tell where {package}'s {name} is"))?;
     let copies = folder().join("programs").join(package);
@@ -83,10 +70,9 @@ fn one(package: &str, kind: &str, name: &str) -> Result<Program> {
 }
 
 /// The path of what was built, out of cargo's messages.
-fn executable(messages: &str, kind: &str, name: &str) -> Option<PathBuf> {
+fn executable(messages: &[Value], kind: &str, name: &str) -> Option<PathBuf> {
     let mut found = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .iter()
         .filter(|message| {
             let target = &message["target"];
             target["name"] == name && target["kind"][0] == kind
@@ -119,10 +105,11 @@ mod tests {
 {"reason":"compiler-artifact","target":{"kind":["test"],"name":"x"},"executable":"/t/debug/deps/x-1"}
 {"reason":"build-finished","success":true}
 not json"#;
-        let test = executable(messages, "test", "x");
+        let messages = artifacts::messages(messages);
+        let test = executable(&messages, "test", "x");
         assert_eq!(test, Some(PathBuf::from("/t/debug/deps/x-1")));
-        let bin = executable(messages, "bin", "x");
+        let bin = executable(&messages, "bin", "x");
         assert_eq!(bin, Some(PathBuf::from("/t/debug/x")));
-        assert_eq!(executable(messages, "test", "y"), None);
+        assert_eq!(executable(&messages, "test", "y"), None);
     }
 }
