@@ -1,7 +1,5 @@
 //! The test containers themselves: their limits are the kernel's, and nothing is left of them.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
-
 use std::fs;
 use std::path::PathBuf;
 
