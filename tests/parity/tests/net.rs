@@ -133,46 +133,48 @@ fn less(after: Network, before: Network) -> Network {
     }
 }
 
-/// Waits until a receiver listens, and gives the rest of what it prints.
-fn listening(child: &mut Child) -> BufReader<std::process::ChildStdout> {
-    let mut output = BufReader::new(child.stdout.take().unwrap());
+/// A receiver and a sender, whose traffic the probes count from now on.
+fn receiver_and_sender(sender_is_revocable: bool) -> ([Container; 2], Sampler<&'static str>) {
+    let facts = Facts::gather();
+    let containers = ["receiver", "sender"].map(|name| Container::new(&facts, name).unwrap());
+    let mut sampler = probes(&facts);
+    let [receiver, sender] = containers.each_ref().map(|container| &container.paths);
+    sampler.register("receiver", receiver, false).unwrap();
+    sampler
+        .register("sender", sender, sender_is_revocable)
+        .unwrap();
+    (containers, sampler)
+}
+
+/// Waits until a receiver listens, then has a sender send. Gives the payload that was sent, which must all have come.
+fn transfer(mut receiver: Child, sender: impl FnOnce() -> Child, rows: &mut Rows) -> u64 {
+    let mut output = BufReader::new(receiver.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
     assert_eq!(line.trim(), "listening");
-    output
-}
-
-fn received(mut child: Child, mut output: BufReader<std::process::ChildStdout>) -> u64 {
-    let mut line = String::new();
+    let sent = told(&finish(sender()), "sent");
+    line.clear();
     output.read_line(&mut line).unwrap();
-    assert!(child.wait().unwrap().success());
-    told(&line, "received")
+    assert!(receiver.wait().unwrap().success());
+    rows.exactly("payload received", told(&line, "received"), sent);
+    sent
 }
 
 /// One container sends to the other over the pair of interfaces.
 fn over_interfaces(protocol: &'static str, bytes: &str, cut: bool) {
     let _alone = alone();
-    let facts = Facts::gather();
     let namespaces = Namespaces::new(cut);
-    let [receiver, sender] =
-        ["receiver", "sender"].map(|name| Container::new(&facts, name).unwrap());
-    let mut sampler = probes(&facts);
-    sampler
-        .register("receiver", &receiver.paths, false)
-        .unwrap();
-    sampler.register("sender", &sender.paths, false).unwrap();
+    let ([receiver, sender], mut sampler) = receiver_and_sender(false);
     let before = [0, 1].map(|at| namespaces.counted(at));
     let address = format!("{}:7007", ADDRESSES[0]);
-    let mut listener = namespaces.spawn(0, &receiver, &["receive", protocol, &address]);
-    let output = listening(&mut listener);
-    let printed = finish(namespaces.spawn(1, &sender, &["send", protocol, &address, bytes]));
-    let sent = told(&printed, "sent");
     let cut_later = if cut { ", cut by the card" } else { "" };
     let mut rows = Rows::new(
         "net",
         &format!("{protocol} between two namespaces{cut_later}"),
     );
-    rows.exactly("payload received", received(listener, output), sent);
+    let listener = namespaces.spawn(0, &receiver, &["receive", protocol, &address]);
+    let send = || namespaces.spawn(1, &sender, &["send", protocol, &address, bytes]);
+    let sent = transfer(listener, send, &mut rows);
     for (at, name) in ["receiver", "sender"].into_iter().enumerate() {
         let ours = network(&mut sampler, name);
         let theirs = less(namespaces.counted(at), before[at]);
@@ -254,14 +256,7 @@ fn datagrams_between_two_namespaces() {
 /// One container sends to another over the machine's own loopback.
 fn over_loopback(protocol: &'static str, bytes: &str) {
     let _alone = alone();
-    let facts = Facts::gather();
-    let [receiver, sender] =
-        ["receiver", "sender"].map(|name| Container::new(&facts, name).unwrap());
-    let mut sampler = probes(&facts);
-    sampler
-        .register("receiver", &receiver.paths, false)
-        .unwrap();
-    sampler.register("sender", &sender.paths, true).unwrap();
+    let ([receiver, sender], mut sampler) = receiver_and_sender(true);
     let port = if protocol == "tcp" {
         TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -276,18 +271,13 @@ fn over_loopback(protocol: &'static str, bytes: &str) {
             .port()
     };
     let address = format!("127.0.0.1:{port}");
-    let mut listener = receiver
-        .spawn(LOAD, &["receive", protocol, &address])
-        .unwrap();
-    let output = listening(&mut listener);
-    let printed = finish(
-        sender
-            .spawn(LOAD, &["send", protocol, &address, bytes])
-            .unwrap(),
-    );
-    let sent = told(&printed, "sent");
     let mut rows = Rows::new("net", &format!("{protocol} over the machine's loopback"));
-    rows.exactly("payload received", received(listener, output), sent);
+    let listener = receiver.spawn(LOAD, &["receive", protocol, &address]);
+    let send = || {
+        let sending = ["send", protocol, &address, bytes];
+        sender.spawn(LOAD, &sending).unwrap()
+    };
+    let sent = transfer(listener.unwrap(), send, &mut rows);
     let (from, to) = (
         network(&mut sampler, "sender"),
         network(&mut sampler, "receiver"),
