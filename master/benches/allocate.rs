@@ -3,34 +3,51 @@
 //! Subject: every agent's resources are offered by a pass over the real ledger and claims (roles,
 //! weights and refusals on), then every offer is declined with a filter. Floor: the same number of
 //! decisions by dominant share over plain arrays, with binary heaps, and nothing else. Subject and
-//! floor alternate. Printed on standard output, a row a line:
-//! `{"case","metric","value","unit"}`.
+//! floor alternate. Then cycles of declines whose refusals never end: whether they slow the allocator down as they
+//! accumulate. Printed on standard output, a row a line: `{"case","metric","value","unit","bar"}`.
 //!
-//! Arguments: `AGENTSxFRAMEWORKS` … (else the usual shapes). `--bench`, which cargo adds, is ignored.
+//! The shapes are those of Mesos' `hierarchical_allocator_benchmarks.cpp`. Arguments: `AGENTSxFRAMEWORKS` … (else the
+//! usual shapes, and what is compared among them). `--bench`, which cargo adds, is ignored.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ebb_master::allocator::{Proposal, pass, pass_all};
+use ebb_master::allocator::{Proposal, pass_slots};
 use ebb_master::core::allocate::Planner;
-use ebb_master::core::claims::{Claims, FrameworkTerms};
-use ebb_master::ledger::{AgentLedger, Ledger, Transition};
+use ebb_master::core::claims::{BatchId, Claims, FrameworkTerms};
+use ebb_master::ledger::{AgentLedger, AgentSlot, Ledger, Transition};
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Role, Timestamp};
+
+/// As in `ebb-master`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: u64 = 30;
 const EVENTS: usize = 2000;
+/// Cycles of declines for ever, of which so many first and last are compared.
+const CYCLES: usize = 500;
+const COMPARED: usize = 20;
+const SMALL: (usize, usize) = (10_000, 1000);
+const LARGE: (usize, usize) = (20_000, 2000);
+/// Most times the floor that a round may take, by shape.
+const BARS: [((usize, usize), f64); 2] = [(SMALL, 10.0), ((50_000, 6000), 25.0)];
+const MAX_SCALING: f64 = 2.3;
+const MAX_AFTER_CYCLES: f64 = 1.1;
 const ROLES: usize = 10;
 const ROUND_MS: u64 = 1000;
 const REFUSE_MS: u64 = 5000;
 const AGENT_CPU_MILLI: u64 = 24_000;
 const AGENT_MEM_BYTES: u64 = 64 << 30;
+const WORKER: u32 = 0;
 const LIFE: Incarnation = Incarnation(1);
 
 struct Cluster {
     ledger: Ledger,
     claims: Claims,
     planner: Planner,
+    batches: u64,
 }
 
 fn agent_id(number: usize) -> Result<AgentId, Error> {
@@ -61,9 +78,14 @@ impl Cluster {
         }
         Ok(Self {
             ledger,
-            planner: Planner::new(claims.copy()),
+            planner: Planner::of_worker(WORKER, claims.copy()),
             claims,
+            batches: 0,
         })
+    }
+
+    fn slots(&self) -> Vec<Arc<AgentSlot>> {
+        self.ledger.slots().values().cloned().collect()
     }
 
     /// What the driver publishes and a worker follows.
@@ -72,8 +94,18 @@ impl Cluster {
         self.planner.follow(&entries);
     }
 
+    /// What a worker does when it is woken for these agents.
+    fn pass(&mut self, slots: &[Arc<AgentSlot>]) -> Vec<Proposal> {
+        pass_slots(&mut self.planner, slots)
+    }
+
     /// What the driver does with a batch: charge it.
     fn take_in(&mut self, proposals: &[Proposal]) {
+        self.batches += 1;
+        self.claims.note_batch(BatchId {
+            worker: WORKER,
+            number: self.batches,
+        });
         for proposal in proposals {
             self.claims
                 .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
@@ -145,6 +177,7 @@ struct Times {
 
 fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Times, Error> {
     let mut times = Times::default();
+    let slots = cluster.slots();
     for round in 0..ROUNDS {
         let now = Timestamp::from_ms(1 + round * ROUND_MS);
         let (elapsed, _sum) = std::hint::black_box(floor(agents, frameworks));
@@ -156,7 +189,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         times.publish.push(start.elapsed());
 
         let start = Instant::now();
-        let proposals = pass_all(&cluster.ledger, &mut cluster.planner);
+        let proposals = cluster.pass(&slots);
         times.pass.push(start.elapsed());
         if proposals.len() != agents {
             return Err(format!("{} of {agents} agents were offered", proposals.len()).into());
@@ -168,7 +201,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
 
         cluster.follow();
         let start = Instant::now();
-        let none = pass_all(&cluster.ledger, &mut cluster.planner);
+        let none = cluster.pass(&slots);
         times.empty.push(start.elapsed());
         if !none.is_empty() {
             return Err("an agent was offered twice".into());
@@ -186,7 +219,8 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
     let now = Timestamp::from_ms(1 << 40);
     cluster.claims.expire(now);
     cluster.follow();
-    let mut offers = pass_all(&cluster.ledger, &mut cluster.planner);
+    let slots = cluster.slots();
+    let mut offers = cluster.pass(&slots);
     cluster.take_in(&offers);
     let mut times = Vec::with_capacity(EVENTS);
     for event in 0..EVENTS {
@@ -194,7 +228,11 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
         let start = Instant::now();
         cluster.decline(std::slice::from_ref(offer), now.plus_ms(REFUSE_MS))?;
         cluster.follow();
-        let next = pass(&cluster.ledger, &mut cluster.planner, [&offer.agent_id]);
+        let slot = cluster
+            .ledger
+            .get(&offer.agent_id)
+            .ok_or("an agent is gone")?;
+        let next = cluster.pass(&[slot]);
         cluster.take_in(&next);
         times.push(start.elapsed());
         *offer = next
@@ -205,11 +243,54 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
     Ok(times)
 }
 
+/// How long rounds take in which everything is declined for ever: the first ones, and those after [`CYCLES`].
+fn cycles(agents: usize, frameworks: usize) -> Result<[Vec<Duration>; 2], Error> {
+    let mut cluster = Cluster::new(agents, frameworks)?;
+    let slots = cluster.slots();
+    let mut times = Vec::with_capacity(CYCLES);
+    for cycle in 0..CYCLES {
+        let start = Instant::now();
+        let proposals = cluster.pass(&slots);
+        times.push(start.elapsed());
+        if proposals.len() != agents {
+            let offered = proposals.len();
+            return Err(
+                format!("{offered} of {agents} agents were offered in cycle {cycle}").into(),
+            );
+        }
+        cluster.take_in(&proposals);
+        cluster.decline(&proposals, Timestamp::from_ms(u64::MAX))?;
+        cluster.follow();
+    }
+    let last = times.split_off(CYCLES - COMPARED);
+    times.truncate(COMPARED);
+    Ok([times, last])
+}
+
 struct Row {
     case: String,
     metric: String,
     value: f64,
     unit: &'static str,
+    at_most: Option<f64>,
+}
+
+impl Row {
+    fn print(&self) {
+        let Self {
+            case,
+            metric,
+            value,
+            unit,
+            at_most,
+        } = self;
+        let bar = at_most.map_or(String::new(), |bar| {
+            format!(r#","bar":{{"at_most":{bar:?}}}"#)
+        });
+        println!(
+            r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"{bar}}}"#
+        );
+    }
 }
 
 fn micros(time: Duration) -> f64 {
@@ -223,15 +304,20 @@ fn at(times: &[Duration], part: f64) -> Duration {
     sorted[((last as f64) * part).round() as usize]
 }
 
-fn report(case: &str, times: &Times, events: &[Duration]) -> Vec<Row> {
+fn report((agents, frameworks): (usize, usize), times: &Times, events: &[Duration]) -> Vec<Row> {
+    let case = format!("{agents}x{frameworks}");
+    let bar = BARS
+        .iter()
+        .find(|(shape, _)| *shape == (agents, frameworks));
     let mut rows = Vec::new();
     let mut row = |metric: &str, value: f64, unit: &'static str| {
-        let (case, metric) = (case.to_owned(), metric.to_owned());
+        let is_barred = metric == "pass_over_floor_median";
         rows.push(Row {
-            case,
-            metric,
+            case: case.clone(),
+            metric: metric.to_owned(),
             value,
             unit,
+            at_most: bar.filter(|_| is_barred).map(|(_, bar)| *bar),
         });
     };
     let all = [
@@ -267,27 +353,37 @@ fn main() -> Result<(), Error> {
         .filter(|arg| arg != "--bench")
         .collect();
     let shapes = match asked.as_slice() {
-        [] => vec![(1000, 100), (10_000, 1000), (20_000, 2000)],
+        [] => vec![(1000, 100), SMALL, LARGE, (50_000, 6000)],
         shapes => shapes
             .iter()
             .map(|shape| parse(shape))
             .collect::<Result<_, _>>()?,
     };
-    let mut rows = Vec::new();
-    for (agents, frameworks) in shapes {
+    let mut medians = BTreeMap::new();
+    for shape in shapes {
+        let (agents, frameworks) = shape;
         let mut cluster = Cluster::new(agents, frameworks)?;
         let times = rounds(&mut cluster, agents, frameworks)?;
         let events = events(&mut cluster, agents)?;
-        rows.extend(report(&format!("{agents}x{frameworks}"), &times, &events));
+        medians.insert(shape, micros(at(&times.pass, 0.5)));
+        report(shape, &times, &events).iter().for_each(Row::print);
     }
-    for row in rows {
-        let Row {
-            case,
-            metric,
-            value,
-            unit,
-        } = row;
-        println!(r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#);
+    let ratio = |case: String, value, bar| Row {
+        case,
+        metric: String::from("pass_median"),
+        value,
+        unit: "ratio",
+        at_most: Some(bar),
+    };
+    if let (Some(small), Some(large)) = (medians.get(&SMALL), medians.get(&LARGE)) {
+        let case = format!("{}x{} over {}x{}", LARGE.0, LARGE.1, SMALL.0, SMALL.1);
+        ratio(case, large / small, MAX_SCALING).print();
+    }
+    if asked.is_empty() {
+        let [first, last] = cycles(SMALL.0, SMALL.1)?;
+        let slower = micros(at(&last, 0.5)) / micros(at(&first, 0.5));
+        let case = format!("{}x{} after {CYCLES} cycles of declines", SMALL.0, SMALL.1);
+        ratio(case, slower, MAX_AFTER_CYCLES).print();
     }
     Ok(())
 }

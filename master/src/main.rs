@@ -9,6 +9,10 @@ use ebb_master::{Config, MasterArgs, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Every transition of an agent's ledger is an allocation, and its end comes on another thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Ebb's master: pools the resources of agents and offers them to frameworks.
 #[derive(Debug, Parser)]
 #[command(name = "ebb-master", version)]

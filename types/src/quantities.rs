@@ -116,16 +116,17 @@ impl Quantities {
     }
 
     /// Whether there is nothing.
+    #[inline]
     pub fn is_zero(&self) -> bool {
-        self.0.iter().all(|amount| *amount == 0)
+        // Without branches, as all of the arithmetic here: the allocator does nothing more often.
+        self.0.iter().fold(0, |bits, amount| bits | amount) == 0
     }
 
     /// Whether every amount of `other` fits into this.
+    #[inline]
     pub fn contains(&self, other: &Self) -> bool {
-        self.0
-            .iter()
-            .zip(&other.0)
-            .all(|(mine, theirs)| mine >= theirs)
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.fold(true, |all, (mine, theirs)| all & (mine >= theirs))
     }
 
     /// Whether no amount is above [`MAX_QUANTITY`].
@@ -135,24 +136,28 @@ impl Quantities {
 
     /// The sum, or `None` where an amount would pass the range of a `u64`.
     #[must_use]
+    #[inline]
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
-        self.zip(other, u64::checked_add)
+        self.zip(other, u64::overflowing_add)
     }
 
     /// The difference, or `None` where `other` holds more of something.
     #[must_use]
+    #[inline]
     pub fn checked_sub(&self, other: &Self) -> Option<Self> {
-        self.zip(other, u64::checked_sub)
+        self.zip(other, u64::overflowing_sub)
     }
 
     /// The sum, each amount stopping at the largest `u64`.
     #[must_use]
+    #[inline]
     pub fn saturating_add(&self, other: &Self) -> Self {
         self.map2(other, u64::saturating_add)
     }
 
     /// The difference, each amount stopping at 0.
     #[must_use]
+    #[inline]
     pub fn saturating_sub(&self, other: &Self) -> Self {
         self.map2(other, u64::saturating_sub)
     }
@@ -169,14 +174,18 @@ impl Quantities {
         self.map2(other, u64::max)
     }
 
-    fn zip(&self, other: &Self, op: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
-        let mut result = Self::ZERO;
+    #[inline]
+    fn zip(&self, other: &Self, op: impl Fn(u64, u64) -> (u64, bool)) -> Option<Self> {
+        let (mut result, mut overflows) = (Self::ZERO, false);
         for (slot, (a, b)) in result.0.iter_mut().zip(self.0.iter().zip(&other.0)) {
-            *slot = op(*a, *b)?;
+            let (value, overflow) = op(*a, *b);
+            *slot = value;
+            overflows |= overflow;
         }
-        Some(result)
+        (!overflows).then_some(result)
     }
 
+    #[inline]
     fn map2(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
         let mut result = Self::ZERO;
         for (slot, (a, b)) in result.0.iter_mut().zip(self.0.iter().zip(&other.0)) {

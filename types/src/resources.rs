@@ -38,6 +38,7 @@ impl Resources {
     }
 
     /// Whether there is nothing.
+    #[inline]
     pub fn is_zero(&self) -> bool {
         self.regular.is_zero() && self.revocable.is_zero()
     }
@@ -48,12 +49,14 @@ impl Resources {
     }
 
     /// Whether `other` fits into this, each part on its own.
+    #[inline]
     pub fn contains(&self, other: &Self) -> bool {
         self.regular.contains(&other.regular) && self.revocable.contains(&other.revocable)
     }
 
     /// The sum, or `None` on overflow.
     #[must_use]
+    #[inline]
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         Some(Self {
             regular: self.regular.checked_add(&other.regular)?,
@@ -63,6 +66,7 @@ impl Resources {
 
     /// The difference, or `None` where `other` holds more of something.
     #[must_use]
+    #[inline]
     pub fn checked_sub(&self, other: &Self) -> Option<Self> {
         Some(Self {
             regular: self.regular.checked_sub(&other.regular)?,
@@ -72,6 +76,7 @@ impl Resources {
 
     /// The sum, each amount stopping at the largest `u64`.
     #[must_use]
+    #[inline]
     pub fn saturating_add(&self, other: &Self) -> Self {
         Self {
             regular: self.regular.saturating_add(&other.regular),
@@ -81,6 +86,7 @@ impl Resources {
 
     /// The difference, each amount stopping at 0.
     #[must_use]
+    #[inline]
     pub fn saturating_sub(&self, other: &Self) -> Self {
         Self {
             regular: self.regular.saturating_sub(&other.regular),

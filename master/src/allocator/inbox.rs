@@ -15,7 +15,7 @@ use crate::core::claims::{Claims, Entry};
 pub const MAX_PUBLICATIONS_BEHIND: usize = 1024;
 
 enum News {
-    Entries(Arc<[Entry]>),
+    Entries(Arc<Vec<Entry>>),
     Copy(Box<Claims>),
 }
 
@@ -35,7 +35,7 @@ impl Inbox {
     pub(super) fn push(
         &self,
         number: u64,
-        entries: &Arc<[Entry]>,
+        entries: &Arc<Vec<Entry>>,
         copy: impl FnOnce() -> Claims,
     ) -> bool {
         let news = News::Entries(Arc::clone(entries));

@@ -15,7 +15,7 @@ use std::borrow::Borrow;
 
 use ebb_types::{AgentId, FrameworkId, Incarnation, Resources, Role};
 
-use crate::core::allocate::{AgentView, Choice, Outcome, Planner};
+use crate::core::allocate::{AgentView, Outcome, Planner};
 use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
@@ -23,6 +23,9 @@ pub use workers::{
     Allocator, AllocatorFigures, Batch, MAX_AGENTS_PER_PASS, MAX_QUEUED_AGENTS, MAX_WORKERS,
     StartError,
 };
+
+/// So many agents are planned together: what is known of them stays near while they are offered.
+const AGENTS_AT_ONCE: usize = 1024;
 
 /// Resources of one agent for one framework in one role: an offer without an id yet. They are
 /// already offered in the ledger when the driver receives it from the allocator.
@@ -67,34 +70,53 @@ pub fn pass_all(ledger: &Ledger, planner: &mut Planner) -> Vec<Proposal> {
 
 /// [`pass`] over slots; the planner goes on counting the proposals.
 pub fn pass_slots<S: Borrow<AgentSlot>>(planner: &mut Planner, slots: &[S]) -> Vec<Proposal> {
+    let mut proposals = Vec::new();
+    if planner.is_idle() {
+        return proposals;
+    }
+    proposals.reserve(slots.len());
     // While one is held, those that the slots take cost next to nothing.
     let _guard = crossbeam_epoch::pin();
+    for slots in slots.chunks(AGENTS_AT_ONCE) {
+        pass_some(planner, slots, &mut proposals);
+    }
+    proposals
+}
+
+fn pass_some<S: Borrow<AgentSlot>>(
+    planner: &mut Planner,
+    slots: &[S],
+    proposals: &mut Vec<Proposal>,
+) {
     let mut lives = Vec::with_capacity(slots.len());
-    let views = slots.iter().map(|slot| {
+    let mut views = Vec::with_capacity(slots.len());
+    for slot in slots {
         let slot = slot.borrow();
         let (incarnation, free) = slot.free();
         lives.push(incarnation);
-        AgentView {
+        views.push(AgentView {
             agent: slot.number(),
             free,
-        }
-    });
-    let views: Vec<AgentView> = views.collect();
-    let choices = planner.plan(views, |position, part| {
+        });
+    }
+    let choices = planner.plan(&views, |position, part| {
         commit(slots[position].borrow(), lives[position], part)
     });
     let claims = planner.claims();
-    let proposal = |choice: &Choice| {
-        let (framework_id, role) = claims.names(choice.member)?;
-        Some(Proposal {
+    for choice in choices {
+        let names = claims.names(choice.member);
+        debug_assert!(names.is_some(), "a member was chosen that does not exist");
+        let Some((framework_id, role)) = names else {
+            continue;
+        };
+        proposals.push(Proposal {
             agent_id: slots[choice.position].borrow().agent_id().clone(),
             incarnation: lives[choice.position],
             framework_id: framework_id.clone(),
             role: role.clone(),
             resources: choice.resources,
-        })
-    };
-    choices.iter().filter_map(proposal).collect()
+        });
+    }
 }
 
 fn commit(slot: &AgentSlot, incarnation: Incarnation, part: &Resources) -> Outcome {

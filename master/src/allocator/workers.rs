@@ -143,7 +143,7 @@ impl Allocator {
 
     /// Tells the workers what has changed in the book. Does not by itself make them look at any agent. `copy` is asked
     /// for a copy of the book after these changes where a worker is too far behind. For the driver alone.
-    pub fn publish(&self, entries: &Arc<[Entry]>, copy: impl Fn() -> Claims) {
+    pub fn publish(&self, entries: &Arc<Vec<Entry>>, copy: impl Fn() -> Claims) {
         let number = self.published.fetch_add(1, Ordering::Relaxed) + 1;
         for inbox in &self.shared.inboxes {
             if inbox.push(number, entries, &copy) {

@@ -168,6 +168,12 @@ impl Planner {
         &self.claims
     }
 
+    /// Whether nobody wants anything.
+    pub fn is_idle(&self) -> bool {
+        let mut all = Class::ALL.into_iter();
+        all.all(|class| self.claims.is_idle(class))
+    }
+
     /// Forgets what it has proposed: it was taken in, and stands in the entries, or was taken back.
     pub fn forget_proposals(&mut self) {
         for (member, resources) in self.ahead.drain(..).rev() {
@@ -179,17 +185,14 @@ impl Planner {
     /// `commit` before the next is made, and counted in its taker's share until [`Self::forget_proposals`].
     pub fn plan(
         &mut self,
-        agents: impl IntoIterator<Item = AgentView>,
+        agents: &[AgentView],
         mut commit: impl FnMut(usize, &Resources) -> Outcome,
     ) -> Vec<Choice> {
         let mut choices = Vec::new();
-        if Class::ALL
-            .into_iter()
-            .all(|class| self.claims.is_idle(class))
-        {
+        if self.is_idle() {
             return choices;
         }
-        for (position, view) in agents.into_iter().enumerate() {
+        for (position, view) in agents.iter().enumerate() {
             let candidate = Candidate {
                 free: view.free,
                 position,
@@ -197,8 +200,9 @@ impl Planner {
             };
             self.pool.add(&self.claims, view.agent, candidate);
         }
+        choices.reserve(self.pool.len(Class::Regular));
         for class in [Class::Revocable, Class::Regular] {
-            while !self.pool.is_empty(class)
+            while self.pool.len(class) > 0
                 && let Some(member) = self.claims.neediest(class)
             {
                 match self.pool.first_for(&self.claims, member, class) {

@@ -1,7 +1,7 @@
 //! Weighted dominant resource fairness (DRF, Ghodsi et al., NSDI'11), in exact arithmetic.
 //!
-//! A share is a fraction of integers and is compared by cross-multiplication, never rounded: two
-//! machines, and simulation and production, agree to the bit. Regular and revocable resources are
+//! A share is a fraction of integers, compared by cross-multiplication or, in an order of need, by a number of 128 bits
+//! that is as exact for every cluster that there can be: two machines, and simulation and production, agree to the bit. Regular and revocable resources are
 //! counted apart everywhere (see [`Class`]), so that what a framework is lent never buys it less of
 //! what it owns.
 
@@ -90,8 +90,8 @@ impl Sums {
     }
 }
 
-/// Bits after the point of a rounded share.
-const ROUNDED_BITS: u32 = 60;
+/// Bits after the point of a share's number.
+const NUMBER_BITS: u32 = 124;
 
 /// A dominant share divided by a weight: the fraction `used / total`, never rounded.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl Share {
             let (used, total) = (held.get(kind), cluster.get(kind));
             if total > 0 && used > 0 {
                 let share = Self { used, total };
-                if dominant.used == 0 || share >= dominant {
+                if dominant.used == 0 || share > dominant {
                     dominant = share;
                 }
             }
@@ -123,26 +123,41 @@ impl Share {
         dominant
     }
 
-    /// The share in units of 2^-[`ROUNDED_BITS`], rounded down and at most `u64::MAX`: of two shares that differ in it
-    /// the smaller has the smaller.
-    fn rounded(&self) -> u64 {
-        let rounded = if self.used.leading_zeros() >= ROUNDED_BITS {
-            (self.used << ROUNDED_BITS) / self.total
+    /// The share as one number, in units of 2^-124 and below 16. Of two shares the smaller has the smaller number, and
+    /// different ones have different numbers, as long as their totals multiplied are below 2^124 (2^40 thousandths of a
+    /// core and 2^62 bytes, with weights of 2^11 each); nearer ones than that count as equal, alike on every machine.
+    fn number(&self) -> u128 {
+        const HALF: u32 = NUMBER_BITS / 2;
+        if (self.used | self.total) >> 64 != 0 {
+            return self.number_digit_by_digit();
+        }
+        let (whole, rest) = (self.used / self.total, self.used % self.total);
+        let high = (rest << HALF) / self.total;
+        let rest = (rest << HALF) - high * self.total;
+        let low = (rest << HALF) / self.total;
+        if whole >> (u128::BITS - NUMBER_BITS) == 0 {
+            (whole << NUMBER_BITS) | (high << HALF) | low
         } else {
-            // More than any cluster has: digit by digit.
-            let (mut quotient, mut rest) = (self.used / self.total, self.used % self.total);
-            for _ in 0..ROUNDED_BITS {
-                let carries = rest.leading_zeros() == 0;
-                rest <<= 1;
-                let fits = carries || rest >= self.total;
-                if fits {
-                    rest = rest.wrapping_sub(self.total);
-                }
-                quotient = quotient.saturating_mul(2) | u128::from(fits);
+            u128::MAX
+        }
+    }
+
+    /// The same for more than any cluster has.
+    fn number_digit_by_digit(&self) -> u128 {
+        let (mut number, mut rest) = (self.used / self.total, self.used % self.total);
+        if number >> (u128::BITS - NUMBER_BITS) != 0 {
+            return u128::MAX;
+        }
+        for _ in 0..NUMBER_BITS {
+            let carries = rest.leading_zeros() == 0;
+            rest <<= 1;
+            let fits = carries || rest >= self.total;
+            if fits {
+                rest = rest.wrapping_sub(self.total);
             }
-            quotient
-        };
-        u64::try_from(rounded).unwrap_or(u64::MAX)
+            number = (number << 1) | u128::from(fits);
+        }
+        number
     }
 
     /// The share in thousandths, rounded down; for people.
@@ -159,11 +174,9 @@ impl Ord for Share {
         if self.total == other.total {
             return self.used.cmp(&other.used);
         }
-        if let (Some(mine), Some(theirs)) = (
-            narrow_product(self.used, other.total),
-            narrow_product(other.used, self.total),
-        ) {
-            return mine.cmp(&theirs);
+        // What occurs in practice is short enough that no product overflows.
+        if (self.used | self.total | other.used | other.total) >> 64 == 0 {
+            return (self.used * other.total).cmp(&(other.used * self.total));
         }
         wide_product(self.used, other.total).cmp(&wide_product(other.used, self.total))
     }
@@ -183,11 +196,6 @@ impl PartialEq for Share {
 }
 
 impl Eq for Share {}
-
-/// The product where both factors are short enough that it cannot overflow: what occurs in practice.
-fn narrow_product(a: u128, b: u128) -> Option<u128> {
-    Some(u128::from(u64::try_from(a).ok()?) * u128::from(u64::try_from(b).ok()?))
-}
 
 /// The product as (high, low) halves of 256 bits.
 fn wide_product(a: u128, b: u128) -> (u128, u128) {
@@ -268,9 +276,7 @@ impl Standing {
 /// by who came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// The share as far as one integer tells it, which is nearly always enough.
-    rounded: u64,
-    share: Share,
+    share: u128,
     allocations: u64,
     born: u64,
 }
@@ -278,11 +284,8 @@ pub struct Need {
 impl Ord for Need {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let rounded = self.rounded.cmp(&other.rounded);
-        rounded.then_with(|| {
-            let share = self.share.cmp(&other.share);
-            share.then_with(|| (self.allocations, self.born).cmp(&(other.allocations, other.born)))
-        })
+        let tie = || (self.allocations, self.born).cmp(&(other.allocations, other.born));
+        self.share.cmp(&other.share).then_with(tie)
     }
 }
 
@@ -304,8 +307,7 @@ impl Need {
     ) -> Self {
         let share = Share::dominant(standing.held(class), cluster, weight_milli);
         Self {
-            rounded: share.rounded(),
-            share,
+            share: share.number(),
             allocations: standing.allocations(class),
             born,
         }
@@ -364,14 +366,27 @@ mod tests {
         }
 
         #[test]
-        fn the_rounded_share_never_contradicts_the_exact_one(
-            a in (any::<u128>(), 1..u128::MAX), b in (any::<u128>(), 1..u128::MAX), shift in 0..128u32
+        fn the_number_of_a_share_is_exact(
+            a in (any::<u128>(), 1..u128::MAX), b in (any::<u128>(), 1..u128::MAX), near in any::<bool>(),
+            bits in (2..63u32, 2..62u32)
         ) {
-            let share = |(used, total): (u128, u128)| Share { used: used >> shift, total: (total >> shift).max(1) };
-            for (a, b) in [(share(a), share(b)), (share(a), Share { used: b.0, total: b.1 })] {
-                if a.rounded() != b.rounded() {
-                    prop_assert_eq!(a.rounded().cmp(&b.rounded()), a.cmp(&b));
-                }
+            // Totals within the bound; the second share as near to the first as can be, or anywhere.
+            let total = |total: u128, bits: u32| (total & ((1 << bits) - 1)).max(1);
+            let (x, y) = (total(a.1, bits.0), total(b.1, bits.1));
+            let a = Share { used: a.0 % (4 * x), total: x };
+            let used = if near { a.used * y / x + (b.0 & 1) } else { b.0 % (4 * y) };
+            let b = Share { used, total: y };
+            prop_assert_eq!(a.number().cmp(&b.number()), a.cmp(&b));
+            prop_assert_eq!(a.number(), a.number_digit_by_digit());
+        }
+
+        #[test]
+        fn shares_beyond_the_bound_are_never_in_the_wrong_order(
+            a in (any::<u128>(), 1..u128::MAX), b in (any::<u128>(), 1..u128::MAX)
+        ) {
+            let (a, b) = (Share { used: a.0, total: a.1 }, Share { used: b.0, total: b.1 });
+            if a.number() != b.number() {
+                prop_assert_eq!(a.number().cmp(&b.number()), a.cmp(&b));
             }
         }
 

@@ -293,7 +293,7 @@ impl Core {
 
     /// What has changed in the book of claims, to be handed to the allocator at
     /// [`Effect::Publish`](super::Effect::Publish).
-    pub fn publish(&mut self) -> Arc<[Entry]> {
+    pub fn publish(&mut self) -> Arc<Vec<Entry>> {
         self.roles.publish()
     }
 

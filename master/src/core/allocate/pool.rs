@@ -138,8 +138,8 @@ impl Pool {
         self.waiting[class as usize].has(agent)
     }
 
-    pub(super) const fn is_empty(&self, class: Class) -> bool {
-        self.waiting[class as usize].len == 0
+    pub(super) const fn len(&self, class: Class) -> usize {
+        self.waiting[class as usize].len
     }
 
     /// Forgets all that waits.

@@ -463,7 +463,8 @@ fn plan(
         agent: *agent,
         free: *free,
     });
-    let choices = planner.plan(views, |position, part| {
+    let views: Vec<AgentView> = views.collect();
+    let choices = planner.plan(&views, |position, part| {
         left[position] = left[position]
             .checked_sub(part)
             .expect("it is offered twice");
@@ -552,7 +553,8 @@ fn a_plan_goes_on_where_others_are_faster() {
         free: *free,
     });
     let half = Resources::regular(Quantities::cpus_mem(2000, 0));
-    let choices = planner.plan(views, |position, part| {
+    let views: Vec<AgentView> = views.collect();
+    let choices = planner.plan(&views, |position, part| {
         asked[position] += 1;
         match position {
             0 => Outcome::Gone,

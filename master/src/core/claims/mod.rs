@@ -27,12 +27,15 @@ use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 use super::drf::{Class, Share, Standing, Sums};
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
-use refusals::{Meet, Profiles, Refusal};
+use refusals::{Change, Meet, Profiles, Refusal, Refusals};
 pub use tree::DEFAULT_WEIGHT_MILLI;
 use tree::Tree;
 
 /// Most refusals that are remembered; beyond that a refused offer may be made again at once (counted).
 pub const MAX_REFUSALS: usize = 8 << 20;
+
+/// Most entries that room is made for ahead, if there were as many before.
+const MAX_ROOM: usize = 64 << 10;
 
 const CLASSES: usize = Class::ALL.len();
 
@@ -124,8 +127,9 @@ impl Claims {
 
     /// What has changed since the last call, for planners to follow; nothing if nothing has.
     #[must_use]
-    pub fn publish(&mut self) -> Arc<[Entry]> {
-        self.log.drain(..).collect()
+    pub fn publish(&mut self) -> Arc<Vec<Entry>> {
+        let room = self.log.len().min(MAX_ROOM);
+        Arc::new(std::mem::replace(&mut self.log, Vec::with_capacity(room)))
     }
 
     /// A copy that has followed everything that was entered so far.
@@ -488,21 +492,24 @@ impl Claims {
         let Some(by) = self.tree.member_mut(member) else {
             return;
         };
-        let earlier = by.refusals.get(agent);
-        let says_all = earlier.is_some_and(|earlier| {
-            earlier.expires >= expires && self.profiles.get(earlier.profile).contains(refused)
-        });
-        if says_all || refused.is_zero() {
+        if refused.is_zero() {
             return;
         }
-        let refusal = Refusal {
-            profile: self.profiles.take(refused),
-            expires,
-        };
-        let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
-        match by.refusals.set(agent, refusal, of_class) {
-            Some(earlier) => self.profiles.leave(earlier.profile),
-            None => {
+        let profiles = &mut self.profiles;
+        let change = by.refusals.set(agent, |earlier| {
+            let says_all = earlier.is_some_and(|earlier| {
+                earlier.expires >= expires && profiles.get(earlier.profile).contains(refused)
+            });
+            let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
+            (!says_all).then(|| {
+                let profile = profiles.take(refused);
+                (Refusal { profile, expires }, of_class)
+            })
+        });
+        match change {
+            Change::None => return,
+            Change::Replaced(earlier) => self.profiles.leave(earlier.profile),
+            Change::Added => {
                 of.refusals += 1;
                 self.refusals += 1;
             }
@@ -554,7 +561,8 @@ impl Claims {
         let all: Vec<u32> = self.tree.members().map(|(member, _)| member).collect();
         for member in all {
             let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove(agent)) {
+            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove_if(agent, |_| true))
+            {
                 self.profiles.leave(refusal.profile);
                 self.refusals -= 1;
             }
@@ -580,12 +588,12 @@ impl Claims {
         while let Some((at, pairs)) = self.expiries.pop(now) {
             any = true;
             for pair in pairs {
-                if !is_live(&self.tree, at, pair) {
-                    continue;
-                }
                 let (member, agent) = pair;
                 let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-                let Some(refusal) = refusals.and_then(|refusals| refusals.remove(agent)) else {
+                let ended = |refusals: &mut Refusals| {
+                    refusals.remove_if(agent, |refusal| refusal.expires == at)
+                };
+                let Some(refusal) = refusals.and_then(ended) else {
                     continue;
                 };
                 self.profiles.leave(refusal.profile);

@@ -145,26 +145,32 @@ impl Order {
         at != start
     }
 
-    fn sink(&mut self, mut at: usize, spots: &mut [Spot]) {
-        let start = at;
-        let entry = self.heap[at];
+    /// Who was first and got something is mostly among the last now: so the way down is taken to its end at one
+    /// comparison a level, and then back up as far as is too far.
+    fn sink(&mut self, start: usize, spots: &mut [Spot]) {
+        let entry = self.heap[start];
+        let len = self.heap.len();
+        let mut at = start;
         loop {
             let mut least = 2 * at + 1;
-            if least >= self.heap.len() {
+            if least >= len {
                 break;
             }
-            if least + 1 < self.heap.len() && self.heap[least + 1].need < self.heap[least].need {
+            if least + 1 < len && self.heap[least + 1].need < self.heap[least].need {
                 least += 1;
-            }
-            if entry.need <= self.heap[least].need {
-                break;
             }
             self.put(at, self.heap[least], spots);
             at = least;
         }
-        if at != start {
-            self.put(at, entry, spots);
+        while at > start {
+            let above = (at - 1) / 2;
+            if self.heap[above].need <= entry.need {
+                break;
+            }
+            self.put(at, self.heap[above], spots);
+            at = above;
         }
+        self.put(at, entry, spots);
     }
 
     fn put(&mut self, at: usize, entry: Entry, spots: &mut [Spot]) {

@@ -20,6 +20,14 @@ pub(super) struct Refusal {
     pub(super) expires: Timestamp,
 }
 
+/// What became of a refusal that was to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    Added,
+    Replaced(Refusal),
+}
+
 /// The refusals of 64 agents.
 #[derive(Clone, Debug, Default)]
 struct Page {
@@ -65,36 +73,46 @@ impl Refusals {
         (page.present & bit != 0).then(|| page.refusals[page.at(bit)])
     }
 
-    /// Sets the refusal of an agent; the one that was there.
+    /// Sets the refusal of an agent to what `next` makes of the one that was there, with the classes that there is some
+    /// of in it; the one that was there. Nothing changes where `next` has none.
     pub(super) fn set(
         &mut self,
         agent: u32,
-        refusal: Refusal,
-        of_class: [bool; CLASSES],
-    ) -> Option<Refusal> {
+        next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
+    ) -> Change {
         let (page, bit) = place(agent);
         let page = self.pages.entry(page).or_default();
+        let at = page.at(bit);
+        let earlier = (page.present & bit != 0).then(|| page.refusals[at]);
+        let Some((refusal, of_class)) = next(earlier) else {
+            return Change::None;
+        };
         for (word, is_some) in page.of_class.iter_mut().zip(of_class) {
             *word = if is_some { *word | bit } else { *word & !bit };
         }
-        let at = page.at(bit);
-        if page.present & bit != 0 {
-            return Some(std::mem::replace(&mut page.refusals[at], refusal));
+        if let Some(earlier) = earlier {
+            page.refusals[at] = refusal;
+            return Change::Replaced(earlier);
         }
         page.present |= bit;
         page.refusals.insert(at, refusal);
         self.len += 1;
-        None
+        Change::Added
     }
 
-    /// Drops the refusal of an agent.
-    pub(super) fn remove(&mut self, agent: u32) -> Option<Refusal> {
+    /// Drops the refusal of an agent if it is one of those.
+    pub(super) fn remove_if(
+        &mut self,
+        agent: u32,
+        is_one: impl FnOnce(&Refusal) -> bool,
+    ) -> Option<Refusal> {
         let (number, bit) = place(agent);
         let page = self.pages.get_mut(&number)?;
-        if page.present & bit == 0 {
+        let at = page.at(bit);
+        if page.present & bit == 0 || !is_one(&page.refusals[at]) {
             return None;
         }
-        let refusal = page.refusals.remove(page.at(bit));
+        let refusal = page.refusals.remove(at);
         page.present &= !bit;
         for word in &mut page.of_class {
             *word &= !bit;
