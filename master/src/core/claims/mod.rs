@@ -756,3 +756,6 @@ fn is_live(tree: &Tree, at: Timestamp, (member, agent): expiry::Pair) -> bool {
     let refusal = tree.member(member).and_then(|by| by.refusals.get(agent));
     refusal.is_some_and(|refusal| refusal.expires == at)
 }
+
+#[cfg(test)]
+mod tests;
