@@ -719,6 +719,16 @@ impl Claims {
                 };
                 of_agents[agent as usize] += 1;
                 let refused = self.profiles.get(refusal.profile);
+                let is_marked =
+                    |class: Class| by.refusals.word(agent / 64, class) & (1 << (agent % 64)) != 0;
+                if !Class::ALL
+                    .into_iter()
+                    .all(|class| is_marked(class) != class.part(refused).is_zero())
+                {
+                    return Some(format!(
+                        "the refusal of {agent} by {member} is marked wrongly"
+                    ));
+                }
                 let passed = Class::ALL.into_iter().any(|class| {
                     let part = class.part(refused);
                     let more = part.saturating_add(&Quantities::cpus_mem(1, 0));

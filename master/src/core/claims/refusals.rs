@@ -32,8 +32,6 @@ pub(super) enum Change {
 #[derive(Clone, Debug, Default)]
 struct Page {
     present: u64,
-    /// Those with something of a class in them.
-    of_class: [u64; CLASSES],
     /// One for each bit in `present`, in their order.
     refusals: Vec<Refusal>,
 }
@@ -48,11 +46,23 @@ impl Page {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
     pages: BTreeMap<u32, Page>,
+    /// Of each page those agents of which something of a class was refused, up to the last page that has one.
+    words: [Vec<u64>; CLASSES],
     len: usize,
 }
 
 const fn place(agent: u32) -> (u32, u64) {
     (agent / 64, 1 << (agent % 64))
+}
+
+fn set_bit(words: &mut Vec<u64>, page: u32, bit: u64, is_set: bool) {
+    let page = page as usize;
+    if is_set && page >= words.len() {
+        words.resize(page + 1, 0);
+    }
+    if let Some(word) = words.get_mut(page) {
+        *word = if is_set { *word | bit } else { *word & !bit };
+    }
 }
 
 impl Refusals {
@@ -62,9 +72,8 @@ impl Refusals {
 
     /// Which of the 64 agents of a page it has refused something of a class of.
     pub(super) fn word(&self, page: u32, class: Class) -> u64 {
-        self.pages
-            .get(&page)
-            .map_or(0, |page| page.of_class[class as usize])
+        let words = &self.words[class as usize];
+        words.get(page as usize).copied().unwrap_or(0)
     }
 
     pub(super) fn get(&self, agent: u32) -> Option<Refusal> {
@@ -80,15 +89,15 @@ impl Refusals {
         agent: u32,
         next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
     ) -> Change {
-        let (page, bit) = place(agent);
-        let page = self.pages.entry(page).or_default();
+        let (number, bit) = place(agent);
+        let page = self.pages.entry(number).or_default();
         let at = page.at(bit);
         let earlier = (page.present & bit != 0).then(|| page.refusals[at]);
         let Some((refusal, of_class)) = next(earlier) else {
             return Change::None;
         };
-        for (word, is_some) in page.of_class.iter_mut().zip(of_class) {
-            *word = if is_some { *word | bit } else { *word & !bit };
+        for (words, is_some) in self.words.iter_mut().zip(of_class) {
+            set_bit(words, number, bit, is_some);
         }
         if let Some(earlier) = earlier {
             page.refusals[at] = refusal;
@@ -114,8 +123,8 @@ impl Refusals {
         }
         let refusal = page.refusals.remove(at);
         page.present &= !bit;
-        for word in &mut page.of_class {
-            *word &= !bit;
+        for words in &mut self.words {
+            set_bit(words, number, bit, false);
         }
         if page.present == 0 {
             self.pages.remove(&number);
