@@ -9,6 +9,7 @@
 mod check;
 mod common;
 mod executor;
+mod explain;
 mod link;
 mod operator;
 mod scheduler;

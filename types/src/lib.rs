@@ -11,6 +11,7 @@
 //! simulation and production must agree to the bit.
 
 mod executor;
+mod explain;
 mod framework;
 mod ids;
 pub mod limits;
@@ -24,6 +25,10 @@ mod usage;
 mod view;
 
 pub use executor::{ExecutorCall, ExecutorEvent};
+pub use explain::{
+    AgentCounts, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
+    FreeCounts, InLine, OffersOut, OpenAgent, Place, Verdict,
+};
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,

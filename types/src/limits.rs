@@ -41,3 +41,9 @@ pub const MAX_FAILOVER_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 pub const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;
 /// Grace of a kill where neither the call nor the task names one: 3 seconds, as in Mesos.
 pub const DEFAULT_GRACE_MS: u64 = 3_000;
+/// Most claims (a framework in a role) of one explanation; the others are counted. All of one framework fit.
+pub const MAX_EXPLAINED_CLAIMS: usize = MAX_ROLES;
+/// Most agents that an explanation names for one claim.
+pub const MAX_EXPLAINED_AGENTS: usize = 3;
+/// Most levels of the tree of roles: each part of the longest role, its own frameworks, the framework.
+pub const MAX_PLACES: usize = MAX_ID_BYTES.div_ceil(2) + 2;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{Change, ClusterState, FrameworkId, Role, TaskId};
+use ebb_types::{Change, ClusterState, ExplainSubject, FrameworkId, Role, TaskId};
 use futures_util::stream::unfold;
 use tonic::{Request, Response, Status};
 
@@ -24,17 +24,17 @@ pub(super) struct Service(pub(super) Handle);
 impl Service {
     async fn operate(&self, command: OperatorCommand) -> Result<Response<proto::Empty>, Status> {
         let outcome = self.0.operate(command).await.map_err(stopped)?;
-        outcome.map_err(|error| {
-            let message = error.to_string();
-            match error {
-                OperatorError::NoFramework(_) | OperatorError::NoTask { .. } => {
-                    Status::not_found(message)
-                }
-                OperatorError::Weight { .. } => Status::invalid_argument(message),
-                OperatorError::TooManyWeights { .. } => Status::resource_exhausted(message),
-            }
-        })?;
+        outcome.map_err(refused)?;
         Ok(Response::new(proto::Empty {}))
+    }
+}
+
+fn refused(error: OperatorError) -> Status {
+    let message = error.to_string();
+    match error {
+        OperatorError::NoFramework(_) | OperatorError::NoTask { .. } => Status::not_found(message),
+        OperatorError::Weight { .. } => Status::invalid_argument(message),
+        OperatorError::TooManyWeights { .. } => Status::resource_exhausted(message),
     }
 }
 
@@ -106,6 +106,15 @@ impl proto::operator_server::Operator for Service {
             grace_ms: wire.grace_ms,
         })
         .await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        let subject = ExplainSubject::try_from(request.into_inner()).map_err(invalid)?;
+        let outcome = self.0.explain(subject).await.map_err(stopped)?;
+        Ok(Response::new(outcome.map_err(refused)?.into()))
     }
 }
 

@@ -152,6 +152,7 @@ impl Core {
             return;
         };
         framework.connection = None;
+        framework.away_since = self.now;
         let timeout_ms = framework.info.failover_timeout_ms;
         if timeout_ms == 0 {
             self.remove_framework(&id, "Framework disconnected and has no failover timeout");

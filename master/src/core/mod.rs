@@ -24,6 +24,7 @@ mod check;
 pub mod claims;
 mod counters;
 pub mod drf;
+mod explain;
 mod filter;
 mod framework;
 mod ids;

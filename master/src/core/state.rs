@@ -110,6 +110,8 @@ pub(super) struct Framework {
     pub(super) connection: Option<ConnectionId>,
     pub(super) registered_at: Timestamp,
     pub(super) failover_deadline: Option<Timestamp>,
+    /// While it is not connected: since when, as far as this master knows.
+    pub(super) away_since: Timestamp,
     pub(super) suppressed: BTreeSet<Role>,
     /// Live tasks and ended ones whose end is not acknowledged, on registered agents.
     pub(super) tasks: BTreeMap<TaskId, Task>,
@@ -129,6 +131,7 @@ impl Framework {
             connection: None,
             registered_at,
             failover_deadline: None,
+            away_since: registered_at,
             suppressed: BTreeSet::new(),
             tasks: BTreeMap::new(),
             unreachable: Remembered::default(),

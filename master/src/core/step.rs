@@ -187,6 +187,7 @@ impl Core {
                 .max(earliest);
             let mut framework = Framework::new(record.info, record.registered_at);
             framework.failover_deadline = Some(deadline);
+            framework.away_since = self.now;
             self.set_timer(deadline, Deadline::Failover(id.clone()));
             self.frameworks.insert(id.clone(), framework);
             self.publish_terms(&id);

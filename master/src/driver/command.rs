@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ebb_types::{AgentToMaster, Call, Change, ClusterState, Event, Incarnation, MasterToAgent};
+use ebb_types::{
+    AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation, Incarnation,
+    MasterToAgent,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::outbox::{Inlet, Outbox, outbox};
@@ -37,6 +40,10 @@ pub(super) enum Command {
     State(oneshot::Sender<ClusterState>),
     Watch(Outbox<Arc<Change>>),
     Figures(oneshot::Sender<Figures>),
+    Explain(
+        ExplainSubject,
+        oneshot::Sender<Result<Explanation, OperatorError>>,
+    ),
 }
 
 /// Brings commands to the driver. Waits while its inbox is full, which in turn holds up whoever
@@ -195,5 +202,16 @@ impl Handle {
     /// [`Stopped`].
     pub async fn figures(&self) -> Result<Figures, Stopped> {
         self.ask(Command::Figures).await
+    }
+
+    /// Why a framework, or the frameworks of a role, are offered something now, or nothing.
+    ///
+    /// # Errors
+    /// [`Stopped`]; the inner result is the core's answer.
+    pub async fn explain(
+        &self,
+        subject: ExplainSubject,
+    ) -> Result<Result<Explanation, OperatorError>, Stopped> {
+        self.ask(|answer| Command::Explain(subject, answer)).await
     }
 }

@@ -247,6 +247,10 @@ impl Driver {
                 return;
             }
             Command::Watch(outbox) => self.admit_watcher(outbox),
+            Command::Explain(subject, answer) => {
+                let _unheard = answer.send(self.core.explain(now, subject)).is_err();
+                return;
+            }
         };
         effects.extend(self.core.step(now, input));
     }

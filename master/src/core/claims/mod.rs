@@ -15,6 +15,7 @@
 
 mod entry;
 mod expiry;
+mod look;
 mod order;
 mod refusals;
 mod tree;

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{FrameworkId, Resources, Role};
+use ebb_types::{Claimant, Contender, FrameworkId, Place, Resources, Role};
 
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
-use crate::core::drf::{Class, Need, Standing, Sums};
+use crate::core::drf::{Class, Need, Share, Standing, Sums};
 
 /// Weight of a role that was given none, in thousandths.
 pub const DEFAULT_WEIGHT_MILLI: u32 = 1000;
@@ -402,6 +402,66 @@ impl Tree {
             )?;
         }
         Some(index)
+    }
+
+    /// The frameworks that are in a role itself, or hold something there.
+    pub(super) fn members_of(&self, role: &Role) -> impl Iterator<Item = &FrameworkId> {
+        let info = self.role(role).and_then(|index| self.role_info(index));
+        info.into_iter().flat_map(|info| info.members.keys())
+    }
+
+    /// Where a member stands among those who want a class, on each level from the top; nothing where it does not want
+    /// it. Compares it with all of each level.
+    pub(super) fn places(&self, member: u32, class: Class) -> Vec<Place> {
+        let slot = class as usize;
+        let need_of = |index| need(&self.nodes, class, &self.totals, index);
+        let is_in_order = |index: u32| {
+            (self.spots[slot].get(index as usize)).is_some_and(|spot| spot.is_in_order())
+        };
+        let mut places = Vec::new();
+        let mut index = member;
+        while index != ROOT && is_in_order(index) {
+            let parent = self.nodes[index as usize].parent;
+            let mine = need_of(index);
+            let (mut place, mut of, mut first) = (1, 0, (mine, index));
+            for other in self.orders[parent as usize][slot].nodes() {
+                let theirs = need_of(other);
+                of += 1;
+                place += u64::from(theirs < mine);
+                if theirs < first.0 {
+                    first = (theirs, other);
+                }
+            }
+            let contenders = (self.contender(index, class), self.contender(first.1, class));
+            if let (Some(own), Some(first)) = contenders {
+                places.push(Place {
+                    own,
+                    place,
+                    of,
+                    first,
+                });
+            }
+            index = parent;
+        }
+        places.reverse();
+        places
+    }
+
+    /// What a node holds beside its siblings; nothing of the root, which has none.
+    fn contender(&self, index: u32, class: Class) -> Option<Contender> {
+        let node = &self.nodes[index as usize];
+        let claimant = match &node.kind {
+            Kind::Role(info) => Claimant::Role(info.role.clone()),
+            Kind::Member(member) => Claimant::Framework(member.framework_id.clone()),
+            Kind::Own => Claimant::Own(self.role_info(node.parent)?.role.clone()),
+            Kind::Root | Kind::Free => return None,
+        };
+        let share = Share::dominant(node.standing.held(class), self.totals(class), 1);
+        Some(Contender {
+            claimant,
+            share_milli: share.as_milli(),
+            weight_milli: u64::from(node.weight_milli),
+        })
     }
 
     /// Whether nobody wants a class.

@@ -1,0 +1,274 @@
+//! Why a framework is offered something or nothing, on the wire.
+
+use ebb_types::limits::{MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_NAME_BYTES, MAX_PLACES};
+use ebb_types::{
+    AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
+    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, Role, Timestamp,
+};
+use proto::contender::Claimant as WireClaimant;
+use proto::explain_request::Subject;
+
+use crate::check::{
+    Invalid, bounded, id, quantities, required, resources, text, write_quantities, write_resources,
+};
+use crate::proto;
+
+impl TryFrom<proto::ExplainRequest> for ExplainSubject {
+    type Error = Invalid;
+
+    fn try_from(request: proto::ExplainRequest) -> Result<Self, Invalid> {
+        Ok(match required("subject", request.subject)? {
+            Subject::FrameworkId(text) => {
+                Self::Framework(id("subject.framework_id", &text, |t| FrameworkId::new(t))?)
+            }
+            Subject::Role(text) => Self::Role(id("subject.role", &text, |t| Role::new(t))?),
+        })
+    }
+}
+
+impl From<ExplainSubject> for proto::ExplainRequest {
+    fn from(subject: ExplainSubject) -> Self {
+        Self {
+            subject: Some(match subject {
+                ExplainSubject::Framework(id) => Subject::FrameworkId(id.to_string()),
+                ExplainSubject::Role(role) => Subject::Role(role.to_string()),
+            }),
+        }
+    }
+}
+
+fn all<W, T: TryFrom<W, Error = Invalid>>(
+    field: &'static str,
+    list: Vec<W>,
+    max: usize,
+) -> Result<Vec<T>, Invalid> {
+    bounded(field, list.len(), max)?;
+    list.into_iter().map(T::try_from).collect()
+}
+
+fn write_all<T, W: From<T>>(list: Vec<T>) -> Vec<W> {
+    list.into_iter().map(W::from).collect()
+}
+
+impl TryFrom<proto::Explanation> for Explanation {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::Explanation) -> Result<Self, Invalid> {
+        Ok(Self {
+            at: Timestamp::from_ms(wire.at_ms),
+            subject: required("explanation.subject", wire.subject)?.try_into()?,
+            agents: AgentCounts {
+                usable: wire.agents_usable,
+                overfull: wire.agents_overfull,
+                disconnected: wire.agents_disconnected,
+                absent: wire.agents_absent,
+            },
+            minimum: quantities("explanation.minimum", &wire.minimum)?,
+            offers_full: wire.offers_full,
+            claims: all("explanation.claims", wire.claims, MAX_EXPLAINED_CLAIMS)?,
+            left_out: wire.left_out,
+        })
+    }
+}
+
+impl From<Explanation> for proto::Explanation {
+    fn from(explanation: Explanation) -> Self {
+        Self {
+            at_ms: explanation.at.as_ms(),
+            subject: Some(explanation.subject.into()),
+            agents_usable: explanation.agents.usable,
+            agents_overfull: explanation.agents.overfull,
+            agents_disconnected: explanation.agents.disconnected,
+            agents_absent: explanation.agents.absent,
+            minimum: write_quantities(&explanation.minimum, false),
+            offers_full: explanation.offers_full,
+            claims: write_all(explanation.claims),
+            left_out: explanation.left_out,
+        }
+    }
+}
+
+impl TryFrom<proto::ExplainedClaim> for ExplainedClaim {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::ExplainedClaim) -> Result<Self, Invalid> {
+        Ok(Self {
+            framework_id: id("claim.framework_id", &wire.framework_id, |t| {
+                FrameworkId::new(t)
+            })?,
+            framework_name: text("claim.framework_name", wire.framework_name, MAX_NAME_BYTES)?,
+            role: id("claim.role", &wire.role, |t| Role::new(t))?,
+            away: wire.away.map(|away| Away {
+                since: Timestamp::from_ms(away.since_ms),
+                until: away.until_ms.map(Timestamp::from_ms),
+            }),
+            subscribed: wire.subscribed,
+            suppressed: wire.suppressed,
+            takes_revocable: wire.takes_revocable,
+            offers: OffersOut {
+                count: wire.offers,
+                resources: resources("claim.offered", &wire.offered)?,
+                first_deadline: wire.first_offer_deadline_ms.map(Timestamp::from_ms),
+            },
+            free: required("claim.free", wire.free)?.try_into()?,
+            regular: required("claim.regular", wire.regular)?.try_into()?,
+            revocable: required("claim.revocable", wire.revocable)?.try_into()?,
+        })
+    }
+}
+
+impl From<ExplainedClaim> for proto::ExplainedClaim {
+    fn from(claim: ExplainedClaim) -> Self {
+        Self {
+            framework_id: claim.framework_id.to_string(),
+            framework_name: claim.framework_name,
+            role: claim.role.to_string(),
+            away: claim.away.map(|away| proto::explained_claim::Away {
+                since_ms: away.since.as_ms(),
+                until_ms: away.until.map(Timestamp::as_ms),
+            }),
+            subscribed: claim.subscribed,
+            suppressed: claim.suppressed,
+            takes_revocable: claim.takes_revocable,
+            offers: claim.offers.count,
+            offered: write_resources(&claim.offers.resources),
+            first_offer_deadline_ms: claim.offers.first_deadline.map(Timestamp::as_ms),
+            free: Some(claim.free.into()),
+            regular: Some(claim.regular.into()),
+            revocable: Some(claim.revocable.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::FreeCounts> for FreeCounts {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::FreeCounts) -> Result<Self, Invalid> {
+        Ok(Self {
+            open: wire.open,
+            refused: wire.refused,
+            first_refusal_end: wire.first_refusal_end_ms.map(Timestamp::from_ms),
+            only_revocable: wire.only_revocable,
+            small: wire.small,
+            in_offers: wire.in_offers,
+            short_of_cpu: wire.short_of_cpu,
+            short_of_mem: wire.short_of_mem,
+            examples: all("free.examples", wire.examples, MAX_EXPLAINED_AGENTS)?,
+        })
+    }
+}
+
+impl From<FreeCounts> for proto::FreeCounts {
+    fn from(free: FreeCounts) -> Self {
+        Self {
+            open: free.open,
+            refused: free.refused,
+            first_refusal_end_ms: free.first_refusal_end.map(Timestamp::as_ms),
+            only_revocable: free.only_revocable,
+            small: free.small,
+            in_offers: free.in_offers,
+            short_of_cpu: free.short_of_cpu,
+            short_of_mem: free.short_of_mem,
+            examples: write_all(free.examples),
+        }
+    }
+}
+
+impl TryFrom<proto::OpenAgent> for OpenAgent {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::OpenAgent) -> Result<Self, Invalid> {
+        Ok(Self {
+            agent_id: id("open.agent_id", &wire.agent_id, |t| AgentId::new(t))?,
+            resources: resources("open.resources", &wire.resources)?,
+        })
+    }
+}
+
+impl From<OpenAgent> for proto::OpenAgent {
+    fn from(open: OpenAgent) -> Self {
+        Self {
+            agent_id: open.agent_id.to_string(),
+            resources: write_resources(&open.resources),
+        }
+    }
+}
+
+impl TryFrom<proto::InLine> for InLine {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::InLine) -> Result<Self, Invalid> {
+        Ok(Self {
+            places: all("in_line.places", wire.places, MAX_PLACES)?,
+            next: wire.next.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<InLine> for proto::InLine {
+    fn from(line: InLine) -> Self {
+        Self {
+            places: write_all(line.places),
+            next: line.next.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<proto::Place> for Place {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::Place) -> Result<Self, Invalid> {
+        Ok(Self {
+            own: required("place.own", wire.own)?.try_into()?,
+            place: wire.place,
+            of: wire.of,
+            first: required("place.first", wire.first)?.try_into()?,
+        })
+    }
+}
+
+impl From<Place> for proto::Place {
+    fn from(place: Place) -> Self {
+        Self {
+            own: Some(place.own.into()),
+            place: place.place,
+            of: place.of,
+            first: Some(place.first.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::Contender> for Contender {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::Contender) -> Result<Self, Invalid> {
+        let role = |text: &str| id("contender.role", text, |t| Role::new(t));
+        Ok(Self {
+            claimant: match required("contender.claimant", wire.claimant)? {
+                WireClaimant::Role(text) => Claimant::Role(role(&text)?),
+                WireClaimant::OwnOf(text) => Claimant::Own(role(&text)?),
+                WireClaimant::FrameworkId(text) => {
+                    Claimant::Framework(id("contender.framework_id", &text, |t| {
+                        FrameworkId::new(t)
+                    })?)
+                }
+            },
+            share_milli: wire.share_milli,
+            weight_milli: wire.weight_milli,
+        })
+    }
+}
+
+impl From<Contender> for proto::Contender {
+    fn from(contender: Contender) -> Self {
+        Self {
+            claimant: Some(match contender.claimant {
+                Claimant::Role(role) => WireClaimant::Role(role.to_string()),
+                Claimant::Own(role) => WireClaimant::OwnOf(role.to_string()),
+                Claimant::Framework(id) => WireClaimant::FrameworkId(id.to_string()),
+            }),
+            share_milli: contender.share_milli,
+            weight_milli: contender.weight_milli,
+        }
+    }
+}

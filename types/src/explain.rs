@@ -1,0 +1,252 @@
+//! Why a framework is offered something in a role, or nothing: facts, from which people's sentences are made elsewhere.
+//!
+//! Counts and a few examples, never lists of all agents. What is counted is what the master's core knows: what the
+//! allocator has just taken and not yet reported counts as free.
+
+use crate::ids::{AgentId, FrameworkId, Role};
+use crate::quantities::Quantities;
+use crate::resources::Resources;
+use crate::time::Timestamp;
+
+/// Whom an explanation is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExplainSubject {
+    /// A framework, in each of its roles.
+    Framework(FrameworkId),
+    /// A role, for each of its own frameworks.
+    Role(Role),
+}
+
+/// Why those that are meant are offered something now, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// When this was true.
+    pub at: Timestamp,
+    /// Whom it is about.
+    pub subject: ExplainSubject,
+    /// The agents of the cluster.
+    pub agents: AgentCounts,
+    /// A part of an agent is offered by itself where it holds as much as this of one of the kinds.
+    pub minimum: Quantities,
+    /// Whether as many offers are out as there may be: then nobody is made one.
+    pub offers_full: bool,
+    /// Each framework that is meant, in each role that is meant.
+    pub claims: Vec<ExplainedClaim>,
+    /// How many more there are that were left out.
+    pub left_out: u64,
+}
+
+/// How many agents there are, by whether resources of them can be offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentCounts {
+    /// Connected, so that what is free of them can be offered.
+    pub usable: u64,
+    /// Connected, but their tasks hold more than they have.
+    pub overfull: u64,
+    /// Their connection broke; they may still come back.
+    pub disconnected: u64,
+    /// Silent for too long, or not heard of since the master started.
+    pub absent: u64,
+}
+
+/// A framework in a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedClaim {
+    /// The framework.
+    pub framework_id: FrameworkId,
+    /// Its display name.
+    pub framework_name: String,
+    /// The role.
+    pub role: Role,
+    /// Set while its scheduler is not connected.
+    pub away: Option<Away>,
+    /// Whether it is in the role; else it only holds something there still.
+    pub subscribed: bool,
+    /// Whether it wants no offers in the role now.
+    pub suppressed: bool,
+    /// Whether it may be offered revocable resources.
+    pub takes_revocable: bool,
+    /// What is out in offers to it in the role.
+    pub offers: OffersOut,
+    /// What is free, in its eyes.
+    pub free: FreeCounts,
+    /// How it stands among those who want what is owned.
+    pub regular: InLine,
+    /// How it stands among those who want what is lent.
+    pub revocable: InLine,
+}
+
+/// A scheduler that is not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// Since when; at the earliest since this master started.
+    pub since: Timestamp,
+    /// Until when it may come back; unset where the master knows of it by an agent only.
+    pub until: Option<Timestamp>,
+}
+
+/// Offers that are out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffersOut {
+    /// How many.
+    pub count: u64,
+    /// What is in them.
+    pub resources: Resources,
+    /// When the first of them lapses; unset where none does.
+    pub first_deadline: Option<Timestamp>,
+}
+
+/// The usable agents, by what a framework would be offered of them in a role if it were connected, wanted offers and
+/// nobody else did. Each stands in one of `open`, `refused`, `only_revocable` and `small`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreeCounts {
+    /// Agents of which it would be offered something.
+    pub open: u64,
+    /// Agents of which it has refused as much as is free.
+    pub refused: u64,
+    /// When the first refusal of those agents ends.
+    pub first_refusal_end: Option<Timestamp>,
+    /// Agents of which only revocable resources are free, which it does not take.
+    pub only_revocable: u64,
+    /// Agents of which less is free than is offered by itself.
+    pub small: u64,
+    /// Those of the small ones of which enough is out in offers.
+    pub in_offers: u64,
+    /// Agents with too little CPU free for an offer of CPU alone, of what it may take.
+    pub short_of_cpu: u64,
+    /// Agents with too little memory free for an offer of memory alone, of what it may take.
+    pub short_of_mem: u64,
+    /// The first of the open ones.
+    pub examples: Vec<OpenAgent>,
+}
+
+/// An agent, and what would be offered of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenAgent {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// What.
+    pub resources: Resources,
+}
+
+/// How a framework stands among those who want resources of one class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InLine {
+    /// Its place on each level of the tree of roles, from the top; none where it is not in line.
+    pub places: Vec<Place>,
+    /// What of this class a pass over all agents would offer first, where it is first on each level and some agent
+    /// is open. What is lent is handed out before what is owned.
+    pub next: Option<OpenAgent>,
+}
+
+/// Who competes on a level of the tree of roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimant {
+    /// A role with all that is below it.
+    Role(Role),
+    /// The frameworks of a role itself, as one beside the roles below it.
+    Own(Role),
+    /// A framework, beside the others of its role.
+    Framework(FrameworkId),
+}
+
+/// What somebody holds beside the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contender {
+    /// Who.
+    pub claimant: Claimant,
+    /// The dominant share in thousandths, rounded down, not divided by the weight.
+    pub share_milli: u64,
+    /// The weight, in thousandths.
+    pub weight_milli: u64,
+}
+
+/// A place on one level of the tree of roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Who stands there: the framework, or what it stands below.
+    pub own: Contender,
+    /// The place; the neediest has 1.
+    pub place: u64,
+    /// How many want something on this level.
+    pub of: u64,
+    /// Who has place 1.
+    pub first: Contender,
+}
+
+/// What decides, of all that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Its scheduler is not connected.
+    Away,
+    /// It is not in the role any more.
+    NotInRole,
+    /// It wants no offers in the role.
+    Suppressed,
+    /// As many offers are out as there may be.
+    OffersFull,
+    /// There is no agent that resources can be offered of.
+    NoAgent,
+    /// It has refused what is free.
+    Refused,
+    /// Only revocable resources are free, which it does not take.
+    OnlyRevocable,
+    /// Too little is free of each agent.
+    TooLittle,
+    /// Something is free for it, and others who want some are needier.
+    Behind,
+    /// Something is free for it, and nobody is needier.
+    Next,
+}
+
+impl Verdict {
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::NotInRole => "not_in_role",
+            Self::Suppressed => "suppressed",
+            Self::OffersFull => "offers_full",
+            Self::NoAgent => "no_agent",
+            Self::Refused => "refused",
+            Self::OnlyRevocable => "only_revocable",
+            Self::TooLittle => "too_little",
+            Self::Behind => "behind",
+            Self::Next => "next",
+        }
+    }
+
+    /// Whether the framework would be offered something if nobody else wanted anything.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Behind | Self::Next)
+    }
+}
+
+impl Explanation {
+    /// What decides about one of the claims.
+    pub const fn verdict(&self, claim: &ExplainedClaim) -> Verdict {
+        let free = &claim.free;
+        if claim.away.is_some() {
+            Verdict::Away
+        } else if !claim.subscribed {
+            Verdict::NotInRole
+        } else if claim.suppressed {
+            Verdict::Suppressed
+        } else if self.offers_full {
+            Verdict::OffersFull
+        } else if self.agents.usable == 0 {
+            Verdict::NoAgent
+        } else if free.open > 0 {
+            match (&claim.regular.next, &claim.revocable.next) {
+                (None, None) => Verdict::Behind,
+                _ => Verdict::Next,
+            }
+        } else if free.refused > 0 {
+            Verdict::Refused
+        } else if free.only_revocable > 0 {
+            Verdict::OnlyRevocable
+        } else {
+            Verdict::TooLittle
+        }
+    }
+}
