@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Teardown(TeardownArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
+    /// Say why a framework, or those of a role, get no offer now
+    Explain(ExplainArgs),
 }
 
 /// `ebb agent`.
@@ -181,6 +183,16 @@ pub(crate) struct TeardownArgs {
     pub(crate) client: ClientArgs,
 }
 
+/// `ebb explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The framework, by its id, or the role
+    #[arg(value_name = "FRAMEWORK|ROLE")]
+    pub(crate) subject: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
 /// `ebb completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -214,6 +226,7 @@ impl Cli {
                 )
             }
             Command::Master(_) | Command::Completions(_) => false,
+            Command::Explain(args) => args.client.json,
         }
     }
 }

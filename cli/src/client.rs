@@ -15,7 +15,10 @@ use ebb_api::proto::{
     set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
-use ebb_types::{AgentId, AgentInfo, Change, ClusterState, FrameworkId, Role, TaskId};
+use ebb_types::{
+    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Role,
+    TaskId,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
@@ -217,6 +220,28 @@ impl Master {
         });
         answered(&self.address, "kill the task", answer).await?;
         Ok(())
+    }
+
+    /// The frameworks and the roles alone.
+    pub(crate) async fn frameworks_and_roles(&mut self) -> Result<ClusterState, CliError> {
+        self.parts(StateRequest {
+            frameworks: true,
+            roles: true,
+            ..StateRequest::default()
+        })
+        .await
+    }
+
+    /// Why a framework, or the frameworks of a role, are offered something now, or nothing.
+    pub(crate) async fn explain(
+        &mut self,
+        subject: ExplainSubject,
+    ) -> Result<Explanation, CliError> {
+        let answer = self
+            .client
+            .explain(ebb_api::proto::ExplainRequest::from(subject));
+        let explanation = answered(&self.address, "explain its offers", answer).await?;
+        Explanation::try_from(explanation).map_err(|error| self.bad_answer(error.to_string()))
     }
 
     fn bad_answer(&self, cause: String) -> CliError {

@@ -1,6 +1,8 @@
 //! The things of a cluster that a text on the command line may name.
 
-use ebb_types::{AgentState, ClusterState, FrameworkState, Offer, RoleState, TaskRecord};
+use ebb_types::{
+    AgentState, ClusterState, ExplainSubject, FrameworkState, Offer, RoleState, TaskRecord,
+};
 
 use crate::resolve::{Candidate, Cluster, ResolveError, resolve};
 
@@ -105,4 +107,22 @@ pub(crate) fn task<'a>(
         }
         found => found.copied(),
     }
+}
+
+/// The framework or role that a text names.
+pub(crate) fn framework_or_role(
+    state: &ClusterState,
+    text: &str,
+) -> Result<ExplainSubject, ResolveError> {
+    let frameworks = state.frameworks.iter().map(|f| {
+        let subject = ExplainSubject::Framework(f.id.clone());
+        plain("framework", &f.id, subject)
+    });
+    let roles = state.roles.iter().map(|r| {
+        let subject = ExplainSubject::Role(r.role.clone());
+        plain("role", &r.role, subject)
+    });
+    let all: Vec<_> = frameworks.chain(roles).collect();
+    let list = "ebb frameworks` and `ebb roles";
+    resolve("framework or role", list, text, &cluster_of(state), &all).cloned()
 }

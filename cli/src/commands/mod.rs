@@ -7,6 +7,7 @@ mod daemon;
 mod demand;
 pub(crate) mod details;
 pub(crate) mod dev;
+pub(crate) mod explain;
 pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod logs;
@@ -49,5 +50,6 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Weight(args) => weight::perform(&args, out).await,
         Command::Teardown(args) => teardown::perform(&args, out).await,
         Command::Completions(args) => completions::perform(&args, out),
+        Command::Explain(args) => explain::perform(&args, out).await,
     }
 }

@@ -6,6 +6,7 @@
 //! measured is `null`, never 0. Fields may be added, none is renamed or removed. Errors stand on
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
+pub(crate) mod explain;
 mod usage;
 
 use ebb_types::{

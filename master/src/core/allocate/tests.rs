@@ -1,6 +1,8 @@
 //! The plan against a slow, obvious reference that keeps everything in lists and sorts whenever it
 //! is asked, on random small clusters that reach their state by random changes.
 
+mod explain;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{AgentId, FrameworkId, Quantities, ResourceKind, Resources, Role, Timestamp};

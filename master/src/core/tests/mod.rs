@@ -5,6 +5,7 @@
 
 mod accept;
 mod agents;
+mod explain;
 mod frameworks;
 mod kills;
 mod offers;

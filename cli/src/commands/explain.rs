@@ -1,0 +1,273 @@
+//! `ebb explain`: why a framework, or the frameworks of a role, get no offer now. The master answers with facts; the
+//! sentences are made here.
+
+use ebb_types::{
+    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, InLine, Place, Timestamp,
+    Verdict,
+};
+
+use crate::args::ExplainArgs;
+use crate::client::Master;
+use crate::error::{CliError, EXIT_OK};
+use crate::find;
+use crate::output::Out;
+use crate::output::json::explain::ExplanationJson;
+use crate::output::quantity::{bytes, duration_ms, milli, quantities, resources};
+use crate::output::table::clean;
+
+pub(crate) async fn perform(args: &ExplainArgs, out: &mut Out) -> Result<u8, CliError> {
+    let mut master = Master::connect(&args.client.master).await?;
+    let state = master.frameworks_and_roles().await?;
+    let subject = find::framework_or_role(&state, &args.subject)?;
+    let explanation = master.explain(subject).await?;
+    if out.json {
+        out.json(&ExplanationJson::from(&explanation))?;
+    } else {
+        for line in text(&explanation) {
+            out.line(&clean(&line))?;
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+fn text(explanation: &Explanation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for claim in &explanation.claims {
+        lines.extend(of_claim(explanation, claim));
+    }
+    if let (ExplainSubject::Role(role), []) = (&explanation.subject, &explanation.claims[..]) {
+        lines.push(format!("no framework is in role {role}"));
+    }
+    if explanation.left_out > 0 {
+        let left_out = explanation.left_out;
+        lines.push(format!(
+            "and {left_out} more frameworks; ask for one by its id"
+        ));
+    }
+    lines
+}
+
+fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
+    let name = match claim.framework_name.as_str() {
+        "" => String::new(),
+        name => format!(" ({name})"),
+    };
+    let (id, role) = (&claim.framework_id, &claim.role);
+    let mut lines = vec![
+        format!(
+            "framework {id}{name} in role {role}: {}",
+            verdict(explanation, claim)
+        ),
+        format!("  offers   {}", offers(explanation.at, claim)),
+        format!("  agents   {}", agents(explanation)),
+    ];
+    if explanation.agents.usable > 0 {
+        lines.extend(
+            free(explanation, claim)
+                .into_iter()
+                .map(|line| format!("  free     {line}")),
+        );
+    }
+    for (what, line) in [("owned", &claim.regular), ("lent", &claim.revocable)] {
+        lines.extend(
+            line.places
+                .iter()
+                .map(|at| format!("  {what:<7}  {}", place(at))),
+        );
+    }
+    lines
+}
+
+fn left(now: Timestamp, then: Timestamp) -> String {
+    duration_ms(then.ms_since(now))
+}
+
+/// One or several: `1 agent`, `2 agents`.
+fn count(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
+
+fn verdict(explanation: &Explanation, claim: &ExplainedClaim) -> String {
+    let (now, free) = (explanation.at, &claim.free);
+    match explanation.verdict(claim) {
+        Verdict::Away => away(now, claim),
+        Verdict::NotInRole => {
+            "it is not in the role any more and only holds resources there".to_owned()
+        }
+        Verdict::Suppressed => {
+            "it has suppressed offers in the role and gets none until it revives".to_owned()
+        }
+        Verdict::OffersFull => {
+            "as many offers are out as there may be, so nobody is made one".to_owned()
+        }
+        Verdict::NoAgent => "there is no agent to be offered anything of".to_owned(),
+        Verdict::Refused => {
+            let end = free.first_refusal_end.map_or_else(String::new, |end| {
+                format!("; the first refusal ends in {}", left(now, end))
+            });
+            format!(
+                "it has refused what is free of {}{end}",
+                count(free.refused, "agent")
+            )
+        }
+        Verdict::OnlyRevocable => format!(
+            "what is free of {} is only revocable, which it does not take",
+            count(free.only_revocable, "agent")
+        ),
+        Verdict::TooLittle => {
+            let back = match free.in_offers {
+                0 => String::new(),
+                some => format!("; enough of {} is out in offers", count(some, "agent")),
+            };
+            format!("too little is free of {}{back}", count(free.small, "agent"))
+        }
+        Verdict::Behind => behind(claim),
+        Verdict::Next => next(claim),
+    }
+}
+
+fn away(now: Timestamp, claim: &ExplainedClaim) -> String {
+    let Some(away) = claim.away else {
+        return String::new();
+    };
+    let since = duration_ms(now.ms_since(away.since));
+    let until = match away.until {
+        Some(until) => format!("it is removed in {} unless it comes back", left(now, until)),
+        None => "the master knows of it by an agent only".to_owned(),
+    };
+    format!("its scheduler has been away for {since}; {until}")
+}
+
+fn behind(claim: &ExplainedClaim) -> String {
+    let of = count(claim.free.open, "agent");
+    let needier = |line: &InLine| line.places.iter().find(|place| place.place > 1).cloned();
+    match needier(&claim.regular).or_else(|| needier(&claim.revocable)) {
+        Some(place) => format!(
+            "something is free for it of {of}, but {} is needier than {}",
+            claimant(&place.first),
+            claimant(&place.own)
+        ),
+        None => format!("something is free for it of {of}"),
+    }
+}
+
+fn next(claim: &ExplainedClaim) -> String {
+    let parts = [&claim.revocable, &claim.regular].into_iter();
+    let next: Vec<String> = parts
+        .filter_map(|line| line.next.as_ref())
+        .map(|open| format!("{} of agent {}", resources(&open.resources), open.agent_id))
+        .collect();
+    format!("it is next for {}", next.join(" and for "))
+}
+
+fn offers(now: Timestamp, claim: &ExplainedClaim) -> String {
+    let offers = &claim.offers;
+    if offers.count == 0 {
+        return "none is out to it".to_owned();
+    }
+    let lapses = match offers.first_deadline {
+        Some(at) => format!("the first lapses in {}", left(now, at)),
+        None => "none lapses".to_owned(),
+    };
+    let out = count(offers.count, "offer");
+    format!(
+        "{out} out to it: {}; {lapses}",
+        resources(&offers.resources)
+    )
+}
+
+fn agents(explanation: &Explanation) -> String {
+    let agents = &explanation.agents;
+    let mut parts = vec![format!("{} to be offered of", agents.usable)];
+    for (number, what) in [
+        (agents.overfull, "whose tasks hold more than they have"),
+        (agents.disconnected, "disconnected"),
+        (agents.absent, "unreachable or awaited"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+fn free(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
+    let free = &claim.free;
+    let all = explanation.agents.usable;
+    let minimum = &explanation.minimum;
+    let mut lines = Vec::new();
+    let mut say = |number: u64, what: &str| {
+        if number > 0 {
+            lines.push(format!("of {number} of {} {what}", count(all, "agent")));
+        }
+    };
+    say(free.open, "something for it");
+    say(free.refused, "as much as it has refused");
+    say(
+        free.only_revocable,
+        "only revocable resources, which it does not take",
+    );
+    say(
+        free.small,
+        &format!("less than {}", quantities(minimum).replace(", ", " and ")),
+    );
+    say(
+        free.in_offers,
+        "too little because of what is out in offers",
+    );
+    // Whatever is too small is short of both.
+    if free.short_of_cpu > free.small {
+        let least = milli(minimum.cpu_milli());
+        say(
+            free.short_of_cpu,
+            &format!("less than {least} cpus that it may take"),
+        );
+    }
+    if free.short_of_mem > free.small {
+        let least = bytes(minimum.mem_bytes());
+        say(
+            free.short_of_mem,
+            &format!("less than {least} of memory that it may take"),
+        );
+    }
+    for open in &free.examples {
+        lines.push(format!(
+            "{} of agent {}",
+            resources(&open.resources),
+            open.agent_id
+        ));
+    }
+    lines
+}
+
+fn claimant(contender: &Contender) -> String {
+    match &contender.claimant {
+        Claimant::Role(role) => format!("role {role}"),
+        Claimant::Own(role) => format!("what is in role {role} itself"),
+        Claimant::Framework(id) => format!("framework {id}"),
+    }
+}
+
+fn holds(contender: &Contender) -> String {
+    let (share, weight) = (
+        milli(contender.share_milli * 100),
+        milli(contender.weight_milli),
+    );
+    format!("holds {share} % at weight {weight}")
+}
+
+fn place(place: &Place) -> String {
+    let own = format!("{} {}", claimant(&place.own), holds(&place.own));
+    match (place.place, place.of) {
+        (_, 1) => format!("{own}; nobody competes with it"),
+        (1, of) => format!("{own}: the neediest of {of}"),
+        (at, of) => format!(
+            "{own}: place {at} of {of}; first is {}, which {}",
+            claimant(&place.first),
+            holds(&place.first)
+        ),
+    }
+}
