@@ -3,7 +3,11 @@
 
 use ebb_api::proto::{self, scheduler_call, task_status};
 use ebb_api::{AgentEnvelope, MasterEnvelope};
-use ebb_types::{Call, Change, Event, Operation, Quantities, Resources, TaskInfo, TaskStatus};
+use ebb_types::{
+    AgentCounts, AgentId, Away, Call, Change, Claimant, Contender, Event, ExplainSubject,
+    ExplainedClaim, Explanation, FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Operation,
+    Place, Quantities, Resources, Role, TaskInfo, TaskStatus, Timestamp,
+};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -173,6 +177,8 @@ proptest! {
         let _ = proto::AgentMessage::decode(&bytes[..]).map(AgentEnvelope::try_from);
         let _ = proto::MasterMessage::decode(&bytes[..]).map(MasterEnvelope::try_from);
         let _ = proto::Change::decode(&bytes[..]).map(Change::try_from);
+        let _ = proto::ExplainRequest::decode(&bytes[..]).map(ExplainSubject::try_from);
+        let _ = proto::Explanation::decode(&bytes[..]).map(Explanation::try_from);
     }
 
     #[test]
@@ -282,4 +288,154 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
     let mut flood = wire;
     flood.sources = vec![flood.sources[0].clone(); 65];
     assert!(ebb_types::AgentUsage::try_from(flood).is_err());
+}
+
+/// Each number has a value of its own, so that two that are taken for each other show.
+fn explanation() -> Explanation {
+    let mut next = 0;
+    let mut one = || {
+        next += 1;
+        next
+    };
+    let role = Role::new("a/b").unwrap();
+    let framework_id = FrameworkId::new("f").unwrap();
+    let mut open = || OpenAgent {
+        agent_id: AgentId::new(format!("s{}", one())).unwrap(),
+        resources: Resources {
+            regular: Quantities::cpus_mem(one(), one()),
+            revocable: Quantities::cpus_mem(one(), 0),
+        },
+    };
+    let (examples, regular, revocable) = (vec![open(), open()], open(), open());
+    let mut contender = |claimant| Contender {
+        claimant,
+        share_milli: one(),
+        weight_milli: one(),
+    };
+    let (a, own) = (Claimant::Role(role.clone()), Claimant::Own(role.clone()));
+    let it = Claimant::Framework(framework_id.clone());
+    let pairs = [a.clone(), own, it].map(|claimant| (contender(claimant), contender(a.clone())));
+    let place = |(own, first)| Place {
+        own,
+        place: one(),
+        of: one(),
+        first,
+    };
+    let places = Vec::from(pairs.map(place));
+    let mut at = || Timestamp::from_ms(one());
+    let (since, until, lapses, refusal_end) = (at(), at(), at(), at());
+    let claim = ExplainedClaim {
+        framework_id: framework_id.clone(),
+        framework_name: "name".into(),
+        role,
+        away: Some(Away {
+            since,
+            until: Some(until),
+        }),
+        subscribed: true,
+        suppressed: false,
+        takes_revocable: true,
+        offers: OffersOut {
+            count: one(),
+            resources: Resources::revocable(Quantities::cpus_mem(one(), one())),
+            first_deadline: Some(lapses),
+        },
+        free: FreeCounts {
+            open: one(),
+            refused: one(),
+            first_refusal_end: Some(refusal_end),
+            only_revocable: one(),
+            small: one(),
+            in_offers: one(),
+            short_of_cpu: one(),
+            short_of_mem: one(),
+            examples,
+        },
+        regular: InLine {
+            places,
+            next: Some(regular),
+        },
+        revocable: InLine {
+            places: Vec::new(),
+            next: Some(revocable),
+        },
+    };
+    Explanation {
+        at: Timestamp::from_ms(one()),
+        subject: ExplainSubject::Framework(framework_id),
+        agents: AgentCounts {
+            usable: one(),
+            overfull: one(),
+            disconnected: one(),
+            absent: one(),
+        },
+        minimum: Quantities::cpus_mem(one(), one()),
+        offers_full: true,
+        claims: vec![claim],
+        left_out: one(),
+    }
+}
+
+#[test]
+fn an_explanation_survives_the_wire_fact_by_fact() {
+    let all = explanation();
+    let mut few = all.clone();
+    few.offers_full = false;
+    few.subject = ExplainSubject::Role(Role::new("*").unwrap());
+    let claim = &mut few.claims[0];
+    (claim.away, claim.offers) = (None, OffersOut::default());
+    (claim.subscribed, claim.suppressed, claim.takes_revocable) = (false, true, false);
+    (claim.regular, claim.revocable) = (InLine::default(), InLine::default());
+    claim.free = FreeCounts::default();
+    for explanation in [all, few] {
+        let bytes = proto::Explanation::from(explanation.clone()).encode_to_vec();
+        let wire = proto::Explanation::decode(&bytes[..]).expect("decodes");
+        assert_eq!(Explanation::try_from(wire), Ok(explanation));
+    }
+}
+
+#[test]
+fn an_explanation_that_floods_or_lacks_something_is_refused_by_name() {
+    let good = proto::Explanation::from(explanation());
+    type Spoil = fn(&mut proto::Explanation);
+    let spoilt: [(Spoil, &str); 6] = [
+        (
+            |wire| wire.claims = vec![wire.claims[0].clone(); 65],
+            "explanation.claims",
+        ),
+        (|wire| wire.subject = None, "explanation.subject"),
+        (|wire| wire.claims[0].free = None, "claim.free"),
+        (
+            |wire| {
+                let free = wire.claims[0].free.as_mut().unwrap();
+                free.examples = vec![free.examples[0].clone(); 4];
+            },
+            "free.examples",
+        ),
+        (
+            |wire| {
+                let line = wire.claims[0].regular.as_mut().unwrap();
+                line.places = vec![line.places[0].clone(); 131];
+            },
+            "in_line.places",
+        ),
+        (
+            |wire| {
+                let line = wire.claims[0].regular.as_mut().unwrap();
+                line.places[0].own.as_mut().unwrap().claimant = None;
+            },
+            "contender.claimant",
+        ),
+    ];
+    for (spoil, field) in spoilt {
+        let mut wire = good.clone();
+        spoil(&mut wire);
+        let sentence = refusal(Explanation::try_from(wire));
+        assert!(sentence.starts_with(field), "{sentence:?}, not {field:?}");
+    }
+    let nobody = proto::ExplainRequest { subject: None };
+    assert_eq!(
+        refusal(ExplainSubject::try_from(nobody)),
+        "subject: is missing; set it"
+    );
 }

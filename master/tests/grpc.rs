@@ -7,8 +7,9 @@ mod support;
 use ebb_api::proto;
 use ebb_master::{MasterError, run};
 use ebb_types::{
-    AgentToMaster, Call, Change, ClusterState, Event, MasterToAgent, ReconcileTask, RunningTask,
-    Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation, MasterToAgent,
+    ReconcileTask, RunningTask, Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    Verdict,
 };
 use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
 
@@ -295,6 +296,47 @@ async fn operators_see_the_cluster_and_its_changes_and_can_act() {
     assert_eq!(again.code(), tonic::Code::NotFound);
     let bad = operator.teardown(teardown("a/b")).await.unwrap_err();
     assert_eq!(bad.code(), tonic::Code::InvalidArgument);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn operators_are_told_why_a_framework_gets_no_offer() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut operator = master.operator().await;
+    let mut scheduler = master.scheduler().await;
+    let framework = scheduler.subscribe(framework_info("f")).await;
+    let subject = ExplainSubject::Framework(framework);
+    let request = proto::ExplainRequest::from(subject.clone());
+    let wire = operator.explain(request.clone()).await.unwrap();
+    let explanation = Explanation::try_from(wire.into_inner()).unwrap();
+    assert_eq!(explanation.subject, subject);
+    assert_eq!(
+        explanation.verdict(&explanation.claims[0]),
+        Verdict::NoAgent
+    );
+    let mut agent = master.agent().await;
+    register(&mut agent).await;
+    let offer = scheduler.offer().await;
+    let wire = operator.explain(request).await.unwrap();
+    let explanation = Explanation::try_from(wire.into_inner()).unwrap();
+    let claim = &explanation.claims[0];
+    assert_eq!(explanation.verdict(claim), Verdict::TooLittle);
+    assert_eq!(
+        (claim.offers.count, claim.offers.resources),
+        (1, offer.resources)
+    );
+    let stranger = ExplainSubject::Framework(ebb_types::FrameworkId::new("x").unwrap());
+    let error = operator
+        .explain(proto::ExplainRequest::from(stranger))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound);
+    let error = operator
+        .explain(proto::ExplainRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
     master.stop().await;
 }
 

@@ -193,7 +193,7 @@ pub enum Verdict {
     OnlyRevocable,
     /// Too little is free of each agent.
     TooLittle,
-    /// Something is free for it, and others who want some are needier.
+    /// Something is free for it, and others in line are needier: they come first with what they have not refused.
     Behind,
     /// Something is free for it, and nobody is needier.
     Next,

@@ -146,7 +146,7 @@ fn behind(claim: &ExplainedClaim) -> String {
     let needier = |line: &InLine| line.places.iter().find(|place| place.place > 1).cloned();
     match needier(&claim.regular).or_else(|| needier(&claim.revocable)) {
         Some(place) => format!(
-            "something is free for it of {of}, but {} is needier than {}",
+            "something is free for it of {of}, but {} is needier than {} and comes first",
             claimant(&place.first),
             claimant(&place.own)
         ),

@@ -7,7 +7,7 @@ fn is_clean(ended: &Ended) {
     assert!(!all.contains('\x1b'), "an escape sequence in {all:?}");
 }
 
-async fn good(played: &Played, args: &[&str]) -> String {
+pub async fn good(played: &Played, args: &[&str]) -> String {
     let ended = played.ebb(args).await;
     is_clean(&ended);
     assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
@@ -15,7 +15,7 @@ async fn good(played: &Played, args: &[&str]) -> String {
     ended.stdout
 }
 
-async fn bad(played: &Played, args: &[&str], code: i32, says: &[&str]) {
+pub async fn bad(played: &Played, args: &[&str], code: i32, says: &[&str]) {
     let ended = played.ebb(args).await;
     is_clean(&ended);
     let args: Vec<String> = args
@@ -174,7 +174,7 @@ async fn bad_input_ends_in_a_sentence() {
         ("..", 1, "there is no"),
         ("../../etc/passwd", 1, "there is no"),
     ] {
-        for command in ["status", "kill", "logs", "teardown"] {
+        for command in ["status", "kill", "logs", "teardown", "explain"] {
             bad(&played, &[command, id], code, &[says]).await;
         }
     }

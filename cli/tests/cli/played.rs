@@ -15,10 +15,10 @@ use ebb_api::proto::{
     scheduler_server::{Scheduler, SchedulerServer},
 };
 use ebb_types::{
-    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, FigureSource,
-    FrameworkId, FrameworkInfo, FrameworkState, Generation, MasterInfo, MeasureSource, Offer,
-    OfferId, Quantities, Reason, Resources, Role, RoleState, Source, TaskId, TaskRecord,
-    TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, ExplainSubject,
+    FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation, MasterInfo,
+    MeasureSource, Offer, OfferId, Quantities, Reason, Resources, Role, RoleState, Source, TaskId,
+    TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -335,6 +335,15 @@ impl Operator for Played {
         } = request;
         self.note(format!("kill {framework_id} {task_id} {grace_ms:?}"));
         Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        let subject = ExplainSubject::try_from(request.into_inner()).expect("well-formed");
+        self.note(format!("explain {subject:?}"));
+        Ok(Response::new(crate::explain::explanation(subject).into()))
     }
 }
 
