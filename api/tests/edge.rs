@@ -297,10 +297,10 @@ fn explanation() -> Explanation {
         next += 1;
         next
     };
-    let role = Role::new("a/b").unwrap();
-    let framework_id = FrameworkId::new("f").unwrap();
+    let role = Role::new("a/b").expect("valid");
+    let framework_id = FrameworkId::new("f").expect("valid");
     let mut open = || OpenAgent {
-        agent_id: AgentId::new(format!("s{}", one())).unwrap(),
+        agent_id: AgentId::new(format!("s{}", one())).expect("valid"),
         resources: Resources {
             regular: Quantities::cpus_mem(one(), one()),
             revocable: Quantities::cpus_mem(one(), 0),

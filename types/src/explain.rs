@@ -215,11 +215,6 @@ impl Verdict {
             Self::Next => "next",
         }
     }
-
-    /// Whether the framework would be offered something if nobody else wanted anything.
-    pub const fn is_open(self) -> bool {
-        matches!(self, Self::Behind | Self::Next)
-    }
 }
 
 impl Explanation {
