@@ -1,8 +1,8 @@
 //! What operators see.
 
 use ebb_types::{
-    AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId, FrameworkId,
-    FrameworkState, Offer, Role, RoleState, TaskId, TaskRecord, TaskStatus, Timestamp,
+    AgentActivity, AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId,
+    FrameworkId, FrameworkState, Offer, Role, RoleState, TaskId, TaskRecord, TaskStatus, Timestamp,
 };
 use proto::change::Change as Wire;
 
@@ -20,6 +20,16 @@ const STATUSES: [(AgentStatus, proto::AgentStatus); 4] = [
     (AgentStatus::Recovered, proto::AgentStatus::Recovered),
 ];
 
+const ACTIVITIES: [(AgentActivity, proto::AgentActivity); 4] = [
+    (AgentActivity::Active, proto::AgentActivity::Active),
+    (
+        AgentActivity::Deactivated,
+        proto::AgentActivity::Deactivated,
+    ),
+    (AgentActivity::Draining, proto::AgentActivity::Draining),
+    (AgentActivity::Drained, proto::AgentActivity::Drained),
+];
+
 impl TryFrom<proto::AgentState> for AgentState {
     type Error = Invalid;
 
@@ -33,6 +43,15 @@ impl TryFrom<proto::AgentState> for AgentState {
                 format!("is {}, which is no status", agent.status),
             ));
         };
+        let activity = ACTIVITIES
+            .into_iter()
+            .find(|(_, wire)| *wire as i32 == agent.activity);
+        let Some((activity, _)) = activity else {
+            return Err(Invalid::new(
+                "agent.activity",
+                format!("is {}, which is no activity", agent.activity),
+            ));
+        };
         Ok(Self {
             id: id("agent.id", &agent.id, |t| AgentId::new(t))?,
             info: required("agent.info", agent.info)?.try_into()?,
@@ -42,6 +61,7 @@ impl TryFrom<proto::AgentState> for AgentState {
             allocated: resources("agent.allocated", &agent.allocated)?,
             oversubscribed: quantities("agent.oversubscribed", &agent.oversubscribed)?,
             usage: agent.usage.map(TryInto::try_into).transpose()?,
+            activity,
         })
     }
 }
@@ -51,6 +71,9 @@ impl From<AgentState> for proto::AgentState {
         let status = STATUSES
             .into_iter()
             .find(|(status, _)| *status == agent.status);
+        let activity = ACTIVITIES
+            .into_iter()
+            .find(|(activity, _)| *activity == agent.activity);
         Self {
             id: agent.id.to_string(),
             info: Some(agent.info.into()),
@@ -60,6 +83,7 @@ impl From<AgentState> for proto::AgentState {
             allocated: write_resources(&agent.allocated),
             oversubscribed: write_quantities(&agent.oversubscribed, false),
             usage: agent.usage.map(Into::into),
+            activity: activity.map_or(0, |(_, wire)| wire as i32),
         }
     }
 }

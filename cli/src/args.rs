@@ -71,6 +71,12 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Say why a framework, or those of a role, get no offer now
     Explain(ExplainArgs),
+    /// Offer nothing of an agent any more; its tasks run on
+    Deactivate(OneAgentArgs),
+    /// Offer an agent again that is deactivated or drained
+    Reactivate(OneAgentArgs),
+    /// Offer nothing of an agent any more and end all its tasks
+    Drain(DrainArgs),
 }
 
 /// `ebb agent`.
@@ -193,6 +199,25 @@ pub(crate) struct ExplainArgs {
     pub(crate) client: ClientArgs,
 }
 
+/// `ebb deactivate` and `ebb reactivate`.
+#[derive(Debug, Args)]
+pub(crate) struct OneAgentArgs {
+    /// The agent, by its id
+    pub(crate) agent: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `ebb drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) which: OneAgentArgs,
+    /// The longest time between the polite and the forced kill; without it, each task has its own
+    #[arg(long, value_name = "TIME", value_parser = grace_ms)]
+    pub(crate) grace: Option<u64>,
+}
+
 /// `ebb completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -227,6 +252,8 @@ impl Cli {
             }
             Command::Master(_) | Command::Completions(_) => false,
             Command::Explain(args) => args.client.json,
+            Command::Deactivate(args) | Command::Reactivate(args) => args.client.json,
+            Command::Drain(args) => args.which.client.json,
         }
     }
 }
@@ -310,6 +337,14 @@ mod tests {
             (
                 vec!["ebb", "kill", "t", "--grace", "2d"],
                 ErrorKind::ValueValidation,
+            ),
+            (
+                vec!["ebb", "drain", "a", "--grace", "2d"],
+                ErrorKind::ValueValidation,
+            ),
+            (
+                vec!["ebb", "deactivate"],
+                ErrorKind::MissingRequiredArgument,
             ),
             (
                 vec!["ebb", "weight", "a//b", "1"],

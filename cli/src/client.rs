@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
-    KillTaskRequest, SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
-    set_weights_request::Weight,
+    DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, ReactivateAgentRequest,
+    SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest, set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
@@ -242,6 +242,38 @@ impl Master {
             .explain(ebb_api::proto::ExplainRequest::from(subject));
         let explanation = answered(&self.address, "explain its offers", answer).await?;
         Explanation::try_from(explanation).map_err(|error| self.bad_answer(error.to_string()))
+    }
+
+    /// Has nothing of an agent offered any more.
+    pub(crate) async fn deactivate(&mut self, agent_id: &AgentId) -> Result<(), CliError> {
+        let answer = self.client.deactivate_agent(DeactivateAgentRequest {
+            agent_id: agent_id.to_string(),
+        });
+        answered(&self.address, "deactivate the agent", answer).await?;
+        Ok(())
+    }
+
+    /// Has an agent offered again.
+    pub(crate) async fn reactivate(&mut self, agent_id: &AgentId) -> Result<(), CliError> {
+        let answer = self.client.reactivate_agent(ReactivateAgentRequest {
+            agent_id: agent_id.to_string(),
+        });
+        answered(&self.address, "reactivate the agent", answer).await?;
+        Ok(())
+    }
+
+    /// Has nothing of an agent offered any more and all its tasks ended.
+    pub(crate) async fn drain(
+        &mut self,
+        agent_id: &AgentId,
+        max_grace_ms: Option<u64>,
+    ) -> Result<(), CliError> {
+        let answer = self.client.drain_agent(DrainAgentRequest {
+            agent_id: agent_id.to_string(),
+            max_grace_ms,
+        });
+        answered(&self.address, "drain the agent", answer).await?;
+        Ok(())
     }
 
     fn bad_answer(&self, cause: String) -> CliError {

@@ -71,6 +71,16 @@ pub(crate) fn thing<'a>(state: &'a ClusterState, text: &str) -> Result<Thing<'a>
     resolve(noun, "ebb status", text, &cluster_of(state), &all).copied()
 }
 
+/// The agent that a text names.
+pub(crate) fn agent<'a>(
+    state: &'a ClusterState,
+    text: &str,
+) -> Result<&'a AgentState, ResolveError> {
+    let agents = state.agents.iter();
+    let all: Vec<_> = agents.map(|a| plain("agent", &a.id, a)).collect();
+    resolve("agent", "ebb agents", text, &cluster_of(state), &all).copied()
+}
+
 /// The framework that a text names.
 pub(crate) fn framework<'a>(
     state: &'a ClusterState,

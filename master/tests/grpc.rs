@@ -7,11 +7,12 @@ mod support;
 use ebb_api::proto;
 use ebb_master::{MasterError, run};
 use ebb_types::{
-    AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation, MasterToAgent,
-    ReconcileTask, RunningTask, Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
-    Verdict,
+    AgentActivity, AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation,
+    MasterToAgent, Reason, ReconcileTask, RunningTask, Source, TaskId, TaskState, TaskStatus,
+    Timestamp, UpdateUuid, Verdict,
 };
 use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
+use tonic::transport::Channel;
 
 async fn register(agent: &mut Agent) -> ebb_types::AgentId {
     agent.say(AgentToMaster::Register {
@@ -296,6 +297,97 @@ async fn operators_see_the_cluster_and_its_changes_and_can_act() {
     assert_eq!(again.code(), tonic::Code::NotFound);
     let bad = operator.teardown(teardown("a/b")).await.unwrap_err();
     assert_eq!(bad.code(), tonic::Code::InvalidArgument);
+    master.stop().await;
+}
+
+/// What is said of the only agent.
+async fn activity(operator: &mut proto::operator_client::OperatorClient<Channel>) -> AgentActivity {
+    let request = proto::StateRequest::default();
+    let wire = operator.get_state(request).await.unwrap().into_inner();
+    let state = ClusterState::try_from(wire).unwrap();
+    assert_eq!(state.agents.len(), 1);
+    state.agents[0].activity
+}
+
+#[tokio::test]
+async fn an_agent_is_drained_and_reactivated_over_a_restart_of_the_master() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut scheduler = master.scheduler().await;
+    let framework = scheduler.subscribe(framework_info("f")).await;
+    let mut agent = master.agent().await;
+    let agent_id = register(&mut agent).await;
+    let offer = scheduler.offer().await;
+    scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
+    agent
+        .until(|order| matches!(order, MasterToAgent::Launch { .. }).then_some(()))
+        .await;
+    let mut operator = master.operator().await;
+    let drain = |agent_id: &str, max_grace_ms| proto::DrainAgentRequest {
+        agent_id: agent_id.to_owned(),
+        max_grace_ms,
+    };
+    let long = drain(agent_id.as_str(), Some(u64::MAX));
+    let refused = operator.drain_agent(long).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let unknown = operator.drain_agent(drain("nobody", None)).await;
+    assert_eq!(unknown.unwrap_err().code(), tonic::Code::NotFound);
+    let meant = drain(agent_id.as_str(), Some(1));
+    operator.drain_agent(meant).await.unwrap();
+    let kill = |order| match order {
+        MasterToAgent::Kill { grace_ms, .. } => Some(grace_ms),
+        _ => None,
+    };
+    assert_eq!(agent.until(kill).await, Some(1));
+    master.stop().await;
+
+    let master = Master::start(config(folder.path())).await;
+    let mut operator = master.operator().await;
+    assert_eq!(activity(&mut operator).await, AgentActivity::Draining);
+    let request = || proto::ReactivateAgentRequest {
+        agent_id: agent_id.to_string(),
+    };
+    let refused = operator.reactivate_agent(request()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    let mut scheduler = master.scheduler().await;
+    let mut info = framework_info("f");
+    info.id = Some(framework.clone());
+    scheduler.subscribe(info).await;
+    let mut agent = master.agent().await;
+    let mut info = agent_info();
+    info.id = Some(agent_id.clone());
+    agent.say(AgentToMaster::Reregister {
+        info,
+        incarnation: agent.incarnation,
+        tasks: vec![RunningTask {
+            framework_id: framework.clone(),
+            info: task("t", &agent_id),
+            state: TaskState::Running,
+            container_id: None,
+        }],
+        executors: Vec::new(),
+        oversubscribed: ebb_types::Quantities::ZERO,
+    });
+    assert_eq!(agent.until(kill).await, Some(1));
+    update(&agent, &framework, TaskState::Killed, 2);
+    let status = told(&mut scheduler).await;
+    assert_eq!(status.reason, Some(Reason::AgentDraining));
+    scheduler.call(Call::Acknowledge {
+        agent_id: agent_id.clone(),
+        task_id: status.task_id,
+        uuid: status.uuid.unwrap(),
+    });
+    agent
+        .until(|order| matches!(order, MasterToAgent::Acknowledge { .. }).then_some(()))
+        .await;
+    assert_eq!(activity(&mut operator).await, AgentActivity::Drained);
+    operator.reactivate_agent(request()).await.unwrap();
+    assert_eq!(scheduler.offer().await.agent_id, agent_id);
+    let deactivate = proto::DeactivateAgentRequest {
+        agent_id: agent_id.to_string(),
+    };
+    operator.deactivate_agent(deactivate).await.unwrap();
+    assert_eq!(activity(&mut operator).await, AgentActivity::Deactivated);
     master.stop().await;
 }
 

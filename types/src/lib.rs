@@ -53,5 +53,6 @@ pub use usage::{
     TaskUsage, TaskUsageFigures,
 };
 pub use view::{
-    AgentState, AgentStatus, Change, ClusterState, FrameworkState, RoleState, TaskRecord,
+    AgentActivity, AgentState, AgentStatus, Change, ClusterState, FrameworkState, RoleState,
+    TaskRecord,
 };

@@ -251,6 +251,8 @@ reasons! {
     AgentReregistered = 32, "REASON_AGENT_REREGISTERED";
     /// It ran longer than it may.
     MaxCompletionTimeReached = 33, "REASON_MAX_COMPLETION_TIME_REACHED";
+    /// Its agent is being drained.
+    AgentDraining = 34, "REASON_AGENT_DRAINING";
 }
 
 /// How a process ended.

@@ -43,6 +43,40 @@ impl AgentStatus {
     }
 }
 
+/// What an operator has decided about an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentActivity {
+    /// It is offered from.
+    #[default]
+    Active,
+    /// Nothing of it is offered; its tasks run on.
+    Deactivated,
+    /// Nothing of it is offered, and its tasks are being killed.
+    Draining,
+    /// Nothing of it is offered, and nothing is left on it.
+    Drained,
+}
+
+impl AgentActivity {
+    /// Every activity.
+    pub const ALL: [Self; 4] = [
+        Self::Active,
+        Self::Deactivated,
+        Self::Draining,
+        Self::Drained,
+    ];
+
+    /// The name in API and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
 /// An agent as the master knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentState {
@@ -62,6 +96,8 @@ pub struct AgentState {
     pub oversubscribed: Quantities,
     /// Its last report.
     pub usage: Option<AgentUsage>,
+    /// What an operator has decided about it.
+    pub activity: AgentActivity,
 }
 
 /// A framework as the master knows it.

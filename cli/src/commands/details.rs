@@ -37,6 +37,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
         ("agent", agent.id.to_string()),
         ("address", format!("{}:{}", info.hostname, info.port)),
         ("status", agent.status.name().to_owned()),
+        ("activity", agent.activity.name().to_owned()),
         ("version", info.version.clone()),
         ("registered", ago(state.at, agent.registered_at)),
         ("total", quantities(&info.total)),

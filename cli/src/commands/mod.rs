@@ -1,5 +1,6 @@
 //! The commands, one file each. Each gives the code to exit with.
 
+pub(crate) mod activity;
 pub(crate) mod agents;
 pub(crate) mod batch;
 pub(crate) mod completions;
@@ -51,5 +52,8 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Teardown(args) => teardown::perform(&args, out).await,
         Command::Completions(args) => completions::perform(&args, out),
         Command::Explain(args) => explain::perform(&args, out).await,
+        Command::Deactivate(args) => activity::deactivate(&args, out).await,
+        Command::Reactivate(args) => activity::reactivate(&args, out).await,
+        Command::Drain(args) => activity::drain(&args, out).await,
     }
 }

@@ -1,6 +1,6 @@
 //! How tables write the things that several of them show.
 
-use ebb_types::{AgentStatus, ResourceKind, Resources, TaskState, Timestamp};
+use ebb_types::{AgentActivity, AgentStatus, ResourceKind, Resources, TaskState, Timestamp};
 
 use crate::output::quantity::{bytes, duration_ms, milli};
 use crate::output::table::{Cell, Style};
@@ -11,6 +11,15 @@ pub(crate) fn agent_status(status: AgentStatus) -> Cell {
         AgentStatus::Registered => Style::Good,
         AgentStatus::Disconnected | AgentStatus::Recovered => Style::Warn,
         AgentStatus::Unreachable => Style::Bad,
+    })
+}
+
+/// What an operator has decided about an agent, with its colour.
+pub(crate) fn agent_activity(activity: AgentActivity) -> Cell {
+    Cell::new(activity.name()).styled(match activity {
+        AgentActivity::Active => Style::Plain,
+        AgentActivity::Deactivated | AgentActivity::Draining => Style::Warn,
+        AgentActivity::Drained => Style::Dim,
     })
 }
 

@@ -132,6 +132,7 @@ pub(crate) struct AgentJson {
     allocated: ResourcesJson,
     oversubscribed: QuantitiesJson,
     usage: Option<AgentUsageJson>,
+    activity: &'static str,
 }
 
 impl From<&AgentState> for AgentJson {
@@ -149,6 +150,7 @@ impl From<&AgentState> for AgentJson {
             allocated: (&agent.allocated).into(),
             oversubscribed: (&agent.oversubscribed).into(),
             usage: agent.usage.as_ref().map(Into::into),
+            activity: agent.activity.name(),
         }
     }
 }

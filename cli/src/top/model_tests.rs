@@ -77,6 +77,7 @@ fn agent(usage: Option<AgentUsage>) -> AgentState {
         },
         oversubscribed: Quantities::cpus_mem(1_500, 0),
         usage,
+        activity: ebb_types::AgentActivity::Active,
     }
 }
 

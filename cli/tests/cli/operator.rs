@@ -140,6 +140,51 @@ async fn orders_reach_the_master() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_deactivated_and_drained_by_a_prefix_of_its_id() {
+    let played = Played::start(End::NoOffer).await;
+    let said = good(&played, &["deactivate", "1-S0"]).await;
+    assert!(
+        said.contains("cafe-1-S0 is deactivated; its 3 live tasks run on"),
+        "{said}"
+    );
+    let said = good(&played, &["drain", "1-S0", "--grace", "30s"]).await;
+    assert!(
+        said.contains("cafe-1-S0 is draining; 3 live tasks"),
+        "{said}"
+    );
+    let json = good(&played, &["drain", "1-S0", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["activity"], "draining");
+    assert_eq!(json["agent_id"], "cafe-1-S0");
+    assert_eq!(json["live_tasks"], 3);
+    assert_eq!(
+        played.asked(),
+        [
+            "deactivate cafe-1-S0",
+            "drain cafe-1-S0 Some(30000)",
+            "drain cafe-1-S0 None"
+        ]
+    );
+    let no = ["cannot reactivate the agent", "cannot be called off"];
+    bad(&played, &["reactivate", "1-S0"], 1, &no).await;
+    bad(
+        &played,
+        &["drain", "1-S7"],
+        1,
+        &["there is no", "ebb agents"],
+    )
+    .await;
+    assert_eq!(played.asked().len(), 3);
+    let agents = good(&played, &["agents"]).await;
+    assert!(
+        agents.contains("ACTIVITY") && agents.contains("active"),
+        "{agents}"
+    );
+    let shown = good(&played, &["status", "1-S0"]).await;
+    assert!(shown.contains("activity       active"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_come_from_the_agent() {
     let played = Played::start(End::NoOffer).await;
     let task = "1-0000/web.1";
@@ -351,7 +396,8 @@ async fn json_keeps_its_shape() {
         agents[0],
         serde_json::json!({
             "id": "cafe-1-S0", "hostname": "127.0.0.1", "port": agents[0]["port"],
-            "version": "0.1.0", "status": "registered", "registered_at_ms": 1_700_000_000_000_u64,
+            "version": "0.1.0", "status": "registered", "activity": "active",
+            "registered_at_ms": 1_700_000_000_000_u64,
             "attributes": [], "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
             "oversubscribed": amounts(1_000, 0),
             "usage": {

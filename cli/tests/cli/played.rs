@@ -15,10 +15,11 @@ use ebb_api::proto::{
     scheduler_server::{Scheduler, SchedulerServer},
 };
 use ebb_types::{
-    AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState, ExplainSubject,
-    FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation, MasterInfo,
-    MeasureSource, Offer, OfferId, Quantities, Reason, Resources, Role, RoleState, Source, TaskId,
-    TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentActivity, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState,
+    ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation,
+    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Reason, Resources, Role, RoleState,
+    Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures,
+    Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -229,6 +230,7 @@ fn agent(port: u16) -> AgentState {
             }],
             corrections: Vec::new(),
         }),
+        activity: AgentActivity::Active,
     }
 }
 
@@ -344,6 +346,36 @@ impl Operator for Played {
         let subject = ExplainSubject::try_from(request.into_inner()).expect("well-formed");
         self.note(format!("explain {subject:?}"));
         Ok(Response::new(crate::explain::explanation(subject).into()))
+    }
+
+    async fn deactivate_agent(
+        &self,
+        request: Request<proto::DeactivateAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.note(format!("deactivate {}", request.into_inner().agent_id));
+        Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn reactivate_agent(
+        &self,
+        request: Request<proto::ReactivateAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let id = request.into_inner().agent_id;
+        Err(Status::failed_precondition(format!(
+            "agent {id} is draining, which cannot be called off"
+        )))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<proto::DrainAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let request = request.into_inner();
+        self.note(format!(
+            "drain {} {:?}",
+            request.agent_id, request.max_grace_ms
+        ));
+        Ok(Response::new(proto::Empty {}))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{Change, ClusterState, ExplainSubject, FrameworkId, Role, TaskId};
+use ebb_types::{AgentId, Change, ClusterState, ExplainSubject, FrameworkId, Role, TaskId};
 use futures_util::stream::unfold;
 use tonic::{Request, Response, Status};
 
@@ -32,14 +32,28 @@ impl Service {
 fn refused(error: OperatorError) -> Status {
     let message = error.to_string();
     match error {
-        OperatorError::NoFramework(_) | OperatorError::NoTask { .. } => Status::not_found(message),
+        OperatorError::NoFramework(_)
+        | OperatorError::NoTask { .. }
+        | OperatorError::NoAgent(_) => Status::not_found(message),
         OperatorError::Weight { .. } => Status::invalid_argument(message),
         OperatorError::TooManyWeights { .. } => Status::resource_exhausted(message),
+        OperatorError::AlreadyActive(_) | OperatorError::StillDraining(_) => {
+            Status::failed_precondition(message)
+        }
     }
 }
 
 fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+fn check_grace(grace_ms: Option<u64>) -> Result<(), Status> {
+    if grace_ms.is_some_and(|grace| grace > MAX_GRACE_MS) {
+        return Err(invalid(format!(
+            "the grace is above one day; at most {MAX_GRACE_MS} ms are allowed"
+        )));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -95,11 +109,7 @@ impl proto::operator_server::Operator for Service {
         request: Request<proto::KillTaskRequest>,
     ) -> Result<Response<proto::Empty>, Status> {
         let wire = request.into_inner();
-        if wire.grace_ms.is_some_and(|grace| grace > MAX_GRACE_MS) {
-            return Err(invalid(format!(
-                "the grace is above one day; at most {MAX_GRACE_MS} ms are allowed"
-            )));
-        }
+        check_grace(wire.grace_ms)?;
         self.operate(OperatorCommand::KillTask {
             framework_id: FrameworkId::new(&wire.framework_id).map_err(invalid)?,
             task_id: TaskId::new(&wire.task_id).map_err(invalid)?,
@@ -115,6 +125,35 @@ impl proto::operator_server::Operator for Service {
         let subject = ExplainSubject::try_from(request.into_inner()).map_err(invalid)?;
         let outcome = self.0.explain(subject).await.map_err(stopped)?;
         Ok(Response::new(outcome.map_err(refused)?.into()))
+    }
+
+    async fn deactivate_agent(
+        &self,
+        request: Request<proto::DeactivateAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let id = AgentId::new(request.into_inner().agent_id).map_err(invalid)?;
+        self.operate(OperatorCommand::Deactivate(id)).await
+    }
+
+    async fn reactivate_agent(
+        &self,
+        request: Request<proto::ReactivateAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let id = AgentId::new(request.into_inner().agent_id).map_err(invalid)?;
+        self.operate(OperatorCommand::Reactivate(id)).await
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<proto::DrainAgentRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wire = request.into_inner();
+        check_grace(wire.max_grace_ms)?;
+        self.operate(OperatorCommand::Drain {
+            agent_id: AgentId::new(&wire.agent_id).map_err(invalid)?,
+            max_grace_ms: wire.max_grace_ms,
+        })
+        .await
     }
 }
 

@@ -37,11 +37,7 @@ impl Core {
             return;
         }
         absent.absence = Absence::Unreachable { since: self.now };
-        let record = AgentRecord {
-            info: absent.info.clone(),
-            registered_at: absent.registered_at,
-            unreachable_since: Some(self.now),
-        };
+        let record = absent.record();
         self.awaited -= 1;
         self.counters.agents_unreachable += 1;
         self.emit(Effect::Persist(vec![RegistryWrite::PutAgent(record)]));
@@ -57,6 +53,7 @@ impl Core {
             info: agent.info.clone(),
             registered_at: agent.registered_at,
             unreachable_since: Some(self.now),
+            activity: agent.activity,
         };
         let tasks: Vec<_> = agent.tasks.iter().cloned().collect();
         let mut writes = vec![RegistryWrite::PutAgent(record)];
@@ -78,6 +75,7 @@ impl Core {
                 info: agent.info,
                 registered_at: agent.registered_at,
                 incarnation: Some(agent.incarnation),
+                activity: agent.activity,
                 absence: Absence::Unreachable { since: self.now },
             };
             self.absent.insert(id.clone(), absent);

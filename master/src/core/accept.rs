@@ -234,6 +234,7 @@ impl Core {
             role: pool.role.clone(),
             name: info.name.clone(),
             resources: info.resources,
+            kill_grace_ms: info.kill_grace_ms,
             state: TaskState::Staging,
             told: None,
             executor_id: info

@@ -206,6 +206,7 @@ impl Core {
             role,
             name: running.info.name,
             resources: running.info.resources,
+            kill_grace_ms: running.info.kill_grace_ms,
             state: running.state,
             told: None,
             executor_id: running.info.executor.map(|executor| executor.executor_id),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ebb_types::{AgentId, Resources};
 
 use super::limits::{CHECK_ALWAYS_BELOW, CHECK_EVERY};
+use super::record::Activity;
 use super::state::{Absence, Core, Holding, Part};
 use crate::allocator::Proposal;
 use crate::ledger::AgentLedger;
@@ -145,6 +146,15 @@ impl Core {
             ensure(!agent.in_ledger || agent.connection.is_some(), || {
                 format!("agent {id} is offered from while it is disconnected")
             })?;
+            ensure(
+                !agent.in_ledger || agent.activity == Activity::Active,
+                || {
+                    format!(
+                        "agent {id} is offered from while it is {:?}",
+                        agent.activity
+                    )
+                },
+            )?;
             ensure(agent.info.id.as_ref() == Some(id), || {
                 format!("{id} has another id")
             })?;

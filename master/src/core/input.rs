@@ -85,6 +85,17 @@ pub enum OperatorCommand {
         /// Overrides the task's own grace, in milliseconds.
         grace_ms: Option<u64>,
     },
+    /// Offer nothing of an agent any more; its tasks run on.
+    Deactivate(AgentId),
+    /// Offer an agent again.
+    Reactivate(AgentId),
+    /// Offer nothing of an agent any more and kill all its tasks.
+    Drain {
+        /// The agent.
+        agent_id: AgentId,
+        /// The longest that a task may take to end politely, in milliseconds.
+        max_grace_ms: Option<u64>,
+    },
 }
 
 /// Why an operator's command was not carried out.
@@ -117,6 +128,19 @@ pub enum OperatorError {
         /// How many.
         max: usize,
     },
+    /// There is no such agent.
+    #[error("there is no agent {0}; list those that there are with `ebb agents`")]
+    NoAgent(AgentId),
+    /// The agent is offered from already.
+    #[error(
+        "agent {0} is active already; only one that is deactivated or drained can be reactivated"
+    )]
+    AlreadyActive(AgentId),
+    /// The agent still has tasks that are being killed.
+    #[error(
+        "agent {0} is draining, which cannot be called off; reactivate it when `ebb agents` shows it as drained"
+    )]
+    StillDraining(AgentId),
 }
 
 /// What is to be done. To be performed in order; [`Effect::Persist`] must be durable before any

@@ -17,6 +17,7 @@
 
 mod absence;
 mod accept;
+mod activity;
 mod adopt;
 mod agent;
 pub mod allocate;

@@ -35,6 +35,12 @@ impl Core {
                 self.kill(&framework_id, &task_id, None, grace_ms);
                 Ok(())
             }
+            OperatorCommand::Deactivate(agent_id) => self.deactivate(&agent_id),
+            OperatorCommand::Reactivate(agent_id) => self.reactivate(&agent_id),
+            OperatorCommand::Drain {
+                agent_id,
+                max_grace_ms,
+            } => self.drain(&agent_id, max_grace_ms),
         }
     }
 }

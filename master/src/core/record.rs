@@ -4,7 +4,9 @@
 //! [`Effect::Persist`](super::Effect::Persist); `store/` keeps them. Tasks are not recorded: their
 //! agents bring them along when they register anew.
 
-use ebb_types::{AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Role, Timestamp};
+use ebb_types::{
+    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Role, Timestamp,
+};
 
 /// A framework as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,36 @@ pub struct FrameworkRecord {
     pub failover_deadline: Option<Timestamp>,
 }
 
+/// What an operator has decided about an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// It is offered from.
+    #[default]
+    Active,
+    /// Nothing of it is offered.
+    Deactivated,
+    /// Nothing of it is offered, and its tasks are being killed.
+    Draining {
+        /// The longest that a task may take to end politely, in milliseconds; unset leaves each its
+        /// own grace.
+        max_grace_ms: Option<u64>,
+    },
+    /// Nothing of it is offered, and nothing was left on it.
+    Drained,
+}
+
+impl Activity {
+    /// As operators see it.
+    pub const fn view(self) -> AgentActivity {
+        match self {
+            Self::Active => AgentActivity::Active,
+            Self::Deactivated => AgentActivity::Deactivated,
+            Self::Draining { .. } => AgentActivity::Draining,
+            Self::Drained => AgentActivity::Drained,
+        }
+    }
+}
+
 /// An agent as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentRecord {
@@ -26,6 +58,8 @@ pub struct AgentRecord {
     pub registered_at: Timestamp,
     /// Since when it has been out of reach; unset while it is in.
     pub unreachable_since: Option<Timestamp>,
+    /// What an operator has decided about it.
+    pub activity: Activity,
 }
 
 /// One change of the registry.

@@ -17,7 +17,7 @@ use ebb_types::{
 
 use super::input::{ConnectionId, Effect};
 use super::limits::{MAX_AGENTS, MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_AGENT};
-use super::record::{AgentRecord, RegistryWrite};
+use super::record::{Activity, AgentRecord, RegistryWrite};
 use super::state::{Absence, Agent, Core, Holding};
 use super::task::is_of_agents;
 use super::timers::Deadline;
@@ -58,7 +58,7 @@ impl Core {
         };
         info.id = Some(id.clone());
         self.counters.agents_admitted += 1;
-        self.insert_agent(&id, info, self.now);
+        self.insert_agent(&id, info, self.now, Activity::Active);
         self.connect_agent(connection, &id, incarnation, Quantities::ZERO);
         self.persist_agent(&id);
         self.greet(connection, &id);
@@ -105,8 +105,10 @@ impl Core {
         match self.agents.get_mut(&id) {
             Some(agent) => agent.info = info,
             None => {
-                let since = absent.map_or(self.now, |absent| absent.registered_at);
-                self.insert_agent(&id, info, since);
+                let (since, activity) = absent.map_or((self.now, Activity::Active), |absent| {
+                    (absent.registered_at, absent.activity)
+                });
+                self.insert_agent(&id, info, since, activity);
             }
         }
         self.connect_agent(connection, &id, incarnation, oversubscribed);
@@ -117,6 +119,7 @@ impl Core {
         let returns = matches!(absence, Some(Absence::Unreachable { .. }));
         self.adopt(&id, tasks, executors, returns);
         self.resend_kills(&id);
+        self.go_on_draining(&id);
         self.agent_changed(&id);
     }
 
@@ -186,7 +189,13 @@ impl Core {
         Ok(id)
     }
 
-    fn insert_agent(&mut self, id: &AgentId, info: AgentInfo, registered_at: Timestamp) {
+    fn insert_agent(
+        &mut self,
+        id: &AgentId,
+        info: AgentInfo,
+        registered_at: Timestamp,
+        activity: Activity,
+    ) {
         let silence_at = self.now.plus_ms(self.config.unreachable_after_ms);
         self.set_timer(silence_at, Deadline::Silence(id.clone()));
         let agent = Agent {
@@ -195,6 +204,7 @@ impl Core {
             registration: Incarnation::default(),
             connection: None,
             newest: ConnectionId(0),
+            activity,
             in_ledger: false,
             registered_at,
             last_heard: self.now,
@@ -262,14 +272,15 @@ impl Core {
         self.agent_gone(connection);
     }
 
-    /// Puts a connected agent into the ledger, unless its tasks hold more than it has (it came back
-    /// smaller): then it is offered from when enough of them have ended.
+    /// Puts a connected agent into the ledger, unless an operator has deactivated it or its tasks hold
+    /// more than it has (it came back smaller): then it is offered from when enough of them have ended.
     pub(super) fn insert_slot(&mut self, id: &AgentId) {
         let Some(agent) = self.agents.get_mut(id) else {
             return;
         };
         let fits = agent.info.total.contains(&agent.holding.allocated.regular);
-        if agent.in_ledger || agent.connection.is_none() || !fits {
+        let active = agent.activity == Activity::Active;
+        if agent.in_ledger || agent.connection.is_none() || !active || !fits {
             return;
         }
         agent.in_ledger = true;
@@ -299,16 +310,11 @@ impl Core {
     /// Takes an agent's offers back and takes it out of the ledger. `heir` is the connection that
     /// need not be closed: its own, when it has ended already or is registered upon anew.
     pub(super) fn leave_connection(&mut self, id: &AgentId, heir: Option<ConnectionId>) {
-        self.rescind_agent(id, false);
+        self.leave_ledger(id);
         let Some(agent) = self.agents.get_mut(id) else {
             return;
         };
         let connection = agent.connection.take();
-        if std::mem::take(&mut agent.in_ledger) {
-            self.emit(Effect::RemoveSlot {
-                agent_id: id.clone(),
-            });
-        }
         let Some(connection) = connection else { return };
         self.links.remove(&connection);
         if heir != Some(connection) {
@@ -321,6 +327,19 @@ impl Core {
         }
     }
 
+    /// Takes an agent's offers back and takes it out of the ledger.
+    pub(super) fn leave_ledger(&mut self, id: &AgentId) {
+        self.rescind_agent(id, false);
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        if std::mem::take(&mut agent.in_ledger) {
+            self.emit(Effect::RemoveSlot {
+                agent_id: id.clone(),
+            });
+        }
+    }
+
     pub(super) fn persist_agent(&mut self, id: &AgentId) {
         let Some(agent) = self.agents.get(id) else {
             return;
@@ -329,6 +348,7 @@ impl Core {
             info: agent.info.clone(),
             registered_at: agent.registered_at,
             unreachable_since: None,
+            activity: agent.activity,
         };
         self.emit(Effect::Persist(vec![RegistryWrite::PutAgent(record)]));
     }

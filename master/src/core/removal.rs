@@ -90,6 +90,7 @@ impl Core {
                 let key = (id.clone(), task_id.clone());
                 agent.tasks.remove(&key);
                 agent.pending_kills.remove(&key);
+                self.emptied.insert(task.agent_id.clone());
             }
             self.end_task(id, task_id, task, why);
         }

@@ -17,7 +17,7 @@ use super::claims::{Claims, Entry};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
-use super::record::Restored;
+use super::record::{Activity, Restored};
 use super::task::{Remembered, Task};
 use super::timers::{Deadline, Timers};
 
@@ -169,7 +169,9 @@ pub(super) struct Agent {
     pub(super) connection: Option<ConnectionId>,
     /// The connection of its last registration; what an older one still brings is stale.
     pub(super) newest: ConnectionId,
-    /// Whether the ledger has it: while it is connected and its tasks hold no more than it has.
+    /// What an operator has decided about it.
+    pub(super) activity: Activity,
+    /// Whether the ledger has it: while it is connected, active, and its tasks hold no more than it has.
     pub(super) in_ledger: bool,
     pub(super) registered_at: Timestamp,
     pub(super) last_heard: Timestamp,
@@ -191,6 +193,7 @@ pub(super) struct AbsentAgent {
     pub(super) registered_at: Timestamp,
     /// Its last known life; unset after a start of the master.
     pub(super) incarnation: Option<Incarnation>,
+    pub(super) activity: Activity,
     pub(super) absence: Absence,
 }
 
@@ -242,6 +245,8 @@ pub struct Core {
     pub(super) wake_all: bool,
     /// Agents that may have to be put into the ledger after this step.
     pub(super) enter_ledger: BTreeSet<AgentId>,
+    /// Agents from which something has gone in this step, so that they may be drained now.
+    pub(super) emptied: BTreeSet<AgentId>,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -270,6 +275,7 @@ impl Core {
             wake: BTreeSet::new(),
             wake_all: false,
             enter_ledger: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             effects: Vec::new(),
         };
         core.restore(restored);

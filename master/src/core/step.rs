@@ -39,6 +39,7 @@ impl Core {
 
     /// Tells the allocator what this step has changed, once.
     fn announce(&mut self) {
+        self.finish_drains();
         for agent_id in std::mem::take(&mut self.enter_ledger) {
             self.insert_slot(&agent_id);
         }
@@ -209,6 +210,7 @@ impl Core {
                 info: record.info,
                 registered_at: record.registered_at,
                 incarnation: None,
+                activity: record.activity,
                 absence,
             };
             self.absent.insert(id, absent);

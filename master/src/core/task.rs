@@ -19,6 +19,8 @@ pub(super) struct Task {
     pub(super) role: Role,
     pub(super) name: String,
     pub(super) resources: Resources,
+    /// Its own time between the polite and the forced kill, in milliseconds.
+    pub(super) kill_grace_ms: Option<u64>,
     /// The latest state that the agent has told, or that the master has given it.
     pub(super) state: TaskState,
     /// The state that its framework was told last.

@@ -26,6 +26,7 @@ impl Core {
             return;
         }
         status.agent_id = Some(agent_id.clone());
+        self.give_drain_as_reason(agent_id, &mut status);
         let Some(framework) = self.frameworks.get_mut(framework_id) else {
             self.settle(agent_id, framework_id, &status);
             if !latest_state.is_terminal() {
@@ -198,6 +199,7 @@ impl Core {
             let key = (framework_id.clone(), task_id.clone());
             agent.tasks.remove(&key);
             agent.pending_kills.remove(&key);
+            self.emptied.insert(task.agent_id.clone());
         }
         self.remember_ended(framework_id, task_id.clone(), task);
     }

@@ -115,6 +115,7 @@ impl Core {
                 allocated: agent.holding.allocated,
                 oversubscribed: agent.oversubscribed,
                 usage: agent.usage.clone(),
+                activity: agent.activity.view(),
             });
         }
         let absent = self.absent.get(id)?;
@@ -127,6 +128,7 @@ impl Core {
             allocated: Resources::ZERO,
             oversubscribed: Quantities::ZERO,
             usage: None,
+            activity: absent.activity.view(),
         })
     }
 }

@@ -5,7 +5,7 @@
 use ebb_api::Stored;
 use ebb_types::{AgentInfo, FrameworkInfo, Timestamp};
 
-use crate::core::record::{AgentRecord, FrameworkRecord};
+use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
 
 const UNSET: u64 = u64::MAX;
 const HEAD_BYTES: usize = 16;
@@ -58,11 +58,33 @@ pub(super) fn write_agent(record: &AgentRecord) -> Vec<u8> {
     )
 }
 
-pub(super) fn read_agent(bytes: &[u8]) -> Result<AgentRecord, String> {
+pub(super) fn read_agent(bytes: &[u8], activity: Activity) -> Result<AgentRecord, String> {
     let (registered_at, unreachable_since, info) = read::<AgentInfo>(bytes)?;
     Ok(AgentRecord {
         info,
         registered_at,
         unreachable_since,
+        activity,
     })
+}
+
+/// The number of an activity that is stored, and the longest grace. An active agent has none, as in
+/// registries that were written before there were activities.
+pub(super) const fn write_activity(activity: Activity) -> Option<(u8, Option<u64>)> {
+    match activity {
+        Activity::Active => None,
+        Activity::Deactivated => Some((1, None)),
+        Activity::Draining { max_grace_ms } => Some((2, max_grace_ms)),
+        Activity::Drained => Some((3, None)),
+    }
+}
+
+pub(super) fn read_activity(stored: Option<(u8, Option<u64>)>) -> Result<Activity, String> {
+    match stored {
+        None => Ok(Activity::Active),
+        Some((1, _)) => Ok(Activity::Deactivated),
+        Some((2, max_grace_ms)) => Ok(Activity::Draining { max_grace_ms }),
+        Some((3, _)) => Ok(Activity::Drained),
+        Some((other, _)) => Err(format!("an agent's activity is {other}, which is none")),
+    }
 }

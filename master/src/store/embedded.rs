@@ -14,7 +14,9 @@ use redb::{
     Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
 };
 
-use super::codec::{read_agent, read_framework, write_agent, write_framework};
+use super::codec::{
+    read_activity, read_agent, read_framework, write_activity, write_agent, write_framework,
+};
 use super::{Registry, RegistryError};
 use crate::core::record::{RegistryWrite, Restored};
 
@@ -31,6 +33,9 @@ const FRAMEWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("frame
 /// Completed frameworks by id, with the time of their end in milliseconds.
 const COMPLETED: TableDefinition<'_, &str, u64> = TableDefinition::new("completed");
 const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
+/// What operators have decided about agents, by id: a number and the longest grace in milliseconds.
+/// Agents that are simply offered from have no entry.
+const ACTIVITIES: TableDefinition<'_, &str, (u8, Option<u64>)> = TableDefinition::new("activities");
 const WEIGHTS: TableDefinition<'_, &str, u64> = TableDefinition::new("weights");
 
 const FORMAT_KEY: &str = "format";
@@ -123,6 +128,7 @@ impl Embedded {
             let mut frameworks = transaction.open_table(FRAMEWORKS)?;
             let mut completed = transaction.open_table(COMPLETED)?;
             let mut agents = transaction.open_table(AGENTS)?;
+            let mut activities = transaction.open_table(ACTIVITIES)?;
             let mut weights = transaction.open_table(WEIGHTS)?;
             for write in writes {
                 match write {
@@ -143,10 +149,15 @@ impl Embedded {
                     RegistryWrite::PutAgent(record) => {
                         if let Some(id) = &record.info.id {
                             agents.insert(id.as_str(), write_agent(record).as_slice())?;
+                            match write_activity(record.activity) {
+                                Some(activity) => activities.insert(id.as_str(), activity)?,
+                                None => activities.remove(id.as_str())?,
+                            };
                         }
                     }
                     RegistryWrite::RemoveAgent(id) => {
                         agents.remove(id.as_str())?;
+                        activities.remove(id.as_str())?;
                     }
                     RegistryWrite::PutWeight { role, weight_milli } => {
                         weights.insert(role.as_str(), *weight_milli)?;
@@ -242,8 +253,12 @@ fn restore(transaction: &WriteTransaction) -> Result<Restored, Fault> {
     }
     completed.sort();
     restored.completed = completed.into_iter().map(|(_, id)| id).collect();
+    let activities = transaction.open_table(ACTIVITIES)?;
     for entry in transaction.open_table(AGENTS)?.iter()? {
-        let record = read_agent(entry?.1.value()).map_err(Fault::Corrupt)?;
+        let (id, record) = entry?;
+        let stored = activities.get(id.value())?.map(|stored| stored.value());
+        let activity = read_activity(stored).map_err(Fault::Corrupt)?;
+        let record = read_agent(record.value(), activity).map_err(Fault::Corrupt)?;
         restored.agents.push(record);
     }
     for entry in transaction.open_table(WEIGHTS)?.iter()? {

@@ -1,6 +1,6 @@
 //! Why a task waits: the state of the cluster against what is wanted, as one sentence. Pure.
 
-use ebb_types::{AgentState, AgentStatus, ClusterState, Quantities, Resources};
+use ebb_types::{AgentActivity, AgentState, AgentStatus, ClusterState, Quantities, Resources};
 
 use crate::output::quantity::{quantities, resources};
 
@@ -11,6 +11,12 @@ pub(crate) fn reason(state: &ClusterState, wanted: &Resources, lack: Option<&str
     let agents: Vec<&AgentState> = state.agents.iter().filter(registered).collect();
     if agents.is_empty() {
         return "waiting: no agent is connected to the master; start one with `ebb agent`"
+            .to_owned();
+    }
+    let is_active = |agent: &&AgentState| agent.activity == AgentActivity::Active;
+    let agents: Vec<&AgentState> = agents.into_iter().filter(is_active).collect();
+    if agents.is_empty() {
+        return "waiting: every connected agent is deactivated or drained; see `ebb agents`, and reactivate one with `ebb reactivate AGENT`"
             .to_owned();
     }
     let all = wanted.regular.saturating_add(&wanted.revocable);

@@ -4,6 +4,7 @@
 //! lets the allocator plan on the spot, and checks the books after each step.
 
 mod accept;
+mod activity;
 mod agents;
 mod explain;
 mod frameworks;

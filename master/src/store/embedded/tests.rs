@@ -3,7 +3,7 @@
 use ebb_types::{AgentId, AgentInfo, FrameworkInfo, Quantities};
 
 use super::*;
-use crate::core::record::{AgentRecord, FrameworkRecord};
+use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
 
 fn framework(id: &str) -> FrameworkRecord {
     FrameworkRecord {
@@ -36,7 +36,15 @@ fn agent(id: &str) -> AgentRecord {
         },
         registered_at: Timestamp::from_ms(5),
         unreachable_since: None,
+        activity: Activity::Active,
     }
+}
+
+fn agent_that_is(id: &str, activity: Activity) -> RegistryWrite {
+    RegistryWrite::PutAgent(AgentRecord {
+        activity,
+        ..agent(id)
+    })
 }
 
 fn some_writes() -> Vec<RegistryWrite> {
@@ -60,8 +68,20 @@ fn some_writes() -> Vec<RegistryWrite> {
         },
         RegistryWrite::ForgetFramework(id("f0")),
         RegistryWrite::PutAgent(agent("a")),
-        RegistryWrite::PutAgent(agent("b")),
+        agent_that_is("b", Activity::Drained),
         RegistryWrite::RemoveAgent(AgentId::new("b").unwrap()),
+        RegistryWrite::PutAgent(agent("b")),
+        agent_that_is("c", Activity::Deactivated),
+        agent_that_is("d", Activity::Draining { max_grace_ms: None }),
+        agent_that_is(
+            "e",
+            Activity::Draining {
+                max_grace_ms: Some(0),
+            },
+        ),
+        agent_that_is("f", Activity::Drained),
+        agent_that_is("g", Activity::Drained),
+        agent_that_is("g", Activity::Active),
         RegistryWrite::PutWeight {
             role: Role::new("r").unwrap(),
             weight_milli: 2500,
