@@ -25,6 +25,7 @@ mod check;
 mod framework;
 mod master;
 mod network;
+mod operator;
 mod planted;
 mod rng;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_master::allocator::{Proposal, pass};
 use ebb_master::core::allocate::Planner;
-use ebb_master::core::record::{RegistryWrite, Restored};
+use ebb_master::core::record::{Activity, RegistryWrite, Restored};
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
 use ebb_master::ledger::{Ledger, Transition};
 use ebb_types::{AgentId, AgentToMaster, Call, Generation, MasterToAgent};
@@ -16,7 +16,7 @@ use crate::world::{Happening, World};
 /// One life of the master.
 pub struct Master {
     pub life: u64,
-    core: Core,
+    pub core: Core,
     ledger: Ledger,
     planner: Planner,
     awake: BTreeSet<AgentId>,
@@ -182,7 +182,8 @@ impl World {
             Effect::Publish => master.planner.follow(&master.core.publish()),
             Effect::Wake(agents) => master.awake.extend(agents),
             Effect::WakeAll => master.awake.extend(master.ledger.slots().keys().cloned()),
-            Effect::Changed(_) | Effect::Answer { .. } => {}
+            Effect::Answer { outcome, .. } => self.note_answer(outcome.is_ok()),
+            Effect::Changed(_) => {}
         }
     }
 
@@ -190,9 +191,14 @@ impl World {
         if self.planted == Some(Planted::MasterForgetsPersist) {
             return;
         }
-        writes
-            .into_iter()
-            .for_each(|write| self.registry.apply(write));
+        for mut write in writes {
+            if let (Some(Planted::ActivityForgotten), RegistryWrite::PutAgent(record)) =
+                (self.planted, &mut write)
+            {
+                record.activity = Activity::Active;
+            }
+            self.registry.apply(write);
+        }
     }
 
     fn order(&mut self, master: &Master, connection: ConnectionId, message: MasterToAgent) {

@@ -36,11 +36,13 @@ pub enum Planted {
     RescindLeaks,
     /// The core is never told that time has passed.
     NoTicks,
+    /// The registry does not keep what operators have decided about agents.
+    ActivityForgotten,
 }
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -57,5 +59,6 @@ impl Planted {
         Self::LaunchedTwice,
         Self::RescindLeaks,
         Self::NoTicks,
+        Self::ActivityForgotten,
     ];
 }

@@ -12,6 +12,7 @@ use crate::check::Truth;
 use crate::framework::Framework;
 use crate::master::{Master, new_registry};
 use crate::network::{AT_MASTER, Link, LinkId, Message, Peer};
+use crate::operator::Operator;
 use crate::planted::Planted;
 use crate::rng::Rng;
 
@@ -107,6 +108,7 @@ pub struct World {
     pub(crate) next_link: LinkId,
     pub(crate) next_task: u64,
     pub(crate) truth: Truth,
+    pub(crate) operator: Operator,
     pub(crate) steps: u64,
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
@@ -126,6 +128,8 @@ pub struct Report {
     pub runs: usize,
     /// Starts of the master.
     pub master_lives: u64,
+    /// Drains of agents that were seen to be over.
+    pub drains: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -151,6 +155,7 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
                 .sum(),
             runs: world.truth.runs(),
             master_lives: world.master_lives,
+            drains: world.operator.drains(),
         }),
     }
 }
@@ -176,6 +181,7 @@ impl World {
             next_link: 0,
             next_task: 0,
             truth: Truth::default(),
+            operator: Operator::default(),
             steps: 0,
             queue: BTreeMap::new(),
             queued: 0,
@@ -310,11 +316,13 @@ impl World {
 
     /// Something may go wrong.
     fn chaos(&mut self) {
+        self.at(self.now_ms + CHAOS_MS, Happening::Chaos);
+        self.check_activities();
         if !self.faulty() {
             self.silent.fill(false);
+            self.reactivate_all();
             return;
         }
-        self.at(self.now_ms + CHAOS_MS, Happening::Chaos);
         let agent = self.rng.index(self.machines.len());
         let framework = self.rng.index(self.frameworks.len());
         match self.rng.between(0, 199) {
@@ -331,6 +339,7 @@ impl World {
             }
             18..=19 => self.partition(agent),
             20 => self.partition(self.machines.len() + framework),
+            21..=32 => self.decide(),
             _ => {}
         }
     }

@@ -30,12 +30,14 @@ fn in_parallel(seeds: u64, each: impl Fn(u64) -> bool + Sync) {
 #[test]
 fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let drains = AtomicU64::new(0);
     let failures = std::sync::Mutex::new(Vec::new());
     in_parallel(SEEDS, |seed| match run(seed, None, false) {
         Ok(report) => {
             tasks.fetch_add(report.tasks as u64, Ordering::Relaxed);
             runs.fetch_add(report.runs as u64, Ordering::Relaxed);
             lives.fetch_add(report.master_lives, Ordering::Relaxed);
+            drains.fetch_add(report.drains, Ordering::Relaxed);
             true
         }
         Err(failure) => {
@@ -49,7 +51,10 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     let failures = failures.into_inner().expect("not poisoned");
     assert!(failures.is_empty(), "{failures:#?}");
     let (tasks, runs, lives) = (tasks.into_inner(), runs.into_inner(), lives.into_inner());
-    println!("{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master");
+    let drains = drains.into_inner();
+    println!(
+        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained"
+    );
     assert!(
         runs > SEEDS * 10,
         "only {runs} tasks ran: the simulation checks too little"
@@ -57,6 +62,10 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     assert!(
         lives > SEEDS * 2,
         "only {lives} starts of the master: too little goes wrong"
+    );
+    assert!(
+        drains > SEEDS / 2,
+        "only {drains} agents were drained: too little is decided"
     );
 }
 
