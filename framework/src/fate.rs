@@ -14,7 +14,8 @@ pub enum Fate {
     Finished,
     /// It ended without success.
     Failed,
-    /// Its revocable resources were taken back.
+    /// Its revocable resources were taken back, or its agent is being drained: it has to make room,
+    /// through no fault of its own.
     Preempted,
     /// It was ended because somebody asked.
     Killed,
@@ -33,6 +34,12 @@ pub enum Fate {
 /// it — the launch never arrived.
 pub fn fate(status: &TaskStatus, heard: bool) -> Fate {
     if status.state.is_terminal() && status.reason == Some(Reason::ContainerPreempted) {
+        return Fate::Preempted;
+    }
+    // One that still did its work when it was asked to end must not do it twice.
+    let unfinished = status.exit.is_none_or(|exit| !exit.is_success());
+    let draining = status.reason == Some(Reason::AgentDraining);
+    if status.state == TaskState::Killed && draining && unfinished {
         return Fate::Preempted;
     }
     match status.state {
@@ -97,6 +104,22 @@ mod tests {
             let removed = status(state, Some(Reason::AgentRemoved));
             assert_eq!(fate(&removed, false), Fate::Lost);
         }
+    }
+
+    #[test]
+    fn a_task_of_a_draining_agent_has_to_make_room_unless_it_had_ended_by_itself() {
+        let draining = Some(Reason::AgentDraining);
+        for (state, expected) in [
+            (TaskState::Killed, Fate::Preempted),
+            (TaskState::Killing, Fate::Alive),
+            (TaskState::Finished, Fate::Finished),
+        ] {
+            assert_eq!(fate(&status(state, draining), true), expected);
+        }
+        assert_eq!(fate(&status(TaskState::Killed, None), true), Fate::Killed);
+        let mut done = status(TaskState::Killed, draining);
+        done.exit = Some(ebb_types::ExitStatus::Code(0));
+        assert_eq!(fate(&done, true), Fate::Killed);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::output::table::clean;
 pub(crate) const EXIT_NEVER_STARTED: u8 = 120;
 /// Nobody knows what became of the task.
 pub(crate) const EXIT_LOST: u8 = 121;
-/// The task was preempted.
+/// The task was preempted, or its agent is being drained.
 pub(crate) const EXIT_PREEMPTED: u8 = 122;
 /// The task was killed, and its exit status is not known.
 pub(crate) const EXIT_KILLED: u8 = 123;
@@ -46,6 +46,12 @@ pub(crate) fn of(status: &TaskStatus, interrupted: bool) -> Ending {
             EXIT_PREEMPTED,
             format!(
                 "the task was preempted: the owner of its resources needed them back ({message}); run it again, or without --revocable"
+            ),
+        ),
+        (Some(Reason::AgentDraining), TaskState::Killed) => ending(
+            EXIT_PREEMPTED,
+            format!(
+                "the task had to make room: an operator drains its agent ({message}); run it again"
             ),
         ),
         (Some(Reason::MaxCompletionTimeReached), _) => ending(
@@ -142,11 +148,13 @@ mod tests {
     fn what_is_no_exit_of_the_task_has_a_code_and_a_sentence_of_its_own() {
         let signal = Some(ExitStatus::Signal(9));
         let preempted = Some(Reason::ContainerPreempted);
+        let draining = Some(Reason::AgentDraining);
         let too_long = Some(Reason::MaxCompletionTimeReached);
         let no_launch = Some(Reason::ContainerLaunchFailed);
         let memory = Some(Reason::ContainerLimitationMemory);
         for (status, code) in [
             (status(TaskState::Failed, preempted, signal), EXIT_PREEMPTED),
+            (status(TaskState::Killed, draining, signal), EXIT_PREEMPTED),
             (status(TaskState::Failed, too_long, signal), EXIT_TIMED_OUT),
             (
                 status(TaskState::Failed, no_launch, None),

@@ -36,8 +36,8 @@ const EXPLAIN_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const GIVE_UP_AFTER_MS: u64 = 30_000;
 
 const RUN_EXIT_CODES: &str = "Exit codes: the task's own; 128 and the signal's number when a signal \
-ended it; 120 it was never started, 121 its agent is lost, 122 it was preempted, 123 it was killed, \
-124 it ran into --timeout, 130 Ctrl-C; 1 ebb itself failed, 2 wrong command line.\n\
+ended it; 120 it was never started, 121 its agent is lost, 122 it was preempted or its agent is \
+drained, 123 it was killed, 124 it ran into --timeout, 130 Ctrl-C; 1 ebb itself failed, 2 wrong command line.\n\
 With --json every line on standard output is an object with the field \"event\": subscribed, \
 waiting, launched, status, output, disconnected, ended.";
 
