@@ -60,6 +60,7 @@ impl TryFrom<proto::Explanation> for Explanation {
             agents: AgentCounts {
                 usable: wire.agents_usable,
                 overfull: wire.agents_overfull,
+                inactive: wire.agents_inactive,
                 disconnected: wire.agents_disconnected,
                 absent: wire.agents_absent,
             },
@@ -78,6 +79,7 @@ impl From<Explanation> for proto::Explanation {
             subject: Some(explanation.subject.into()),
             agents_usable: explanation.agents.usable,
             agents_overfull: explanation.agents.overfull,
+            agents_inactive: explanation.agents.inactive,
             agents_disconnected: explanation.agents.disconnected,
             agents_absent: explanation.agents.absent,
             minimum: write_quantities(&explanation.minimum, false),

@@ -366,6 +366,7 @@ fn explanation() -> Explanation {
         agents: AgentCounts {
             usable: one(),
             overfull: one(),
+            inactive: one(),
             disconnected: one(),
             absent: one(),
         },

@@ -43,6 +43,8 @@ pub struct AgentCounts {
     pub usable: u64,
     /// Connected, but their tasks hold more than they have.
     pub overfull: u64,
+    /// Connected, but an operator has deactivated or drained them.
+    pub inactive: u64,
     /// Their connection broke; they may still come back.
     pub disconnected: u64,
     /// Silent for too long, or not heard of since the master started.

@@ -184,6 +184,7 @@ fn agents(explanation: &Explanation) -> String {
     let mut parts = vec![format!("{} to be offered of", agents.usable)];
     for (number, what) in [
         (agents.overfull, "whose tasks hold more than they have"),
+        (agents.inactive, "deactivated or drained"),
         (agents.disconnected, "disconnected"),
         (agents.absent, "unreachable or awaited"),
     ] {

@@ -19,6 +19,7 @@ use super::claims::Claims;
 use super::drf::Class;
 use super::input::OperatorError;
 use super::limits::MAX_OFFERS;
+use super::record::Activity;
 use super::state::{Agent, Core, Framework};
 
 /// A usable agent as the books have it.
@@ -257,6 +258,7 @@ impl Core {
         for agent in self.agents.values() {
             match (agent.in_ledger, agent.connection) {
                 (true, _) => counts.usable += 1,
+                (false, Some(_)) if agent.activity != Activity::Active => counts.inactive += 1,
                 (false, Some(_)) => counts.overfull += 1,
                 (false, None) => counts.disconnected += 1,
             }

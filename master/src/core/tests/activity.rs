@@ -7,7 +7,7 @@ use crate::core::record::Activity;
 use crate::core::{OperatorCommand, RequestId};
 use crate::ledger::Refused;
 
-fn operate(world: &mut World, command: OperatorCommand) -> Result<(), OperatorError> {
+pub(super) fn operate(world: &mut World, command: OperatorCommand) -> Result<(), OperatorError> {
     world.answers.clear();
     world.step(Input::Operator {
         request: RequestId(7),

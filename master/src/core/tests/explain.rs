@@ -3,6 +3,7 @@
 use ebb_types::{Claimant, ExplainSubject, ExplainedClaim, Explanation, Verdict};
 
 use super::*;
+use crate::core::OperatorCommand;
 
 fn explain(world: &World, scheduler: &Scheduler) -> (Explanation, ExplainedClaim) {
     let subject = ExplainSubject::Framework(scheduler.id.clone());
@@ -300,5 +301,25 @@ fn an_explanation_stays_small_in_a_large_role() {
             .claims
             .iter()
             .all(|claim| examples(claim) == (5, 3))
+    );
+}
+
+#[test]
+fn an_agent_that_an_operator_has_drained_is_counted_as_such_and_not_as_free() {
+    let mut world = World::new();
+    let scheduler = world.subscribe(framework_info("f", &["r"]));
+    let agent = world.register(agent_info(1000, 1024));
+    let command = OperatorCommand::Deactivate(agent.id.clone());
+    super::activity::operate(&mut world, command).unwrap();
+    let subject = ExplainSubject::Framework(scheduler.id.clone());
+    let explanation = world.core.explain(world.now, subject).unwrap();
+    assert_eq!(explanation.agents.inactive, 1);
+    assert_eq!(
+        (explanation.agents.usable, explanation.agents.overfull),
+        (0, 0)
+    );
+    assert_eq!(
+        explanation.verdict(&explanation.claims[0]),
+        Verdict::NoAgent
     );
 }
