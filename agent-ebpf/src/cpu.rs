@@ -98,12 +98,26 @@ pub fn charge_ending(task: &Task) {
     };
     // SAFETY: the value of this CPU; no switch comes between, and a reading leaves it alone.
     let current = unsafe { &mut *current };
-    current.charging = 1;
-    in_order();
+    let before = hold_readings(current);
     recognise(current, task);
     charge(current, task, Moment::Reading);
+    release_readings(current, before);
+}
+
+/// Has readings that come between leave this CPU alone. May be called within itself.
+#[inline(always)]
+pub fn hold_readings(current: &mut Current) -> u32 {
+    let before = current.charging;
+    current.charging = 1;
     in_order();
-    current.charging = 0;
+    before
+}
+
+/// Lets readings go on as they did before the hold.
+#[inline(always)]
+pub fn release_readings(current: &mut Current, before: u32) {
+    in_order();
+    current.charging = before;
 }
 
 /// Keeps the compiler from moving reads and writes across it; a CPU sees its own in order.

@@ -10,7 +10,7 @@ use crate::{
     cpu,
     kernel::{self, Task, now_ns},
     memory,
-    slot::{add, counters, place},
+    slot::{self, add, counters, place},
     storage::TASKS,
 };
 
@@ -75,19 +75,33 @@ fn process_move(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_free")]
 fn process_free(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*mut task_struct>(0));
-    let Some(record) = TASKS.get(task.0) else {
+    let Some(current) = slot::current() else {
         return 0;
+    };
+    // SAFETY: the value of this CPU; no switch comes between.
+    let current = unsafe { &mut *current };
+    // While storage is looked up the kernel makes none, and a reading that came between would need some.
+    let before = cpu::hold_readings(current);
+    charge_unseen(&task);
+    cpu::release_readings(current, before);
+    0
+}
+
+#[inline(always)]
+fn charge_unseen(task: &Task) {
+    let Some(record) = TASKS.get(task.0) else {
+        return;
     };
     // SAFETY: the storage of a task that runs no more, which nothing else reads or writes.
     let charged = unsafe { &(*record).charged };
     let exec_ns = task.exec_ns();
     if exec_ns <= charged.exec_ns {
-        return 0;
+        return;
     }
-    let here = place(&task);
+    let here = place(task);
     if here.stamp != charged.stamp {
         // Its container is gone.
-        return 0;
+        return;
     }
     if let Some(counters) = counters(here.slot) {
         // SAFETY: a value of the map; this field is only added to atomically.
@@ -96,5 +110,4 @@ fn process_free(ctx: BtfTracePointContext) -> i32 {
             exec_ns - charged.exec_ns,
         );
     }
-    0
 }
