@@ -264,7 +264,9 @@ impl Server {
 
     fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // On a thread of its own, since this one may not block. Its sockets are closed once it has ended.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join();
+            ended.expect("the runtime ends");
         }
     }
 
