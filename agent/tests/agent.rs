@@ -145,12 +145,31 @@ impl Stage {
         RunDir::of(&self.work_dir(), &instance, &key).unwrap()
     }
 
-    /// Lets a task of [`held`] go on.
-    fn release(&self, name: &str) {
-        std::fs::write(self.run(name).sandbox().join("go"), "").unwrap();
+    /// A command that waits until the test releases it.
+    fn held(&self, name: &str, then: &str) -> String {
+        let gate = self.gate(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &gate,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        format!("read go < '{}'; {then}", gate.display())
     }
 
-    /// Looks again and again until it is so: for what gives the test no event.
+    /// Lets a task that is held go on; waits until it stands at its gate.
+    fn release(&self, name: &str) {
+        std::fs::write(self.gate(name), "\n").unwrap();
+    }
+
+    fn gate(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("gate-of-{name}"))
+    }
+
+    /// Looks again and again until it is so, for what gives the test no event: a file of an executor that is nobody's
+    /// child any more, and a metric.
     async fn until(&self, what: &str, done: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
@@ -329,6 +348,21 @@ impl Drop for Stage {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let _ = agent.wait();
         }
+        // A test that failed while its agent was gone has left its tasks.
+        cgroups_of(&self.base).iter().for_each(|path| end_all(path));
+    }
+}
+
+/// Kills what runs in a cgroup and below.
+fn end_all(cgroup: &Path) {
+    let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let pids = pids.lines().filter_map(|pid| pid.parse().ok());
+    for pid in pids.filter_map(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let below = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.path().is_dir()) {
+        end_all(&entry.path());
     }
 }
 
@@ -375,11 +409,6 @@ fn task(name: &str, line: &str) -> TaskInfo {
         data: Vec::new(),
         labels: Vec::new(),
     }
-}
-
-/// A command that waits until the test releases its task.
-fn held(then: &str) -> String {
-    format!("until [ -e go ]; do sleep 0.02; done; {then}")
 }
 
 fn get(port: u16, path: &str) -> String {
@@ -496,8 +525,10 @@ async fn a_kill_asks_first_and_then_forces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_comes_back_to_its_tasks_and_loses_no_end() {
     let mut stage = Stage::open("adopt").await;
-    stage.launch("long", &held("exit 7")).await;
-    stage.launch("short", &held("exit 5")).await;
+    let [long, short] = [("long", "exit 7"), ("short", "exit 5")];
+    let [long, short] = [long, short].map(|(name, then)| stage.held(name, then));
+    stage.launch("long", &long).await;
+    stage.launch("short", &short).await;
     stage.launch("kept", "echo started; sleep 1000").await;
     for name in ["long", "short", "kept"] {
         stage
