@@ -37,7 +37,7 @@ const PING_PONG_MOST_PERCENT: f64 = 10.0;
 const PACED_MOST_PERCENT: f64 = 1.0;
 /// Switches on the whole machine, and what is aimed at so that they are reached.
 const PACED_SWITCHES_PER_S: f64 = 20_000.0;
-const PACED_AIM_PER_S: f64 = 21_000.0;
+const PACED_AIM_PER_S: f64 = 23_000.0;
 const SWITCHES_PER_TRIP: f64 = 2.0;
 
 /// How often work is measured anew that another agent's account of the probes has slowed down.
