@@ -7,14 +7,14 @@ mod support;
 use ebb_api::proto;
 use ebb_master::{MasterError, run};
 use ebb_types::{
-    AgentActivity, AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation,
-    MasterToAgent, Reason, ReconcileTask, RunningTask, Source, TaskId, TaskState, TaskStatus,
-    Timestamp, UpdateUuid, Verdict,
+    AgentActivity, AgentId, AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject,
+    Explanation, FrameworkId, MasterToAgent, Quantities, Reason, ReconcileTask, RunningTask,
+    Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid, Verdict,
 };
 use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
 use tonic::transport::Channel;
 
-async fn register(agent: &mut Agent) -> ebb_types::AgentId {
+async fn register(agent: &mut Agent) -> AgentId {
     agent.say(AgentToMaster::Register {
         info: agent_info(),
         incarnation: agent.incarnation,
@@ -22,7 +22,7 @@ async fn register(agent: &mut Agent) -> ebb_types::AgentId {
     agent.registered().await
 }
 
-fn update(agent: &Agent, framework: &ebb_types::FrameworkId, state: TaskState, count: u64) {
+fn update(agent: &Agent, framework: &FrameworkId, state: TaskState, count: u64) {
     let now = Timestamp::from_ms(1);
     let mut status = TaskStatus::new(TaskId::new("t").unwrap(), state, Source::Executor, now);
     status.uuid = Some(UpdateUuid::of(agent.incarnation, count));
@@ -30,6 +30,52 @@ fn update(agent: &Agent, framework: &ebb_types::FrameworkId, state: TaskState, c
         framework_id: framework.clone(),
         status,
         latest_state: state,
+    });
+}
+
+/// A framework with one task on one agent.
+struct Started {
+    scheduler: Scheduler,
+    framework: FrameworkId,
+    agent: Agent,
+    agent_id: AgentId,
+}
+
+impl Started {
+    async fn task(master: &Master) -> Self {
+        let mut scheduler = master.scheduler().await;
+        let framework = scheduler.subscribe(framework_info("f")).await;
+        let mut agent = master.agent().await;
+        let agent_id = register(&mut agent).await;
+        let offer = scheduler.offer().await;
+        scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
+        agent
+            .until(|order| matches!(order, MasterToAgent::Launch { .. }).then_some(()))
+            .await;
+        Self {
+            scheduler,
+            framework,
+            agent,
+            agent_id,
+        }
+    }
+}
+
+/// The agent registers anew with its task.
+fn come_back(agent: &Agent, agent_id: &AgentId, framework: &FrameworkId) {
+    let mut info = agent_info();
+    info.id = Some(agent_id.clone());
+    agent.say(AgentToMaster::Reregister {
+        info,
+        incarnation: agent.incarnation,
+        tasks: vec![RunningTask {
+            framework_id: framework.clone(),
+            info: task("t", agent_id),
+            state: TaskState::Running,
+            container_id: None,
+        }],
+        executors: Vec::new(),
+        oversubscribed: Quantities::ZERO,
     });
 }
 
@@ -82,33 +128,16 @@ async fn a_task_goes_from_subscription_to_its_acknowledged_end() {
 async fn a_restarted_master_knows_its_framework_agent_and_task() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start(config(folder.path())).await;
-    let mut scheduler = master.scheduler().await;
-    let framework = scheduler.subscribe(framework_info("f")).await;
-    let mut agent = master.agent().await;
-    let agent_id = register(&mut agent).await;
-    let offer = scheduler.offer().await;
-    scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
-    agent
-        .until(|order| matches!(order, MasterToAgent::Launch { .. }).then_some(()))
-        .await;
+    let Started {
+        framework,
+        agent_id,
+        ..
+    } = Started::task(&master).await;
     master.stop().await;
 
     let master = Master::start(config(folder.path())).await;
     let mut agent = master.agent().await;
-    let mut info = agent_info();
-    info.id = Some(agent_id.clone());
-    agent.say(AgentToMaster::Reregister {
-        info,
-        incarnation: agent.incarnation,
-        tasks: vec![RunningTask {
-            framework_id: framework.clone(),
-            info: task("t", &agent_id),
-            state: TaskState::Running,
-            container_id: None,
-        }],
-        executors: Vec::new(),
-        oversubscribed: Default::default(),
-    });
+    come_back(&agent, &agent_id, &framework);
     assert_eq!(agent.registered().await, agent_id);
     let mut scheduler = master.scheduler().await;
     let mut info = framework_info("f");
@@ -313,15 +342,12 @@ async fn activity(operator: &mut proto::operator_client::OperatorClient<Channel>
 async fn an_agent_is_drained_and_reactivated_over_a_restart_of_the_master() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start(config(folder.path())).await;
-    let mut scheduler = master.scheduler().await;
-    let framework = scheduler.subscribe(framework_info("f")).await;
-    let mut agent = master.agent().await;
-    let agent_id = register(&mut agent).await;
-    let offer = scheduler.offer().await;
-    scheduler.call(accept(&offer, vec![task("t", &agent_id)]));
-    agent
-        .until(|order| matches!(order, MasterToAgent::Launch { .. }).then_some(()))
-        .await;
+    let Started {
+        framework,
+        mut agent,
+        agent_id,
+        scheduler: _scheduler,
+    } = Started::task(&master).await;
     let mut operator = master.operator().await;
     let drain = |agent_id: &str, max_grace_ms| proto::DrainAgentRequest {
         agent_id: agent_id.to_owned(),
@@ -354,20 +380,7 @@ async fn an_agent_is_drained_and_reactivated_over_a_restart_of_the_master() {
     info.id = Some(framework.clone());
     scheduler.subscribe(info).await;
     let mut agent = master.agent().await;
-    let mut info = agent_info();
-    info.id = Some(agent_id.clone());
-    agent.say(AgentToMaster::Reregister {
-        info,
-        incarnation: agent.incarnation,
-        tasks: vec![RunningTask {
-            framework_id: framework.clone(),
-            info: task("t", &agent_id),
-            state: TaskState::Running,
-            container_id: None,
-        }],
-        executors: Vec::new(),
-        oversubscribed: ebb_types::Quantities::ZERO,
-    });
+    come_back(&agent, &agent_id, &framework);
     assert_eq!(agent.until(kill).await, Some(1));
     update(&agent, &framework, TaskState::Killed, 2);
     let status = told(&mut scheduler).await;
@@ -418,7 +431,7 @@ async fn operators_are_told_why_a_framework_gets_no_offer() {
         (claim.offers.count, claim.offers.resources),
         (1, offer.resources)
     );
-    let stranger = ExplainSubject::Framework(ebb_types::FrameworkId::new("x").unwrap());
+    let stranger = ExplainSubject::Framework(FrameworkId::new("x").unwrap());
     let error = operator
         .explain(proto::ExplainRequest::from(stranger))
         .await

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 
-use super::drf::{Class, Share, Standing, Sums};
+use super::drf::{Class, Standing, Sums};
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
 use refusals::{Change, Meet, Profiles, Refusal, Refusals};
@@ -70,21 +70,6 @@ pub struct NotHeld {
     pub role: Role,
     /// What was to be taken back.
     pub resources: Resources,
-}
-
-/// What a role holds, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoleStanding {
-    /// The role.
-    pub role: Role,
-    /// Its weight, in thousandths.
-    pub weight_milli: u32,
-    /// What it and the roles below it hold.
-    pub standing: Standing,
-    /// Its dominant share of what is owned in the cluster, in thousandths, weight left out.
-    pub regular_share_milli: u64,
-    /// Its dominant share of what is lent in the cluster, in thousandths, weight left out.
-    pub revocable_share_milli: u64,
 }
 
 /// What an agent has and lends, and how much of it was refused.
@@ -372,7 +357,7 @@ impl Claims {
     }
 
     /// Counts resources as held by a member.
-    pub fn charge_member(&mut self, member: u32, resources: &Resources) {
+    fn charge_member(&mut self, member: u32, resources: &Resources) {
         self.enter(Entry::Charge {
             member,
             resources: *resources,
@@ -405,7 +390,7 @@ impl Claims {
 
     /// Counts resources as held by a member no more; false, and nothing is changed, where it holds less.
     #[must_use]
-    pub fn credit_member(&mut self, member: u32, resources: &Resources) -> bool {
+    fn credit_member(&mut self, member: u32, resources: &Resources) -> bool {
         if !self.tree.credit(member, resources) {
             return false;
         }
@@ -421,23 +406,6 @@ impl Claims {
     pub fn role_standing(&self, role: &Role) -> Standing {
         let index = self.tree.role(role);
         index.map_or_else(Standing::default, |index| self.tree.own_standing(index))
-    }
-
-    /// What every role that has a framework, a role below it or a weight holds, by name.
-    pub fn role_standings(&self) -> impl Iterator<Item = RoleStanding> {
-        self.tree.roles().map(|(role, index)| {
-            let standing = *self.tree.standing(index);
-            let share = |class| {
-                Share::dominant(standing.held(class), self.cluster_total(class), 1).as_milli()
-            };
-            RoleStanding {
-                role: role.clone(),
-                weight_milli: self.tree.weight_milli(index),
-                standing,
-                regular_share_milli: share(Class::Regular),
-                revocable_share_milli: share(Class::Revocable),
-            }
-        })
     }
 
     /// What a framework holds in a role.
@@ -467,7 +435,7 @@ impl Claims {
     }
 
     /// [`Claims::refuse`] by the numbers of an active framework's member and of an agent.
-    pub fn refuse_numbered(
+    fn refuse_numbered(
         &mut self,
         member: u32,
         agent: u32,

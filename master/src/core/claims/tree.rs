@@ -138,11 +138,6 @@ impl Tree {
         }
     }
 
-    /// The nodes of roles, by name.
-    pub(super) fn roles(&self) -> impl Iterator<Item = (&Role, u32)> {
-        self.roles.iter().map(|(role, index)| (role, *index))
-    }
-
     pub(super) fn role(&self, role: &Role) -> Option<u32> {
         self.roles.get(role).copied()
     }
