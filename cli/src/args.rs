@@ -12,6 +12,7 @@ use ebb_types::limits::MAX_GRACE_MS;
 use crate::client::Address;
 use crate::commands::batch::BatchArgs;
 use crate::commands::dev::DevArgs;
+use crate::commands::quota::QuotaArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::service::ServiceArgs;
 use crate::output::quantity::{duration_ms, parse_duration_ms, parse_weight, shown};
@@ -55,7 +56,7 @@ pub(crate) enum Command {
     Tasks(TasksArgs),
     /// List the outstanding offers
     Offers(ClientArgs),
-    /// List the roles with their weights
+    /// List the roles with their weights and quotas
     Roles(ClientArgs),
     /// Watch what is allocated, used, lent and taken back
     Top(TopArgs),
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Set the weight of a role
     Weight(WeightArgs),
+    /// Show or set what a role is guaranteed and limited to
+    Quota(QuotaArgs),
     /// End a framework and all its tasks
     Teardown(TeardownArgs),
     /// Print completions for a shell
@@ -243,6 +246,7 @@ impl Cli {
             Command::Logs(args) => args.client.json,
             Command::Kill(args) => args.client.json,
             Command::Weight(args) => args.client.json,
+            Command::Quota(args) => args.client.json,
             Command::Teardown(args) => args.client.json,
             Command::Agent(args) => {
                 matches!(

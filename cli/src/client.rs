@@ -12,12 +12,13 @@ use std::time::Duration;
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
     DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, ReactivateAgentRequest,
-    SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest, set_weights_request::Weight,
+    SetQuotasRequest, SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
+    set_quotas_request::RoleQuota, set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
-    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Role,
-    TaskId,
+    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Quota,
+    Role, RoleState, TaskId,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -195,6 +196,35 @@ impl Master {
         });
         answered(&self.address, "set the weight", answer).await?;
         Ok(())
+    }
+
+    /// Sets the quota of a role; one that guarantees and limits nothing takes it away.
+    pub(crate) async fn set_quota(
+        &mut self,
+        role: &Role,
+        quota: Quota,
+        force: bool,
+    ) -> Result<(), CliError> {
+        let quota = RoleQuota {
+            role: role.to_string(),
+            quota: Some(quota.into()),
+        };
+        let answer = self.client.set_quotas(SetQuotasRequest {
+            quotas: vec![quota],
+            force,
+        });
+        answered(&self.address, "set the quota", answer).await?;
+        Ok(())
+    }
+
+    /// A role, if somebody is in it or it has a weight or a quota.
+    pub(crate) async fn role(&mut self, role: &Role) -> Result<Option<RoleState>, CliError> {
+        let request = StateRequest {
+            roles: true,
+            ..StateRequest::default()
+        };
+        let roles = self.parts(request).await?.roles.into_iter();
+        Ok(roles.into_iter().find(|state| state.role == *role))
     }
 
     /// Ends a framework and all its tasks.

@@ -8,7 +8,7 @@ use ebb_types::{
 };
 
 use super::tasks::usage_of;
-use super::text;
+use super::{quota, text};
 use crate::find::Thing;
 use crate::output::json::attribute_value;
 use crate::output::quantity::{bytes, duration_ms, duration_ns, milli, quantities, resources};
@@ -184,6 +184,7 @@ fn of_role(role: &RoleState) -> Vec<Line> {
         ("allocated", resources(&role.allocated)),
         ("offered", resources(&role.offered)),
     ];
+    lines.extend(quota::lines(role));
     lines.extend(
         role.frameworks
             .iter()

@@ -1,9 +1,10 @@
 //! `ebb explain`: why a framework, or the frameworks of a role, get no offer now. The master answers with facts; the
 //! sentences are made here.
 
+mod quotas;
+
 use ebb_types::{
-    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, InLine, Place, Timestamp,
-    Verdict,
+    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, Place, Timestamp, Verdict,
 };
 
 use crate::args::ExplainArgs;
@@ -14,6 +15,7 @@ use crate::output::Out;
 use crate::output::json::explain::ExplanationJson;
 use crate::output::quantity::{bytes, duration_ms, milli, quantities, resources};
 use crate::output::table::clean;
+use quotas::{at_limit, owed_to_others, paid_first, quotas};
 
 pub(crate) async fn perform(args: &ExplainArgs, out: &mut Out) -> Result<u8, CliError> {
     let mut master = Master::connect(&args.client.master).await?;
@@ -68,6 +70,11 @@ fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
                 .map(|line| format!("  free     {line}")),
         );
     }
+    lines.extend(
+        quotas(claim)
+            .into_iter()
+            .map(|line| format!("  quota    {line}")),
+    );
     for (what, line) in [("owned", &claim.regular), ("lent", &claim.revocable)] {
         lines.extend(
             line.places
@@ -113,6 +120,8 @@ fn verdict(explanation: &Explanation, claim: &ExplainedClaim) -> String {
                 count(free.refused, "agent")
             )
         }
+        Verdict::AtLimit => at_limit(explanation, claim),
+        Verdict::OwedToOthers => owed_to_others(explanation, claim),
         Verdict::OnlyRevocable => format!(
             "what is free of {} is only revocable, which it does not take",
             count(free.only_revocable, "agent")
@@ -124,8 +133,8 @@ fn verdict(explanation: &Explanation, claim: &ExplainedClaim) -> String {
             };
             format!("too little is free of {}{back}", count(free.small, "agent"))
         }
-        Verdict::Behind => behind(claim),
-        Verdict::Next => next(claim),
+        Verdict::Behind => behind(explanation, claim),
+        Verdict::Next => next(explanation, claim),
     }
 }
 
@@ -141,10 +150,33 @@ fn away(now: Timestamp, claim: &ExplainedClaim) -> String {
     format!("its scheduler has been away for {since}; {until}")
 }
 
-fn behind(claim: &ExplainedClaim) -> String {
+/// Whether the claim is in line for what is owned and something of that is free for it.
+fn waits_for_owned(claim: &ExplainedClaim) -> bool {
+    let mut open = claim.free.examples.iter();
+    let is_owned = open.any(|open| !open.resources.regular.is_zero());
+    is_owned && !claim.regular.places.is_empty()
+}
+
+fn behind(explanation: &Explanation, claim: &ExplainedClaim) -> String {
     let of = count(claim.free.open, "agent");
-    let needier = |line: &InLine| line.places.iter().find(|place| place.place > 1).cloned();
-    match needier(&claim.regular).or_else(|| needier(&claim.revocable)) {
+    let paid = paid_first(explanation, claim).filter(|_| waits_for_owned(claim));
+    // Who competes with others of the role that is paid first does so below it.
+    let from = match paid {
+        Some((role, false)) => {
+            return format!(
+                "something is free for it of {of}, but role {role} comes first with what is owned, because it is owed some of its guarantee"
+            );
+        }
+        Some((role, true)) => {
+            let mut places = claim.regular.places.iter();
+            let is_it = |place: &Place| place.own.claimant == Claimant::Role(role.clone());
+            places.position(is_it).map_or(0, |at| at + 1)
+        }
+        None => 0,
+    };
+    let needier = |places: &[Place]| places.iter().find(|place| place.place > 1).cloned();
+    let owned = claim.regular.places.get(from..).unwrap_or_default();
+    match needier(owned).or_else(|| needier(&claim.revocable.places)) {
         Some(place) => format!(
             "something is free for it of {of}, but {} is needier than {} and comes first",
             claimant(&place.first),
@@ -154,13 +186,19 @@ fn behind(claim: &ExplainedClaim) -> String {
     }
 }
 
-fn next(claim: &ExplainedClaim) -> String {
+fn next(explanation: &Explanation, claim: &ExplainedClaim) -> String {
     let parts = [&claim.revocable, &claim.regular].into_iter();
     let next: Vec<String> = parts
         .filter_map(|line| line.next.as_ref())
         .map(|open| format!("{} of agent {}", resources(&open.resources), open.agent_id))
         .collect();
-    format!("it is next for {}", next.join(" and for "))
+    let why = match paid_first(explanation, claim) {
+        Some((role, true)) if claim.regular.next.is_some() => {
+            format!(", because role {role} is owed some of its guarantee")
+        }
+        _ => String::new(),
+    };
+    format!("it is next for {}{why}", next.join(" and for "))
 }
 
 fn offers(now: Timestamp, claim: &ExplainedClaim) -> String {
@@ -185,6 +223,7 @@ fn agents(explanation: &Explanation) -> String {
     for (number, what) in [
         (agents.overfull, "whose tasks hold more than they have"),
         (agents.inactive, "deactivated or drained"),
+        (agents.waiting, "held back until most agents are back"),
         (agents.disconnected, "disconnected"),
         (agents.absent, "unreachable or awaited"),
     ] {
@@ -207,6 +246,10 @@ fn free(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
     };
     say(free.open, "something for it");
     say(free.refused, "as much as it has refused");
+    say(
+        free.over_quota,
+        "enough, of which quotas leave it too little",
+    );
     say(
         free.only_revocable,
         "only revocable resources, which it does not take",

@@ -13,6 +13,7 @@ pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod offers;
+pub(crate) mod quota;
 pub(crate) mod roles;
 pub(crate) mod run;
 pub(crate) mod service;
@@ -49,6 +50,7 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Logs(args) => logs::perform(&args, out).await,
         Command::Kill(args) => kill::perform(&args, out).await,
         Command::Weight(args) => weight::perform(&args, out).await,
+        Command::Quota(args) => quota::perform(&args, out).await,
         Command::Teardown(args) => teardown::perform(&args, out).await,
         Command::Completions(args) => completions::perform(&args, out),
         Command::Explain(args) => explain::perform(&args, out).await,

@@ -70,9 +70,7 @@ fn thing(state: &ClusterState, id: &str, out: &mut Out) -> Result<(), CliError> 
         return Ok(());
     }
     for (label, value) in details::of(state, thing) {
-        let value = clean(&value);
-        let label = out.palette.paint(Style::Bold, &format!("{label:<14}"));
-        out.line(&format!("{label} {value}"))?;
+        out.labelled(label, &value)?;
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 //! **Rules.** Lists are arrays of objects; one thing is one object; what goes on (`top`, `run`) is
 //! one object a line. Names end in their unit (`cpu_milli`: thousandths of a core, `mem_bytes`,
 //! `_ms` since 1970 for points in time). Every field is always there; what is not known or was not
-//! measured is `null`, never 0. Fields may be added, none is renamed or removed. Errors stand on
+//! measured is `null`, never 0; so is a limit that there is not. Fields may be added, none is renamed or removed. Errors stand on
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
 pub(crate) mod explain;
+pub(crate) mod quota;
 mod usage;
 
 use ebb_types::{
@@ -15,6 +16,7 @@ use ebb_types::{
 };
 use serde::Serialize;
 
+use quota::QuotaJson;
 use usage::AgentUsageJson;
 
 /// An amount of every kind.
@@ -277,6 +279,8 @@ pub(crate) struct RoleJson {
     frameworks: Vec<String>,
     offered: ResourcesJson,
     allocated: ResourcesJson,
+    quota: QuotaJson,
+    consumed: QuantitiesJson,
 }
 
 impl From<&RoleState> for RoleJson {
@@ -287,6 +291,8 @@ impl From<&RoleState> for RoleJson {
             frameworks: texts(&role.frameworks),
             offered: (&role.offered).into(),
             allocated: (&role.allocated).into(),
+            quota: (&role.quota).into(),
+            consumed: (&role.consumed).into(),
         }
     }
 }

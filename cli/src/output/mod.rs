@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use table::{Palette, Table};
+use table::{Palette, Style, Table, clean};
 
 /// Standard output.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ impl Out {
     /// [`table::clean`].
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.stdout, "{line}")
+    }
+
+    /// A line with a label; strangers' texts may stand in its value.
+    pub(crate) fn labelled(&mut self, label: &str, value: &str) -> io::Result<()> {
+        let label = self.palette.paint(Style::Bold, &format!("{label:<14}"));
+        self.line(&format!("{label} {}", clean(value)))
     }
 
     /// Bytes as they are.

@@ -310,7 +310,7 @@ pub(crate) fn duration_ns(ns: u64) -> String {
 }
 
 /// One amount with its unit: `1.5 cpus`, `64 MiB`, `1 GiB disk`, `10 MiB/s`.
-fn amount(kind: ResourceKind, amount: u64) -> String {
+pub(crate) fn amount(kind: ResourceKind, amount: u64) -> String {
     match kind {
         ResourceKind::Cpus if amount == 1_000 => "1 cpu".to_owned(),
         ResourceKind::Cpus => format!("{} cpus", milli(amount)),
@@ -325,7 +325,12 @@ pub(crate) fn quantities(quantities: &Quantities) -> String {
     if quantities.is_zero() {
         return "nothing".to_owned();
     }
-    let parts: Vec<String> = quantities.iter().map(|(k, a)| amount(k, a)).collect();
+    amounts(quantities.iter())
+}
+
+/// Amounts in one line, zeros too: `1.5 cpus, 0 B`.
+pub(crate) fn amounts(amounts: impl Iterator<Item = (ResourceKind, u64)>) -> String {
+    let parts: Vec<String> = amounts.map(|(k, a)| amount(k, a)).collect();
     parts.join(", ")
 }
 

@@ -2,8 +2,8 @@
 
 use ebb_types::{
     AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, Quantities, Resources, Role,
-    Timestamp,
+    FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Place, Quantities, Resources,
+    Role, Timestamp,
 };
 
 use crate::operator::{bad, good};
@@ -15,7 +15,7 @@ fn at(ms_later: u64) -> Timestamp {
     Timestamp::from_ms(NOW_MS).plus_ms(ms_later)
 }
 
-fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
+pub fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
     ExplainedClaim {
         framework_id: id.clone(),
         framework_name: "a \x1b[31mred\x1b[0m name".into(),
@@ -25,20 +25,22 @@ fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
         suppressed: false,
         takes_revocable: false,
         offers: OffersOut::default(),
+        quotas: Vec::new(),
+        most: Limits::NONE,
         free: FreeCounts::default(),
         regular: InLine::default(),
         revocable: InLine::default(),
     }
 }
 
-fn open() -> OpenAgent {
+pub fn open() -> OpenAgent {
     OpenAgent {
         agent_id: AgentId::new("cafe-1-S0").expect("valid"),
         resources: Resources::regular(Quantities::cpus_mem(2_000, 1 << 30)),
     }
 }
 
-fn contender(claimant: Claimant, share_milli: u64) -> Contender {
+pub fn contender(claimant: Claimant, share_milli: u64) -> Contender {
     Contender {
         claimant,
         share_milli,
@@ -46,7 +48,8 @@ fn contender(claimant: Claimant, share_milli: u64) -> Contender {
     }
 }
 
-/// The first framework has refused some and finds too little elsewhere; a role has one claim for each other reason.
+/// The first framework has refused some and finds too little elsewhere; the second one meets quotas; a role has one claim
+/// for each other reason.
 pub fn explanation(subject: ExplainSubject) -> Explanation {
     let role = Role::new("eng/web").expect("valid");
     let mut explanation = Explanation {
@@ -56,15 +59,20 @@ pub fn explanation(subject: ExplainSubject) -> Explanation {
             usable: 12,
             overfull: 0,
             inactive: 3,
+            waiting: 0,
             disconnected: 1,
             absent: 2,
         },
         minimum: Quantities::cpus_mem(10, 32 << 20),
         offers_full: false,
+        paid_first: None,
         claims: Vec::new(),
         left_out: 0,
     };
     match subject {
+        ExplainSubject::Framework(id) if id.as_str() == "cafe-1-0001" => {
+            crate::explain_quotas::explain(&mut explanation, &id);
+        }
         ExplainSubject::Framework(id) => {
             let mut claim = claim(&id, &role);
             claim.offers = OffersOut {
@@ -208,25 +216,31 @@ async fn an_explanation_as_json_keeps_its_shape() {
         })
     };
     let two = serde_json::json!({"regular": amounts(2_000, 1 << 30), "revocable": amounts(0, 0)});
+    let free = serde_json::json!({
+        "open": 0, "refused": 3, "first_refusal_end_ms": NOW_MS + 2_300, "over_quota": 0,
+        "over_limit": 0, "only_revocable": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
+        "short_of_mem": 9, "examples": []
+    });
     let nobody = serde_json::json!({"places": [], "next": null});
     assert_eq!(
         json(good(&played, &["explain", "1-0000", "--json"]).await),
         serde_json::json!({
             "at_ms": NOW_MS, "framework_id": "cafe-1-0000", "role": null, "agents_usable": 12,
-            "agents_overfull": 0, "agents_inactive": 3, "agents_disconnected": 1,
+            "agents_overfull": 0, "agents_inactive": 3, "agents_waiting": 0, "agents_disconnected": 1,
             "agents_absent": 2,
-            "minimum": amounts(10, 32 << 20), "offers_full": false, "left_out": 0,
+            "minimum": amounts(10, 32 << 20), "offers_full": false, "paid_first": null,
+            "left_out": 0,
             "claims": [{
                 "framework_id": "cafe-1-0000", "framework_name": "a \u{1b}[31mred\u{1b}[0m name",
                 "role": "eng/web", "verdict": "refused", "away_since_ms": null,
                 "away_until_ms": null, "subscribed": true, "suppressed": false,
                 "takes_revocable": false, "offers": 2, "offered": two,
-                "first_offer_deadline_ms": NOW_MS + 90_000,
-                "free": {
-                    "open": 0, "refused": 3, "first_refusal_end_ms": NOW_MS + 2_300,
-                    "only_revocable": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
-                    "short_of_mem": 9, "examples": []
+                "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [],
+                "most": {
+                    "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
+                    "disk_bandwidth_bytes_per_s": null
                 },
+                "free": free,
                 "regular": nobody, "revocable": nobody
             }]
         })

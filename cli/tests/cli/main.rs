@@ -2,6 +2,8 @@
 
 mod dev;
 mod explain;
+mod explain_quotas;
 mod operator;
 mod played;
+mod quota;
 mod run;

@@ -94,6 +94,11 @@ async fn any_one_thing_is_shown_by_a_unique_prefix_of_its_id() {
         ),
         ("1-O", "offer          cafe-1-O7"),
         ("eng/", "weight         2.5"),
+        ("eng/", "guarantee      2 cpus, 128 MiB"),
+        ("eng/", "limit          4 cpus, 0 B disk"),
+        ("eng/", "consumed       3.5 cpus, 64 MiB"),
+        ("eng/", "left           0.5 cpus, 0 B disk"),
+        ("eng/", "owed           64 MiB"),
     ] {
         let shown = good(&played, &["status", id]).await;
         assert!(shown.contains(part), "{id}: {part} is not in\n{shown}");
@@ -481,8 +486,30 @@ async fn json_keeps_its_shape() {
     let roles = json(good(&played, &["roles", "--json"]).await);
     assert_eq!(
         keys(&roles[0]),
-        ["allocated", "frameworks", "offered", "role", "weight_milli"]
+        [
+            "allocated",
+            "consumed",
+            "frameworks",
+            "offered",
+            "quota",
+            "role",
+            "weight_milli"
+        ]
     );
+    assert_eq!(roles[0]["consumed"], amounts(3_500, 64 << 20));
+    let quota = serde_json::json!({
+        "guarantee": amounts(2_000, 128 << 20),
+        "limits": {
+            "cpu_milli": 4_000, "mem_bytes": null, "disk_bytes": 0,
+            "disk_bandwidth_bytes_per_s": null
+        }
+    });
+    assert_eq!(roles[0]["quota"], quota);
+    let shown = json(good(&played, &["quota", "eng/web", "--json"]).await);
+    let expected = serde_json::json!({
+        "role": "eng/web", "quota": quota, "consumed": amounts(3_500, 64 << 20)
+    });
+    assert_eq!(shown, expected);
     let top = json(good(&played, &["top", "--once", "--json"]).await);
     assert_eq!(
         keys(&top),

@@ -16,10 +16,10 @@ use ebb_api::proto::{
 };
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState,
-    ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation,
-    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Reason, Resources, Role, RoleState,
-    Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage, TaskUsageFigures,
-    Timestamp,
+    ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation, Limits,
+    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources,
+    Role, RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
+    TaskUsageFigures, Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -263,6 +263,13 @@ fn state(port: u16) -> ClusterState {
             frameworks: vec![one.clone()],
             offered: Resources::ZERO,
             allocated: own(),
+            quota: Quota {
+                guarantee: Quantities::cpus_mem(2_000, 128 << 20),
+                limits: Limits::NONE
+                    .with(ResourceKind::Cpus, Some(4_000))
+                    .with(ResourceKind::Disk, Some(0)),
+            },
+            consumed: Quantities::cpus_mem(3_500, 64 << 20),
         }],
         offers: vec![offer(&two)],
     }
@@ -308,6 +315,25 @@ impl Operator for Played {
     ) -> Result<Response<proto::Empty>, Status> {
         for weight in request.into_inner().weights {
             self.note(format!("weight {} {}", weight.role, weight.weight_milli));
+        }
+        Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn set_quotas(
+        &self,
+        request: Request<proto::SetQuotasRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let request = request.into_inner();
+        for one in request.quotas {
+            let quota = Quota::try_from(one.quota.unwrap_or_default()).expect("well-formed");
+            if one.role == "full" && !request.force {
+                return Err(Status::failed_precondition(
+                    "role full holds 4 cpus, which is more than the limit; raise it or use --force",
+                ));
+            }
+            let (role, Quota { guarantee, limits }) = (one.role, quota);
+            let forced = if request.force { " forced" } else { "" };
+            self.note(format!("quota {role} {guarantee} up to {limits}{forced}"));
         }
         Ok(Response::new(proto::Empty {}))
     }

@@ -6,6 +6,7 @@ use ebb_types::{
 };
 use serde::Serialize;
 
+use super::quota::{LimitsJson, QuotaStateJson};
 use super::{QuantitiesJson, ResourcesJson};
 
 /// Why frameworks are offered something, or nothing.
@@ -17,10 +18,12 @@ pub(crate) struct ExplanationJson {
     agents_usable: u64,
     agents_overfull: u64,
     agents_inactive: u64,
+    agents_waiting: u64,
     agents_disconnected: u64,
     agents_absent: u64,
     minimum: QuantitiesJson,
     offers_full: bool,
+    paid_first: Option<String>,
     claims: Vec<ClaimJson>,
     left_out: u64,
 }
@@ -39,6 +42,8 @@ struct ClaimJson {
     offers: u64,
     offered: ResourcesJson,
     first_offer_deadline_ms: Option<u64>,
+    quotas: Vec<QuotaStateJson>,
+    most: LimitsJson,
     free: FreeJson,
     regular: InLineJson,
     revocable: InLineJson,
@@ -49,6 +54,8 @@ struct FreeJson {
     open: u64,
     refused: u64,
     first_refusal_end_ms: Option<u64>,
+    over_quota: u64,
+    over_limit: u64,
     only_revocable: u64,
     small: u64,
     in_offers: u64,
@@ -99,10 +106,12 @@ impl From<&Explanation> for ExplanationJson {
             agents_usable: explanation.agents.usable,
             agents_overfull: explanation.agents.overfull,
             agents_inactive: explanation.agents.inactive,
+            agents_waiting: explanation.agents.waiting,
             agents_disconnected: explanation.agents.disconnected,
             agents_absent: explanation.agents.absent,
             minimum: (&explanation.minimum).into(),
             offers_full: explanation.offers_full,
+            paid_first: explanation.paid_first.as_ref().map(ToString::to_string),
             claims: claims.map(|claim| of_claim(explanation, claim)).collect(),
             left_out: explanation.left_out,
         }
@@ -123,6 +132,8 @@ fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> ClaimJson {
         offers: claim.offers.count,
         offered: (&claim.offers.resources).into(),
         first_offer_deadline_ms: claim.offers.first_deadline.map(|at| at.as_ms()),
+        quotas: claim.quotas.iter().map(Into::into).collect(),
+        most: (&claim.most).into(),
         free: (&claim.free).into(),
         regular: (&claim.regular).into(),
         revocable: (&claim.revocable).into(),
@@ -135,6 +146,8 @@ impl From<&FreeCounts> for FreeJson {
             open: free.open,
             refused: free.refused,
             first_refusal_end_ms: free.first_refusal_end.map(|at| at.as_ms()),
+            over_quota: free.over_quota,
+            over_limit: free.over_limit,
             only_revocable: free.only_revocable,
             small: free.small,
             in_offers: free.in_offers,
