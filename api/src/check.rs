@@ -1,7 +1,7 @@
 //! The checks that every field from outside goes through.
 
 use ebb_types::limits::{MAX_MESSAGE_BYTES, MAX_QUANTITY};
-use ebb_types::{InvalidId, Quantities, ResourceKind, Resources, UpdateUuid};
+use ebb_types::{InvalidId, Limits, Quantities, ResourceKind, Resources, UpdateUuid};
 
 use crate::proto;
 
@@ -170,15 +170,39 @@ pub(crate) fn quantities(
     Ok(resources.regular)
 }
 
+/// Reads limits: what is named is limited, to nothing too.
+pub(crate) fn limits(field: &'static str, list: &[proto::Resource]) -> Result<Limits, Invalid> {
+    let amounts = quantities(field, list)?;
+    let mut limits = Limits::NONE;
+    for entry in list {
+        let kind = ResourceKind::from_name(&entry.name)
+            .map_err(|error| Invalid::new(field, error.to_string()))?;
+        limits = limits.with(kind, Some(amounts.get(kind)));
+    }
+    Ok(limits)
+}
+
+/// Writes limits.
+pub(crate) fn write_limits(limits: &Limits) -> Vec<proto::Resource> {
+    let amounts = limits.iter();
+    amounts
+        .map(|(kind, amount)| write_amount(kind, amount, false))
+        .collect()
+}
+
+fn write_amount(kind: ResourceKind, amount: u64, revocable: bool) -> proto::Resource {
+    proto::Resource {
+        name: kind.name().to_owned(),
+        amount: i64::try_from(amount).unwrap_or(i64::MAX),
+        revocable,
+    }
+}
+
 /// Writes quantities.
 pub(crate) fn write_quantities(quantities: &Quantities, revocable: bool) -> Vec<proto::Resource> {
     quantities
         .iter()
-        .map(|(kind, amount)| proto::Resource {
-            name: kind.name().to_owned(),
-            amount: i64::try_from(amount).unwrap_or(i64::MAX),
-            revocable,
-        })
+        .map(|(kind, amount)| write_amount(kind, amount, revocable))
         .collect()
 }
 

@@ -3,13 +3,14 @@
 use ebb_types::limits::{MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_NAME_BYTES, MAX_PLACES};
 use ebb_types::{
     AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, Role, Timestamp,
+    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState, Role, Timestamp,
 };
 use proto::contender::Claimant as WireClaimant;
 use proto::explain_request::Subject;
 
 use crate::check::{
-    Invalid, bounded, id, quantities, required, resources, text, write_quantities, write_resources,
+    Invalid, bounded, id, limits, quantities, required, resources, text, write_limits,
+    write_quantities, write_resources,
 };
 use crate::proto;
 
@@ -61,11 +62,16 @@ impl TryFrom<proto::Explanation> for Explanation {
                 usable: wire.agents_usable,
                 overfull: wire.agents_overfull,
                 inactive: wire.agents_inactive,
+                waiting: wire.agents_waiting,
                 disconnected: wire.agents_disconnected,
                 absent: wire.agents_absent,
             },
             minimum: quantities("explanation.minimum", &wire.minimum)?,
             offers_full: wire.offers_full,
+            paid_first: wire
+                .paid_first
+                .map(|role| id("explanation.paid_first", &role, |t| Role::new(t)))
+                .transpose()?,
             claims: all("explanation.claims", wire.claims, MAX_EXPLAINED_CLAIMS)?,
             left_out: wire.left_out,
         })
@@ -80,10 +86,12 @@ impl From<Explanation> for proto::Explanation {
             agents_usable: explanation.agents.usable,
             agents_overfull: explanation.agents.overfull,
             agents_inactive: explanation.agents.inactive,
+            agents_waiting: explanation.agents.waiting,
             agents_disconnected: explanation.agents.disconnected,
             agents_absent: explanation.agents.absent,
             minimum: write_quantities(&explanation.minimum, false),
             offers_full: explanation.offers_full,
+            paid_first: explanation.paid_first.map(|role| role.to_string()),
             claims: write_all(explanation.claims),
             left_out: explanation.left_out,
         }
@@ -112,6 +120,8 @@ impl TryFrom<proto::ExplainedClaim> for ExplainedClaim {
                 resources: resources("claim.offered", &wire.offered)?,
                 first_deadline: wire.first_offer_deadline_ms.map(Timestamp::from_ms),
             },
+            quotas: all("claim.quotas", wire.quotas, MAX_PLACES)?,
+            most: limits("claim.most", &wire.most)?,
             free: required("claim.free", wire.free)?.try_into()?,
             regular: required("claim.regular", wire.regular)?.try_into()?,
             revocable: required("claim.revocable", wire.revocable)?.try_into()?,
@@ -135,9 +145,33 @@ impl From<ExplainedClaim> for proto::ExplainedClaim {
             offers: claim.offers.count,
             offered: write_resources(&claim.offers.resources),
             first_offer_deadline_ms: claim.offers.first_deadline.map(Timestamp::as_ms),
+            quotas: write_all(claim.quotas),
+            most: write_limits(&claim.most),
             free: Some(claim.free.into()),
             regular: Some(claim.regular.into()),
             revocable: Some(claim.revocable.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::QuotaState> for QuotaState {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::QuotaState) -> Result<Self, Invalid> {
+        Ok(Self {
+            role: id("quota.role", &wire.role, |t| Role::new(t))?,
+            quota: required("quota.quota", wire.quota)?.try_into()?,
+            held: quantities("quota.held", &wire.held)?,
+        })
+    }
+}
+
+impl From<QuotaState> for proto::QuotaState {
+    fn from(state: QuotaState) -> Self {
+        Self {
+            role: state.role.to_string(),
+            quota: Some(state.quota.into()),
+            held: write_quantities(&state.held, false),
         }
     }
 }
@@ -150,6 +184,8 @@ impl TryFrom<proto::FreeCounts> for FreeCounts {
             open: wire.open,
             refused: wire.refused,
             first_refusal_end: wire.first_refusal_end_ms.map(Timestamp::from_ms),
+            over_quota: wire.over_quota,
+            over_limit: wire.over_limit,
             only_revocable: wire.only_revocable,
             small: wire.small,
             in_offers: wire.in_offers,
@@ -166,6 +202,8 @@ impl From<FreeCounts> for proto::FreeCounts {
             open: free.open,
             refused: free.refused,
             first_refusal_end_ms: free.first_refusal_end.map(Timestamp::as_ms),
+            over_quota: free.over_quota,
+            over_limit: free.over_limit,
             only_revocable: free.only_revocable,
             small: free.small,
             in_offers: free.in_offers,

@@ -2,12 +2,14 @@
 
 use ebb_types::{
     AgentActivity, AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId,
-    FrameworkId, FrameworkState, Offer, Role, RoleState, TaskId, TaskRecord, TaskStatus, Timestamp,
+    FrameworkId, FrameworkState, Offer, Quota, Role, RoleState, TaskId, TaskRecord, TaskStatus,
+    Timestamp,
 };
 use proto::change::Change as Wire;
 
 use crate::check::{
-    Invalid, id, optional_id, quantities, required, resources, write_quantities, write_resources,
+    Invalid, id, limits, optional_id, quantities, required, resources, write_limits,
+    write_quantities, write_resources,
 };
 use crate::common::{roles, write_roles};
 use crate::proto;
@@ -188,6 +190,8 @@ impl TryFrom<proto::RoleState> for RoleState {
                 .collect::<Result<_, _>>()?,
             offered: resources("role.offered", &role.offered)?,
             allocated: resources("role.allocated", &role.allocated)?,
+            quota: role.quota.unwrap_or_default().try_into()?,
+            consumed: quantities("role.consumed", &role.consumed)?,
         })
     }
 }
@@ -200,6 +204,28 @@ impl From<RoleState> for proto::RoleState {
             frameworks: role.frameworks.iter().map(ToString::to_string).collect(),
             offered: write_resources(&role.offered),
             allocated: write_resources(&role.allocated),
+            quota: (!role.quota.is_none()).then(|| role.quota.into()),
+            consumed: write_quantities(&role.consumed, false),
+        }
+    }
+}
+
+impl TryFrom<proto::Quota> for Quota {
+    type Error = Invalid;
+
+    fn try_from(quota: proto::Quota) -> Result<Self, Invalid> {
+        Ok(Self {
+            guarantee: quantities("quota.guarantee", &quota.guarantee)?,
+            limits: limits("quota.limits", &quota.limits)?,
+        })
+    }
+}
+
+impl From<Quota> for proto::Quota {
+    fn from(quota: Quota) -> Self {
+        Self {
+            guarantee: write_quantities(&quota.guarantee, false),
+            limits: write_limits(&quota.limits),
         }
     }
 }

@@ -5,8 +5,9 @@ use ebb_api::proto::{self, scheduler_call, task_status};
 use ebb_api::{AgentEnvelope, MasterEnvelope};
 use ebb_types::{
     AgentCounts, AgentId, Away, Call, Change, Claimant, Contender, Event, ExplainSubject,
-    ExplainedClaim, Explanation, FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Operation,
-    Place, Quantities, Resources, Role, TaskInfo, TaskStatus, Timestamp,
+    ExplainedClaim, Explanation, FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent,
+    Operation, Place, Quantities, Quota, QuotaState, ResourceKind, Resources, Role, TaskInfo,
+    TaskStatus, Timestamp,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -322,6 +323,17 @@ fn explanation() -> Explanation {
         first,
     };
     let places = Vec::from(pairs.map(place));
+    let mut quota = |role: &Role| QuotaState {
+        role: role.clone(),
+        quota: Quota {
+            guarantee: Quantities::cpus_mem(one(), one()),
+            limits: Limits::NONE
+                .with(ResourceKind::Cpus, Some(one()))
+                .with(ResourceKind::Mem, Some(0)),
+        },
+        held: Quantities::cpus_mem(one(), one()),
+    };
+    let quotas = vec![quota(&role), quota(&Role::new("a").expect("valid"))];
     let mut at = || Timestamp::from_ms(one());
     let (since, until, lapses, refusal_end) = (at(), at(), at(), at());
     let claim = ExplainedClaim {
@@ -340,10 +352,14 @@ fn explanation() -> Explanation {
             resources: Resources::revocable(Quantities::cpus_mem(one(), one())),
             first_deadline: Some(lapses),
         },
+        quotas,
+        most: Limits::NONE.with(ResourceKind::Disk, Some(one())),
         free: FreeCounts {
             open: one(),
             refused: one(),
             first_refusal_end: Some(refusal_end),
+            over_quota: one(),
+            over_limit: one(),
             only_revocable: one(),
             small: one(),
             in_offers: one(),
@@ -367,11 +383,13 @@ fn explanation() -> Explanation {
             usable: one(),
             overfull: one(),
             inactive: one(),
+            waiting: one(),
             disconnected: one(),
             absent: one(),
         },
         minimum: Quantities::cpus_mem(one(), one()),
         offers_full: true,
+        paid_first: Some(Role::new("a/c").expect("valid")),
         claims: vec![claim],
         left_out: one(),
     }
@@ -388,6 +406,8 @@ fn an_explanation_survives_the_wire_fact_by_fact() {
     (claim.subscribed, claim.suppressed, claim.takes_revocable) = (false, true, false);
     (claim.regular, claim.revocable) = (InLine::default(), InLine::default());
     claim.free = FreeCounts::default();
+    (claim.quotas, claim.most) = (Vec::new(), Limits::NONE);
+    few.paid_first = None;
     for explanation in [all, few] {
         let bytes = proto::Explanation::from(explanation.clone()).encode_to_vec();
         let wire = proto::Explanation::decode(&bytes[..]).expect("decodes");
@@ -399,7 +419,12 @@ fn an_explanation_survives_the_wire_fact_by_fact() {
 fn an_explanation_that_floods_or_lacks_something_is_refused_by_name() {
     let good = proto::Explanation::from(explanation());
     type Spoil = fn(&mut proto::Explanation);
-    let spoilt: [(Spoil, &str); 6] = [
+    let spoilt: [(Spoil, &str); 8] = [
+        (
+            |wire| wire.claims[0].quotas = vec![wire.claims[0].quotas[0].clone(); 131],
+            "claim.quotas",
+        ),
+        (|wire| wire.claims[0].quotas[0].quota = None, "quota.quota"),
         (
             |wire| wire.claims = vec![wire.claims[0].clone(); 65],
             "explanation.claims",

@@ -8,8 +8,9 @@ use ebb_api::proto;
 use ebb_master::{MasterError, run};
 use ebb_types::{
     AgentActivity, AgentId, AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject,
-    Explanation, FrameworkId, MasterToAgent, Quantities, Reason, ReconcileTask, RunningTask,
-    Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid, Verdict,
+    Explanation, FrameworkId, Limits, MasterToAgent, Quantities, Quota, Reason, ReconcileTask,
+    ResourceKind, RunningTask, Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    Verdict,
 };
 use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
 use tonic::transport::Channel;
@@ -489,5 +490,63 @@ async fn an_agent_that_stays_silent_becomes_unreachable() {
         }
     };
     assert_eq!(end.unwrap_err().code(), tonic::Code::Aborted);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn quotas_hold_are_refused_with_reasons_and_outlast_the_master() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut agent = master.agent().await;
+    let agent_id = register(&mut agent).await;
+    let mut operator = master.operator().await;
+    let quota = |guarantee: &Quantities, limits: &Limits| {
+        let quota = Quota {
+            guarantee: *guarantee,
+            limits: *limits,
+        };
+        proto::SetQuotasRequest {
+            quotas: vec![proto::set_quotas_request::RoleQuota {
+                role: "*".into(),
+                quota: Some(quota.into()),
+            }],
+            force: false,
+        }
+    };
+    let one = Quantities::cpus_mem(1000, 0);
+    let limit = Limits::NONE.with(ResourceKind::Cpus, Some(1000));
+    let too_much = quota(&Quantities::cpus_mem(1 << 30, 0), &Limits::NONE);
+    let refused = operator.set_quotas(too_much).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(refused.message().contains("more cpus"), "{refused}");
+    let crossed = quota(&Quantities::cpus_mem(1001, 0), &limit);
+    let refused = operator.set_quotas(crossed).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    operator.set_quotas(quota(&one, &limit)).await.unwrap();
+    master.stop().await;
+
+    let master = Master::start(config(folder.path())).await;
+    let mut operator = master.operator().await;
+    let state = operator.get_state(proto::StateRequest::default()).await;
+    let state = ClusterState::try_from(state.unwrap().into_inner()).unwrap();
+    assert_eq!(
+        (state.roles[0].quota.guarantee, state.roles[0].quota.limits),
+        (one, limit)
+    );
+    let mut scheduler = master.scheduler().await;
+    scheduler.subscribe(framework_info("f")).await;
+    let mut agent = master.agent().await;
+    let mut info = agent_info();
+    info.id = Some(agent_id);
+    agent.say(AgentToMaster::Reregister {
+        info,
+        incarnation: agent.incarnation,
+        tasks: Vec::new(),
+        executors: Vec::new(),
+        oversubscribed: Quantities::ZERO,
+    });
+    agent.registered().await;
+    let offer = scheduler.offer().await;
+    assert_eq!(offer.resources.regular.cpu_milli(), 1000);
     master.stop().await;
 }

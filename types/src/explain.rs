@@ -5,6 +5,7 @@
 
 use crate::ids::{AgentId, FrameworkId, Role};
 use crate::quantities::Quantities;
+use crate::quota::{Limits, Quota};
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct Explanation {
     pub minimum: Quantities,
     /// Whether as many offers are out as there may be: then nobody is made one.
     pub offers_full: bool,
+    /// The role that comes before all others with what is owned, because it is owed some of its guarantee.
+    pub paid_first: Option<Role>,
     /// Each framework that is meant, in each role that is meant.
     pub claims: Vec<ExplainedClaim>,
     /// How many more there are that were left out.
@@ -45,6 +48,8 @@ pub struct AgentCounts {
     pub overfull: u64,
     /// Connected, but an operator has deactivated or drained them.
     pub inactive: u64,
+    /// Connected, but nothing is offered before most agents are back after a start of the master, since roles have quotas.
+    pub waiting: u64,
     /// Their connection broke; they may still come back.
     pub disconnected: u64,
     /// Silent for too long, or not heard of since the master started.
@@ -70,12 +75,27 @@ pub struct ExplainedClaim {
     pub takes_revocable: bool,
     /// What is out in offers to it in the role.
     pub offers: OffersOut,
+    /// The quotas of its role and of those above it that have one, its own first.
+    pub quotas: Vec<QuotaState>,
+    /// How much more of what is owned it may be offered by all quotas: its limits, and what is owed to others.
+    pub most: Limits,
     /// What is free, in its eyes.
     pub free: FreeCounts,
     /// How it stands among those who want what is owned.
     pub regular: InLine,
     /// How it stands among those who want what is lent.
     pub revocable: InLine,
+}
+
+/// A role's quota and what counts towards it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaState {
+    /// The role.
+    pub role: Role,
+    /// Its quota.
+    pub quota: Quota,
+    /// What it and the roles below it hold of what is owned, offers that are out included.
+    pub held: Quantities,
 }
 
 /// A scheduler that is not connected.
@@ -99,7 +119,7 @@ pub struct OffersOut {
 }
 
 /// The usable agents, by what a framework would be offered of them in a role if it were connected, wanted offers and
-/// nobody else did. Each stands in one of `open`, `refused`, `only_revocable` and `small`.
+/// nobody else did. Each stands in one of `open`, `refused`, `over_quota`, `only_revocable` and `small`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FreeCounts {
     /// Agents of which it would be offered something.
@@ -108,6 +128,10 @@ pub struct FreeCounts {
     pub refused: u64,
     /// When the first refusal of those agents ends.
     pub first_refusal_end: Option<Timestamp>,
+    /// Agents of which enough is free, but by quotas it may be offered less than is offered by itself.
+    pub over_quota: u64,
+    /// Those of them of which limits alone leave it too little.
+    pub over_limit: u64,
     /// Agents of which only revocable resources are free, which it does not take.
     pub only_revocable: u64,
     /// Agents of which less is free than is offered by itself.
@@ -191,6 +215,10 @@ pub enum Verdict {
     NoAgent,
     /// It has refused what is free.
     Refused,
+    /// Its role, or one above it, is at the limit of its quota.
+    AtLimit,
+    /// What is free is kept for roles that are owed their guarantees.
+    OwedToOthers,
     /// Only revocable resources are free, which it does not take.
     OnlyRevocable,
     /// Too little is free of each agent.
@@ -211,6 +239,8 @@ impl Verdict {
             Self::OffersFull => "offers_full",
             Self::NoAgent => "no_agent",
             Self::Refused => "refused",
+            Self::AtLimit => "at_limit",
+            Self::OwedToOthers => "owed_to_others",
             Self::OnlyRevocable => "only_revocable",
             Self::TooLittle => "too_little",
             Self::Behind => "behind",
@@ -240,10 +270,26 @@ impl Explanation {
             }
         } else if free.refused > 0 {
             Verdict::Refused
+        } else if free.over_quota > 0 {
+            if free.over_limit > 0 {
+                Verdict::AtLimit
+            } else {
+                Verdict::OwedToOthers
+            }
         } else if free.only_revocable > 0 {
             Verdict::OnlyRevocable
         } else {
             Verdict::TooLittle
         }
+    }
+}
+
+impl QuotaState {
+    /// What its limits leave; the largest number of a kind without one.
+    pub fn left_by_limits(&self) -> Quantities {
+        let limits = self.quota.limits.iter();
+        limits.fold(Quantities::MAX, |left, (kind, limit)| {
+            left.with(kind, limit.saturating_sub(self.held.get(kind)))
+        })
     }
 }

@@ -161,6 +161,14 @@ text_id!(
     Role, "role", check_role
 );
 
+impl Role {
+    /// Whether it is a role or one below that: `a/b` is within `a` and `a/b`, and not within `a/c`.
+    pub fn is_within(&self, above: &Self) -> bool {
+        let rest = self.as_str().strip_prefix(above.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 /// One life of an agent process; larger is later. Messages of an earlier incarnation are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);

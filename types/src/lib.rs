@@ -17,6 +17,7 @@ mod ids;
 pub mod limits;
 mod link;
 mod quantities;
+mod quota;
 mod resources;
 mod scheduler;
 mod task;
@@ -27,7 +28,7 @@ mod view;
 pub use executor::{ExecutorCall, ExecutorEvent};
 pub use explain::{
     AgentCounts, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FreeCounts, InLine, OffersOut, OpenAgent, Place, Verdict,
+    FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState, Verdict,
 };
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
@@ -39,6 +40,7 @@ pub use link::{
     RunningTask,
 };
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
+pub use quota::{Limits, Quota};
 pub use resources::Resources;
 pub use scheduler::{
     Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, ReconcileTask,

@@ -70,6 +70,9 @@ impl Quantities {
     /// Nothing of anything.
     pub const ZERO: Self = Self([0; ResourceKind::ALL.len()]);
 
+    /// As much of everything as there can be.
+    pub const MAX: Self = Self([u64::MAX; ResourceKind::ALL.len()]);
+
     /// Collects amounts; a kind that is named twice counts its last amount.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (ResourceKind, u64)>) -> Self {
         pairs
@@ -204,12 +207,19 @@ impl fmt::Display for Quantities {
             if index > 0 {
                 f.write_str(";")?;
             }
-            match kind {
-                ResourceKind::Cpus => write!(f, "cpus:{}.{:03}", amount / 1000, amount % 1000)?,
-                kind => write!(f, "{}:{amount}", kind.name())?,
-            }
+            write_amount(f, (kind, amount))?;
         }
         Ok(())
+    }
+}
+
+pub(crate) fn write_amount(
+    f: &mut fmt::Formatter<'_>,
+    (kind, amount): (ResourceKind, u64),
+) -> fmt::Result {
+    match kind {
+        ResourceKind::Cpus => write!(f, "cpus:{}.{:03}", amount / 1000, amount % 1000),
+        kind => write!(f, "{}:{amount}", kind.name()),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ContainerId, ExecutorId, FrameworkId, Role, TaskId};
 use crate::link::AgentInfo;
 use crate::quantities::Quantities;
+use crate::quota::Quota;
 use crate::resources::Resources;
 use crate::scheduler::{MasterInfo, Offer};
 use crate::task::{TaskState, TaskStatus};
@@ -161,6 +162,10 @@ pub struct RoleState {
     pub offered: Resources,
     /// What its tasks hold.
     pub allocated: Resources,
+    /// Its quota.
+    pub quota: Quota,
+    /// What counts towards the quota: of what is owned, offered and allocated, by it and the roles below it.
+    pub consumed: Quantities,
 }
 
 /// Everything that the master knows.

@@ -70,6 +70,15 @@ pub fn pass_all(ledger: &Ledger, planner: &mut Planner) -> Vec<Proposal> {
 
 /// [`pass`] over slots; the planner goes on counting the proposals.
 pub fn pass_slots<S: Borrow<AgentSlot>>(planner: &mut Planner, slots: &[S]) -> Vec<Proposal> {
+    pass_and_hold_back(planner, slots, |_| {})
+}
+
+/// [`pass_slots`]; `hold_back` is told of each slot of which something was left because of a quota.
+fn pass_and_hold_back<S: Borrow<AgentSlot>>(
+    planner: &mut Planner,
+    slots: &[S],
+    mut hold_back: impl FnMut(&S),
+) -> Vec<Proposal> {
     let mut proposals = Vec::new();
     if planner.is_idle() {
         return proposals;
@@ -79,6 +88,8 @@ pub fn pass_slots<S: Borrow<AgentSlot>>(planner: &mut Planner, slots: &[S]) -> V
     let _guard = crossbeam_epoch::pin();
     for slots in slots.chunks(AGENTS_AT_ONCE) {
         pass_some(planner, slots, &mut proposals);
+        let left = planner.held_back().iter();
+        left.for_each(|position| hold_back(&slots[*position]));
     }
     proposals
 }

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
+use ebb_types::{
+    AgentId, FrameworkId, Incarnation, Limits, Quantities, Quota, ResourceKind, Resources, Role,
+    Timestamp,
+};
 
 use super::{
     Allocator, Batch, MAX_PUBLICATIONS_BEHIND, MAX_QUEUED_AGENTS, Proposal, StartError, pass,
@@ -416,4 +419,48 @@ fn a_worker_that_is_far_behind_goes_on_with_a_copy() {
     leave.send(()).unwrap();
     let second = batches.recv_timeout(PATIENCE).unwrap();
     assert_eq!(second.proposals[0].agent_id, agent(1));
+}
+
+/// A role at its limit, and more agents than are kept by name or a few: once something of the role's ends, they are
+/// offered without being woken one by one.
+#[test]
+fn what_was_left_because_of_a_quota_is_offered_once_quotas_leave_more() {
+    for agents in [3, MAX_QUEUED_AGENTS + 2] {
+        let mut driver = Driver::new(agents, 1);
+        let limits = Limits::NONE
+            .with(ResourceKind::Cpus, Some(total().cpu_milli()))
+            .with(ResourceKind::Mem, Some(total().mem_bytes()));
+        let quota = Quota {
+            limits,
+            ..Quota::default()
+        };
+        driver.claims.set_quota(&role(), quota);
+        let (allocator, batches) = driver.start(1);
+        driver.publish(&allocator);
+        allocator.wake_all();
+        let mut holder: Option<Proposal> = None;
+        for round in 0..3 {
+            let batch = batches.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(batch.proposals.len(), 1, "in round {round}");
+            let proposal = batch.proposals[0].clone();
+            let is_new = holder
+                .as_ref()
+                .is_none_or(|old| old.agent_id != proposal.agent_id);
+            assert!(is_new, "only the others were left");
+            driver.take_in(&batch);
+            driver.publish(&allocator);
+            assert_eq!(
+                batches.recv_timeout(QUIET).unwrap_err(),
+                RecvTimeoutError::Timeout
+            );
+            // A task of all of it is accepted and ends, and its agent is not looked at.
+            driver
+                .claims
+                .credit(&proposal.framework_id, &proposal.role, &proposal.resources)
+                .unwrap();
+            holder = Some(proposal);
+            driver.publish(&allocator);
+            allocator.wake_held_back();
+        }
+    }
 }

@@ -51,6 +51,14 @@ pub(super) struct Shared {
     /// One for each worker.
     pub(super) inboxes: Box<[Inbox]>,
     pub(super) queue: ArrayQueue<Arc<AgentSlot>>,
+    /// Agents of which something was left because of a quota.
+    pub(super) held: ArrayQueue<Arc<AgentSlot>>,
+    /// Whether there were more of them than are kept by name.
+    pub(super) more_held: AtomicBool,
+    /// Whether they are to be looked at again.
+    pub(super) wake_held: AtomicBool,
+    /// How often they were to be.
+    pub(super) held_wakes: AtomicU64,
     /// Whether all agents are to be looked at.
     pub(super) all: AtomicBool,
     pub(super) sweep: ArcSwapOption<Sweep>,
@@ -70,8 +78,31 @@ impl Shared {
         }
     }
 
+    /// Keeps an agent of which something was left because of a quota, until quotas leave more.
+    pub(super) fn hold_back(&self, slot: &Arc<AgentSlot>) {
+        if slot.mark_held() && self.held.push(Arc::clone(slot)).is_err() {
+            slot.unmark_held();
+            self.more_held.store(true, Ordering::Release);
+        }
+    }
+
+    fn queue_held(&self) {
+        if self.more_held.swap(false, Ordering::AcqRel) {
+            self.all.store(true, Ordering::Release);
+        }
+        // Not more than there are now: others may go on holding agents back.
+        for _ in 0..self.held.len() {
+            let Some(slot) = self.held.pop() else { break };
+            slot.unmark_held();
+            self.enqueue(&slot);
+        }
+    }
+
     /// The agents of the next pass; empty when there is nothing to do.
     pub(super) fn take_work(&self) -> Vec<Arc<AgentSlot>> {
+        if self.wake_held.swap(false, Ordering::AcqRel) {
+            self.queue_held();
+        }
         if self.all.swap(false, Ordering::AcqRel) {
             // A sweep that is under way is not lost: this one covers all that it had left.
             self.sweep.store(Some(Arc::new(Sweep {

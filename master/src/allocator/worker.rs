@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread::park;
 
 use super::inbox::Reader;
-use super::pass_slots;
+use super::pass_and_hold_back;
 use super::work::{Shared, count};
 use super::workers::Batch;
 use crate::core::allocate::Planner;
@@ -80,13 +80,22 @@ impl Worker {
     }
 
     fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
+        let held_wakes = self.shared.held_wakes.load(Ordering::Acquire);
         // Read after the work was taken: whoever woke these agents has published before.
         self.read();
         if self.reader.is_behind {
             slots.iter().for_each(|slot| self.shared.enqueue(slot));
             return;
         }
-        let proposals = pass_slots(&mut self.reader.planner, slots);
+        let (shared, mut holds) = (&self.shared, false);
+        let proposals = pass_and_hold_back(&mut self.reader.planner, slots, |slot| {
+            shared.hold_back(slot);
+            holds = true;
+        });
+        // What has changed meanwhile may have woken the others without these.
+        if holds && shared.held_wakes.load(Ordering::Acquire) != held_wakes {
+            shared.wake_held.store(true, Ordering::Release);
+        }
         let counters = &self.shared.counters;
         count(&counters.passes, 1);
         count(&counters.agents, slots.len());

@@ -116,6 +116,10 @@ impl Allocator {
             ledger,
             inboxes: (0..workers).map(|_| Inbox::new()).collect(),
             queue: ArrayQueue::new(MAX_QUEUED_AGENTS),
+            held: ArrayQueue::new(MAX_QUEUED_AGENTS),
+            more_held: AtomicBool::new(false),
+            wake_held: AtomicBool::new(false),
+            held_wakes: AtomicU64::new(0),
             all: AtomicBool::new(false),
             sweep: ArcSwapOption::empty(),
             stop: AtomicBool::new(false),
@@ -169,6 +173,15 @@ impl Allocator {
         {
             self.shared.enqueue(&slot);
         }
+        self.unpark();
+    }
+
+    /// Has the workers look at the agents again of which they have left something because of a quota. To be called after
+    /// what has changed is published. Never waits.
+    pub fn wake_held_back(&self) {
+        // Whoever holds an agent back with an older book sees by this that it is to look again.
+        self.shared.held_wakes.fetch_add(1, Ordering::AcqRel);
+        self.shared.wake_held.store(true, Ordering::Release);
         self.unpark();
     }
 

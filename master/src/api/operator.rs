@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{AgentId, Change, ClusterState, ExplainSubject, FrameworkId, Role, TaskId};
+use ebb_types::{AgentId, Change, ClusterState, ExplainSubject, FrameworkId, Quota, Role, TaskId};
 use futures_util::stream::unfold;
 use tonic::{Request, Response, Status};
 
@@ -16,6 +16,8 @@ use crate::driver::{Handle, Inlet};
 
 /// Largest answer, in bytes: a whole cluster may be large.
 pub(super) const MAX_STATE_BYTES: usize = 256 << 20;
+/// Most quotas of one call.
+const MAX_QUOTAS_PER_CALL: usize = 10_000;
 /// Most weights of one call.
 const MAX_WEIGHTS_PER_CALL: usize = 10_000;
 
@@ -35,11 +37,16 @@ fn refused(error: OperatorError) -> Status {
         OperatorError::NoFramework(_)
         | OperatorError::NoTask { .. }
         | OperatorError::NoAgent(_) => Status::not_found(message),
-        OperatorError::Weight { .. } => Status::invalid_argument(message),
-        OperatorError::TooManyWeights { .. } => Status::resource_exhausted(message),
-        OperatorError::AlreadyActive(_) | OperatorError::StillDraining(_) => {
-            Status::failed_precondition(message)
+        OperatorError::Weight { .. } | OperatorError::QuotaUnfit { .. } => {
+            Status::invalid_argument(message)
         }
+        OperatorError::TooManyWeights { .. } | OperatorError::TooManyQuotas { .. } => {
+            Status::resource_exhausted(message)
+        }
+        OperatorError::AlreadyActive(_)
+        | OperatorError::StillDraining(_)
+        | OperatorError::QuotaBeyondCluster { .. }
+        | OperatorError::QuotaExceeded { .. } => Status::failed_precondition(message),
     }
 }
 
@@ -94,6 +101,28 @@ impl proto::operator_server::Operator for Service {
             weights.push((role, weight.weight_milli));
         }
         self.operate(OperatorCommand::SetWeights(weights)).await
+    }
+
+    async fn set_quotas(
+        &self,
+        request: Request<proto::SetQuotasRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wire = request.into_inner();
+        if wire.quotas.len() > MAX_QUOTAS_PER_CALL {
+            return Err(invalid(format!(
+                "{} quotas are given; at most {MAX_QUOTAS_PER_CALL} may be at once",
+                wire.quotas.len()
+            )));
+        }
+        let mut quotas = Vec::with_capacity(wire.quotas.len());
+        for quota in wire.quotas {
+            let role = Role::new(&quota.role).map_err(invalid)?;
+            let quota = quota.quota.unwrap_or_default();
+            quotas.push((role, Quota::try_from(quota).map_err(invalid)?));
+        }
+        let force = wire.force;
+        self.operate(OperatorCommand::SetQuotas { quotas, force })
+            .await
     }
 
     async fn teardown(

@@ -5,7 +5,11 @@
 //! each in its own order of need: first what is lent, by shares of what is lent, among those that may be offered it;
 //! then what is owned, by regular shares. Where both parts of an agent fall to one framework they make one offer.
 //!
-//! A part that is too small to be offered by itself ([`MIN_CPU_MILLI`], [`MIN_MEM_BYTES`]), or that is lent and nobody
+//! Of what is owned, those who are owed some of their guarantees come first, and nobody is offered more than limits and
+//! what is owed to others allow (`claims/tree/quota.rs`); an agent is split where that is less than it has. What is left
+//! because of that is [held back](Planner::held_back).
+//!
+//! A part that is too small to be offered by itself ([`is_allocatable`]), or that is lent and nobody
 //! took, rides along with the other part. A part is withheld from a framework that has refused as much of it.
 //!
 //! The neediest looks for an agent, not an agent for the neediest: what was refused stands in words of bits, so that
@@ -19,19 +23,11 @@ use ebb_types::{Quantities, Resources};
 use self::pool::{Candidate, Pool};
 use super::claims::{Claims, Entry};
 use super::drf::Class;
+use super::limits::is_allocatable;
 
-/// Resources are offered where they hold at least this much CPU, in thousandths of a core …
-pub const MIN_CPU_MILLI: u64 = 10;
-/// … or at least this much memory, in bytes. Both as in Mesos.
-pub const MIN_MEM_BYTES: u64 = 32 * 1024 * 1024;
 /// How often one pass looks at one agent again because another thread took what it had planned with.
 /// Then the agent is left alone: whoever took it wakes the allocator when it is free again.
 pub const MAX_LOOKS_PER_AGENT: u32 = 4;
-
-/// Whether a part is large enough to be offered by itself.
-pub const fn is_allocatable(part: &Quantities) -> bool {
-    part.cpu_milli() >= MIN_CPU_MILLI || part.mem_bytes() >= MIN_MEM_BYTES
-}
 
 /// An agent that a pass is to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +67,15 @@ pub struct Planner {
     pool: Pool,
     /// What was proposed and stands in no entry yet.
     ahead: Vec<(u32, Resources)>,
+    /// Of each proposal of this pass one more than the one before it of the same agent; 0 if there is none.
+    before: Vec<usize>,
     aside: Vec<u32>,
     /// The worker thread whose batches are its own.
     worker: Option<u32>,
+    /// Whether somebody was not offered something because of a quota in this pass.
+    is_bounded: bool,
+    /// Where the agents stand in the caller's list of which the last pass has left something because of a quota.
+    held_back: Vec<usize>,
 }
 
 impl Planner {
@@ -168,10 +170,10 @@ impl Planner {
         &self.claims
     }
 
-    /// Whether nobody wants anything.
+    /// Whether nobody wants anything, not even those who are at their limits.
     pub fn is_idle(&self) -> bool {
         let mut all = Class::ALL.into_iter();
-        all.all(|class| self.claims.is_idle(class))
+        all.all(|class| self.claims.is_idle(class)) && !self.claims.has_full_roles()
     }
 
     /// Forgets what it has proposed: it was taken in, and stands in the entries, or was taken back.
@@ -189,9 +191,12 @@ impl Planner {
         mut commit: impl FnMut(usize, &Resources) -> Outcome,
     ) -> Vec<Choice> {
         let mut choices = Vec::new();
+        self.held_back.clear();
+        self.before.clear();
         if self.is_idle() {
             return choices;
         }
+        self.is_bounded = false;
         for (position, view) in agents.iter().enumerate() {
             let candidate = Candidate {
                 free: view.free,
@@ -201,21 +206,12 @@ impl Planner {
             self.pool.add(&self.claims, view.agent, candidate);
         }
         choices.reserve(self.pool.len(Class::Regular));
-        for class in [Class::Revocable, Class::Regular] {
-            while self.pool.len(class) > 0
-                && let Some(member) = self.claims.neediest(class)
-            {
-                match self.pool.first_for(&self.claims, member, class) {
-                    Some(agent) => self.decide(class, member, agent, &mut commit, &mut choices),
-                    None => {
-                        self.claims.set_aside(member, class);
-                        self.aside.push(member);
-                    }
-                }
-            }
-            for member in self.aside.drain(..) {
-                self.claims.bring_back(member, class);
-            }
+        self.hand_out(Class::Revocable, &mut commit, &mut choices);
+        self.pay_creditors(&mut commit, &mut choices);
+        self.hand_out(Class::Regular, &mut commit, &mut choices);
+        // Nobody asks for those who are at their limits, at the beginning or by now.
+        if self.is_bounded || self.claims.has_full_roles() {
+            self.held_back.extend(self.pool.left(Class::Regular));
         }
         for class in Class::ALL {
             self.pool.clear(class);
@@ -223,20 +219,102 @@ impl Planner {
         choices
     }
 
+    /// Where the agents stand in the list of the last pass of which something is left because of a quota: they are to be
+    /// looked at again once a quota, or what it bounds, has changed.
+    pub fn held_back(&self) -> &[usize] {
+        &self.held_back
+    }
+
+    /// Offers what roles are owed of their guarantees, and no more of what is guaranteed.
+    fn pay_creditors(
+        &mut self,
+        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
+        choices: &mut Vec<Choice>,
+    ) {
+        let class = Class::Regular;
+        while self.pool.len(class) > 0
+            && let Some((role, member)) = self.claims.neediest_creditor()
+        {
+            if !self.claims.is_worth_paying(role) {
+                self.leave_out(role, class);
+                continue;
+            }
+            let room = self.claims.room(member);
+            let most = room.map(|room| room.most.min(&room.covers));
+            self.offer_or_leave_out(class, member, most, commit, choices);
+        }
+        self.bring_back(class);
+    }
+
+    /// Offers what is free to the neediest, as far as limits and what is owed to others allow.
+    fn hand_out(
+        &mut self,
+        class: Class,
+        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
+        choices: &mut Vec<Choice>,
+    ) {
+        while self.pool.len(class) > 0
+            && let Some(member) = self.claims.neediest(class)
+        {
+            let most = match class {
+                Class::Revocable => None,
+                Class::Regular => self.claims.room(member).map(|room| room.most),
+            };
+            self.offer_or_leave_out(class, member, most, commit, choices);
+        }
+        self.bring_back(class);
+    }
+
+    fn offer_or_leave_out(
+        &mut self,
+        class: Class,
+        member: u32,
+        most: Option<Quantities>,
+        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
+        choices: &mut Vec<Choice>,
+    ) {
+        let (pool, claims) = (&self.pool, &self.claims);
+        match pool.first_for(claims, member, class, most.as_ref()) {
+            Some(agent) => self.decide(class, member, agent, most.as_ref(), commit, choices),
+            None => {
+                self.is_bounded |=
+                    most.is_some() && pool.first_for(claims, member, class, None).is_some();
+                self.leave_out(member, class);
+            }
+        }
+    }
+
+    fn leave_out(&mut self, node: u32, class: Class) {
+        self.claims.set_aside(node, class);
+        self.aside.push(node);
+    }
+
+    fn bring_back(&mut self, class: Class) {
+        for node in self.aside.drain(..).rev() {
+            self.claims.bring_back(node, class);
+        }
+    }
+
     fn decide(
         &mut self,
         class: Class,
         member: u32,
         agent: u32,
+        most: Option<&Quantities>,
         commit: &mut impl FnMut(usize, &Resources) -> Outcome,
         choices: &mut Vec<Choice>,
     ) {
         let candidate = *self.pool.candidate(agent);
         let mut part = candidate.free;
+        if let Some(most) = most {
+            part.regular = part.regular.min(most);
+        }
         match class {
             Class::Revocable => {
                 if is_allocatable(&part.regular) {
                     part.regular = Quantities::ZERO;
+                } else if let Some(room) = self.claims.room(member) {
+                    part.regular = part.regular.min(&room.most);
                 }
             }
             // What is lent is here only if nobody took it.
@@ -248,8 +326,7 @@ impl Planner {
         }
         match commit(candidate.position, &part) {
             Outcome::Offered => {
-                self.claims.charge_ahead(member, &part);
-                self.take(agent, class, &part);
+                self.take(agent, &part);
                 self.note(agent, member, &part, choices);
             }
             Outcome::Changed(free) if candidate.looked + 1 < MAX_LOOKS_PER_AGENT => {
@@ -266,29 +343,37 @@ impl Planner {
         }
     }
 
-    fn take(&mut self, agent: u32, class: Class, part: &Resources) {
+    fn take(&mut self, agent: u32, part: &Resources) {
         let free = &mut self.pool.candidate(agent).free;
         *free = free.saturating_sub(part);
-        self.pool.remove(agent, class);
-        for other in Class::ALL {
-            if !other.part(part).is_zero() {
-                self.pool.remove(agent, other);
+        let rest = *free;
+        for class in Class::ALL {
+            if !is_allocatable(class.part(&rest)) {
+                self.pool.remove(agent, class);
             }
         }
     }
 
+    /// Counts a proposal. What falls to one member of one agent is one allocation.
     fn note(&mut self, agent: u32, member: u32, part: &Resources, choices: &mut Vec<Choice>) {
         let candidate = self.pool.candidate(agent);
-        if let Some(earlier) = candidate.proposal.checked_sub(1)
-            && let Some(choice) = choices.get_mut(earlier)
-            && choice.member == member
+        let mut earlier = candidate.proposal.checked_sub(1);
+        while let Some(at) = earlier
+            && let Some(choice) = choices.get_mut(at)
         {
-            choice.resources = choice.resources.saturating_add(part);
-            let ahead = self.ahead.len() - choices.len() + earlier;
-            self.ahead[ahead].1 = choices[earlier].resources;
-            return;
+            if choice.member == member {
+                self.claims.uncharge(member, &choice.resources);
+                choice.resources = choice.resources.saturating_add(part);
+                self.claims.charge_ahead(member, &choice.resources);
+                let ahead = self.ahead.len() - choices.len() + at;
+                self.ahead[ahead].1 = choices[at].resources;
+                return;
+            }
+            earlier = self.before[at].checked_sub(1);
         }
+        self.claims.charge_ahead(member, part);
         self.ahead.push((member, *part));
+        self.before.push(candidate.proposal);
         choices.push(Choice {
             position: candidate.position,
             member,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{AgentId, Resources};
+use ebb_types::{AgentId, Quantities, Resources};
 
 use super::limits::{CHECK_ALWAYS_BELOW, CHECK_EVERY};
 use super::record::Activity;
@@ -36,6 +36,7 @@ impl Core {
         self.check_offers()?;
         self.check_tasks()?;
         self.check_holdings()?;
+        self.check_withheld()?;
         self.check_absent()
     }
 
@@ -102,6 +103,20 @@ impl Core {
             let checked = self.check();
             assert!(checked.is_ok(), "{checked:?}");
         }
+    }
+
+    fn check_withheld(&self) -> Result<(), Violation> {
+        for (id, agent) in &self.agents {
+            let withheld = match agent.in_ledger {
+                true => Quantities::ZERO,
+                false => agent.free().regular,
+            };
+            let known = self.roles.withheld(id);
+            ensure(known == withheld, || {
+                format!("of agent {id} {withheld} cannot be offered, and the book says {known}")
+            })?;
+        }
+        Ok(())
     }
 
     fn check_connections(&self) -> Result<(), Violation> {

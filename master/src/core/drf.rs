@@ -71,6 +71,21 @@ impl Sums {
         true
     }
 
+    /// Takes in that one of the summands has changed; it is at most the sum.
+    pub fn replace(&mut self, before: &Self, after: &Self) {
+        for (sum, (before, after)) in self.0.iter_mut().zip(before.0.iter().zip(&after.0)) {
+            *sum = sum.saturating_sub(*before).saturating_add(*after);
+        }
+    }
+
+    /// Raises each sum to at least an amount.
+    pub fn raise_to(&mut self, amounts: &Quantities) {
+        for kind in ResourceKind::ALL {
+            let sum = &mut self.0[kind as usize];
+            *sum = (*sum).max(u128::from(amounts.get(kind)));
+        }
+    }
+
     /// The sum of one kind.
     pub const fn get(&self, kind: ResourceKind) -> u128 {
         self.0[kind as usize]

@@ -11,16 +11,16 @@
 use ebb_types::limits::{MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS};
 use ebb_types::{
     AgentCounts, AgentId, Away, Capability, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Quantities, Resources, Role, Timestamp,
+    FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Quantities, ResourceKind,
+    Resources, Role, Timestamp,
 };
 
-use super::allocate::{MIN_CPU_MILLI, MIN_MEM_BYTES, is_allocatable};
-use super::claims::Claims;
+use super::claims::{Claims, Room};
 use super::drf::Class;
 use super::input::OperatorError;
-use super::limits::MAX_OFFERS;
+use super::limits::{MAX_OFFERS, MIN_CPU_MILLI, MIN_MEM_BYTES, is_allocatable};
 use super::record::Activity;
-use super::state::{Agent, Core, Framework};
+use super::state::{Core, Framework};
 
 /// A usable agent as the books have it.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,36 @@ pub(super) struct Asker {
     /// Its number in the book; none where it is not there and so has refused nothing.
     pub(super) member: Option<u32>,
     pub(super) takes_revocable: bool,
+    /// What quotas leave it of what is owned; none where there are none.
+    room: Option<Room>,
+}
+
+impl Asker {
+    pub(super) fn new(claims: &Claims, member: Option<u32>, takes_revocable: bool) -> Self {
+        Self {
+            member,
+            takes_revocable,
+            room: member.and_then(|member| claims.room(member)),
+        }
+    }
+
+    /// The kinds of which quotas leave it only so much.
+    fn bounds(&self) -> Limits {
+        let kinds = ResourceKind::ALL.into_iter();
+        kinds.fold(Limits::NONE, |bounds, kind| {
+            let most = self.room.map(|room| room.most.get(kind));
+            bounds.with(kind, most.filter(|most| *most < u64::MAX))
+        })
+    }
+
+    /// What of an agent's free resources it may be offered.
+    fn may_have(&self, free: &Resources) -> Resources {
+        let most = self.room.map(|room| room.most);
+        Resources {
+            regular: most.map_or(free.regular, |most| free.regular.min(&most)),
+            revocable: free.revocable,
+        }
+    }
 }
 
 /// What somebody finds at an agent.
@@ -48,19 +78,50 @@ pub(super) enum Found {
     Open(Resources),
     /// It has refused as much, until then.
     Refused(Timestamp),
+    /// Quotas leave it less than is large enough.
+    OverQuota,
     /// All that is large enough is revocable, which it does not take.
     OnlyRevocable,
     /// Nothing is large enough.
     Small,
 }
 
+/// What a pass would offer an asker of the owned part of an agent where nobody else wants anything: what it is owed, then
+/// what more it may have.
+fn open_regular(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantities {
+    let all = asker.may_have(&agent.free).regular;
+    let paid = paid(claims, asker, agent);
+    let rest = all.saturating_sub(&paid);
+    if is_open(claims, asker, agent, &rest) {
+        all
+    } else {
+        paid
+    }
+}
+
+/// What a pass would offer an asker of the owned part of an agent because it is owed it.
+fn paid(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantities {
+    let most = asker.room.map(|room| room.most.min(&room.covers));
+    let part = most.map_or(Quantities::ZERO, |most| agent.free.regular.min(&most));
+    if is_open(claims, asker, agent, &part) {
+        part
+    } else {
+        Quantities::ZERO
+    }
+}
+
+fn is_open(claims: &Claims, asker: Asker, agent: &AgentFree<'_>, part: &Quantities) -> bool {
+    let withheld = |member| claims.withholds(member, agent.number, Class::Regular, part);
+    is_allocatable(part) && !asker.member.is_some_and(withheld)
+}
+
 /// The classes of which a pass would offer an asker something of an agent, apart from what rides along.
 fn opens(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> [bool; Class::ALL.len()] {
-    Class::ALL.map(|class| {
-        let part = class.part(&agent.free);
-        let withheld = |member| claims.withholds(member, agent.number, class, part);
-        may_take(asker, class) && is_allocatable(part) && !asker.member.is_some_and(withheld)
-    })
+    let lent = &agent.free.revocable;
+    let withheld = |member| claims.withholds(member, agent.number, Class::Revocable, lent);
+    let is_lent =
+        asker.takes_revocable && is_allocatable(lent) && !asker.member.is_some_and(withheld);
+    [!open_regular(claims, asker, agent).is_zero(), is_lent]
 }
 
 fn may_take(asker: Asker, class: Class) -> bool {
@@ -69,8 +130,12 @@ fn may_take(asker: Asker, class: Class) -> bool {
 
 /// What an asker finds at an agent where nobody else wants anything.
 pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Found {
-    let large = |class: Class| is_allocatable(class.part(&agent.free));
-    let mut would = agent.free;
+    let may_have = asker.may_have(&agent.free);
+    let large = |class: Class, free: &Resources| is_allocatable(class.part(free));
+    let mut would = Resources {
+        regular: open_regular(claims, asker, agent),
+        revocable: agent.free.revocable,
+    };
     match opens(claims, asker, agent) {
         [true, true] => {}
         [true, false] => {
@@ -79,24 +144,32 @@ pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Fou
             }
         }
         [false, true] => {
-            if large(Class::Regular) {
-                would.regular = Quantities::ZERO;
+            if !large(Class::Regular, &agent.free) {
+                would.regular = may_have.regular;
             }
         }
         [false, false] => {
-            let is_refused =
-                (Class::ALL.into_iter()).any(|class| may_take(asker, class) && large(class));
+            let is_refused = (Class::ALL.into_iter())
+                .any(|class| may_take(asker, class) && large(class, &may_have));
             let end = asker
                 .member
                 .and_then(|member| claims.refusal_end(member, agent.number));
             return match end {
                 Some(end) if is_refused => Found::Refused(end),
-                _ if large(Class::Revocable) => Found::OnlyRevocable,
+                _ if large(Class::Regular, &agent.free) => Found::OverQuota,
+                _ if large(Class::Revocable, &agent.free) => Found::OnlyRevocable,
                 _ => Found::Small,
             };
         }
     }
     Found::Open(would)
+}
+
+/// Whether an asker comes before all others with what is owned, because it is the neediest of those who are owed
+/// something; nothing where nobody is.
+fn is_paid_first(claims: &Claims, asker: Asker) -> Option<bool> {
+    let (_, member) = claims.find_neediest_creditor()?;
+    Some(Some(member) == asker.member)
 }
 
 /// What the usable agents, by rising number, hold for an asker, and the first open one of each class.
@@ -105,6 +178,7 @@ pub(super) fn survey(
     asker: Asker,
     agents: &[AgentFree<'_>],
 ) -> (FreeCounts, [Option<OpenAgent>; Class::ALL.len()]) {
+    let is_paid_first = is_paid_first(claims, asker) == Some(true);
     let mut counts = FreeCounts::default();
     let mut first = [None, None];
     for agent in agents {
@@ -128,11 +202,13 @@ pub(super) fn survey(
                 if counts.examples.len() < MAX_EXPLAINED_AGENTS {
                     counts.examples.push(open(resources));
                 }
-                let opens = opens(claims, asker, agent);
+                let mut opens = opens(claims, asker, agent);
+                // Whoever comes before all others does so with what it is owed.
+                opens[0] &= !is_paid_first || !paid(claims, asker, agent).is_zero();
                 for class in Class::ALL {
                     let slot = &mut first[class as usize];
                     if opens[class as usize] && slot.is_none() {
-                        *slot = Some(open(only(class, &agent.free)));
+                        *slot = Some(open(only(class, &resources)));
                     }
                 }
             }
@@ -140,6 +216,14 @@ pub(super) fn survey(
                 counts.refused += 1;
                 let earlier = counts.first_refusal_end.map_or(end, |first| first.min(end));
                 counts.first_refusal_end = Some(earlier);
+            }
+            Found::OverQuota => {
+                counts.over_quota += 1;
+                let by_limits = asker
+                    .room
+                    .map(|room| room.by_limits.min(&agent.free.regular));
+                let is_over = by_limits.is_some_and(|left| !is_allocatable(&left));
+                counts.over_limit += u64::from(is_over);
             }
             Found::OnlyRevocable => counts.only_revocable += 1,
             Found::Small => {
@@ -170,7 +254,11 @@ pub(super) fn in_line(
     let places = asker
         .member
         .map_or_else(Vec::new, |member| claims.places(member, class));
-    let is_first = !places.is_empty() && places.iter().all(|place| place.place == 1);
+    let is_neediest = !places.is_empty() && places.iter().all(|place| place.place == 1);
+    let is_first = match (class, is_paid_first(claims, asker)) {
+        (Class::Regular, Some(is_paid_first)) => is_paid_first,
+        _ => is_neediest,
+    };
     InLine {
         next: first.filter(|_| is_first),
         places,
@@ -201,6 +289,10 @@ impl Core {
             agents: self.agent_counts(),
             minimum: Quantities::cpus_mem(MIN_CPU_MILLI, MIN_MEM_BYTES),
             offers_full,
+            paid_first: self
+                .roles
+                .find_neediest_creditor()
+                .map(|(role, _)| role.clone()),
             claims: claims.collect(),
             left_out: left_out as u64,
         })
@@ -241,7 +333,7 @@ impl Core {
             Some(AgentFree {
                 id,
                 number: self.roles.agent_number(id)?,
-                free: free_of(agent),
+                free: agent.free(),
                 offered: agent.holding.offered,
             })
         });
@@ -259,6 +351,7 @@ impl Core {
             match (agent.in_ledger, agent.connection) {
                 (true, _) => counts.usable += 1,
                 (false, Some(_)) if agent.activity != Activity::Active => counts.inactive += 1,
+                (false, Some(_)) if self.is_awaiting_agents() => counts.waiting += 1,
                 (false, Some(_)) => counts.overfull += 1,
                 (false, None) => counts.disconnected += 1,
             }
@@ -273,10 +366,8 @@ impl Core {
         agents: &[AgentFree<'_>],
         offers_full: bool,
     ) -> ExplainedClaim {
-        let asker = Asker {
-            member: self.roles.member(id, role),
-            takes_revocable: framework.info.has(Capability::RevocableResources),
-        };
+        let takes_revocable = framework.info.has(Capability::RevocableResources);
+        let asker = Asker::new(&self.roles, self.roles.member(id, role), takes_revocable);
         let (free, first) = survey(&self.roles, asker, agents);
         let [regular, revocable] = first.map(|open| open.filter(|_| !offers_full));
         ExplainedClaim {
@@ -291,6 +382,8 @@ impl Core {
             suppressed: framework.suppressed.contains(role),
             takes_revocable: asker.takes_revocable,
             offers: self.offers_out(framework, role),
+            quotas: self.roles.quotas_above(role),
+            most: asker.bounds(),
             free,
             regular: in_line(&self.roles, asker, Class::Regular, regular),
             revocable: in_line(&self.roles, asker, Class::Revocable, revocable),
@@ -310,13 +403,4 @@ impl Core {
         }
         out
     }
-}
-
-fn free_of(agent: &Agent) -> Resources {
-    let all = Resources {
-        regular: agent.info.total,
-        revocable: agent.oversubscribed,
-    };
-    let held = (agent.holding.offered).saturating_add(&agent.holding.allocated);
-    all.saturating_sub(&held)
 }

@@ -1,8 +1,8 @@
 //! What goes into the core and what comes out of it.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Call, Change, Event, FrameworkId, Incarnation, MasterToAgent, Role,
-    TaskId,
+    AgentId, AgentToMaster, Call, Change, Event, FrameworkId, Incarnation, MasterToAgent, Quota,
+    ResourceKind, Role, TaskId,
 };
 
 use super::claims::BatchId;
@@ -74,6 +74,13 @@ pub enum Input {
 pub enum OperatorCommand {
     /// Set weights of roles, in thousandths.
     SetWeights(Vec<(Role, u64)>),
+    /// Set quotas of roles.
+    SetQuotas {
+        /// The roles with their quotas; one that says nothing takes the quota away.
+        quotas: Vec<(Role, Quota)>,
+        /// Even if roles hold more than their limits, or more is guaranteed than the cluster has.
+        force: bool,
+    },
     /// End a framework and all its tasks.
     Teardown(FrameworkId),
     /// End a task.
@@ -127,6 +134,43 @@ pub enum OperatorError {
     TooManyWeights {
         /// How many.
         max: usize,
+    },
+    /// The master remembers as many quotas as it may.
+    #[error("{max} roles have quotas already; no more are kept")]
+    TooManyQuotas {
+        /// How many.
+        max: usize,
+    },
+    /// A limit is below what is guaranteed.
+    #[error(
+        "the limit of {} of role {role} is below what is guaranteed to it, or to the roles below it together; raise the limit or guarantee less",
+        kind.name()
+    )]
+    QuotaUnfit {
+        /// The role with the limit.
+        role: Role,
+        /// The first kind of which that is so.
+        kind: ResourceKind,
+    },
+    /// More is to be guaranteed than there is.
+    #[error(
+        "all quotas together guarantee more {} than the agents that are registered have; guarantee less, add agents, or say that it is meant (ebb quota --force)",
+        kind.name()
+    )]
+    QuotaBeyondCluster {
+        /// The first kind of which that is so.
+        kind: ResourceKind,
+    },
+    /// The tasks of a role hold more than its limit is to be.
+    #[error(
+        "the tasks of role {role} hold more {} than its limit is to be; end some of them first, or say that it is meant (ebb quota --force): they run on, and the role is offered no more",
+        kind.name()
+    )]
+    QuotaExceeded {
+        /// The role.
+        role: Role,
+        /// The first kind of which that is so.
+        kind: ResourceKind,
     },
     /// There is no such agent.
     #[error("there is no agent {0}; list those that there are with `ebb agents`")]
@@ -206,6 +250,8 @@ pub enum Effect {
     Wake(Vec<AgentId>),
     /// Have the allocator look at all agents.
     WakeAll,
+    /// Have the allocator look at the agents again of which it has left something because of a quota.
+    WakeHeldBack,
     /// Tell operators that watch.
     Changed(Change),
     /// Answer an operator.

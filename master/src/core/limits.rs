@@ -1,4 +1,7 @@
-//! Bounds on what the master keeps. What passes one is refused or forgotten, and counted.
+//! Bounds on what the master keeps, and on what it offers. What passes one of the first is refused or forgotten, and
+//! counted.
+
+use ebb_types::Quantities;
 
 /// Most frameworks that are not completed.
 pub const MAX_FRAMEWORKS: usize = 10_000;
@@ -24,6 +27,8 @@ pub const MAX_EXECUTORS_PER_AGENT: usize = 10_000;
 pub const MAX_TASKS_PER_AGENT: usize = 100_000;
 /// Most weights of roles.
 pub const MAX_WEIGHTS: usize = 10_000;
+/// Most roles with a quota.
+pub const MAX_QUOTAS: usize = 10_000;
 /// Largest weight of a role, in thousandths.
 pub const MAX_WEIGHT_MILLI: u32 = 1_000_000_000;
 /// Most offers outstanding at once.
@@ -33,3 +38,13 @@ pub const MAX_OFFERS: usize = 200_000;
 pub const CHECK_ALWAYS_BELOW: usize = 300;
 /// See [`CHECK_ALWAYS_BELOW`].
 pub const CHECK_EVERY: u64 = 256;
+
+/// Resources are offered where they hold at least this much CPU, in thousandths of a core …
+pub const MIN_CPU_MILLI: u64 = 10;
+/// … or at least this much memory, in bytes. Both as in Mesos.
+pub const MIN_MEM_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Whether a part is large enough to be offered by itself.
+pub const fn is_allocatable(part: &Quantities) -> bool {
+    part.cpu_milli() >= MIN_CPU_MILLI || part.mem_bytes() >= MIN_MEM_BYTES
+}

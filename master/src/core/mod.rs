@@ -33,6 +33,7 @@ mod input;
 pub mod limits;
 mod offer;
 mod operate;
+mod quota;
 mod reconcile;
 pub mod record;
 mod registration;

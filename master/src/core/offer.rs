@@ -51,8 +51,14 @@ impl Core {
             && framework.info.roles.contains(&proposal.role)
             && !framework.suppressed.contains(&proposal.role)
             && !proposal.resources.is_zero()
-            && self.offers.len() < MAX_OFFERS;
+            && self.offers.len() < MAX_OFFERS
+            && self.has_room(proposal);
         framework.connection.filter(|_| holds)
+    }
+
+    fn has_room(&self, proposal: &Proposal) -> bool {
+        let (id, role) = (&proposal.framework_id, &proposal.role);
+        self.roles.has_room(id, role, &proposal.resources.regular)
     }
 
     /// Gives the resources of a proposal back, unless the registration that it speaks of is gone

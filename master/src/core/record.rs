@@ -5,7 +5,8 @@
 //! agents bring them along when they register anew.
 
 use ebb_types::{
-    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Role, Timestamp,
+    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Quota, Role,
+    Timestamp,
 };
 
 /// A framework as the registry knows it.
@@ -87,6 +88,13 @@ pub enum RegistryWrite {
         /// Its weight, in thousandths.
         weight_milli: u64,
     },
+    /// Sets the quota of a role; one that says nothing is forgotten.
+    PutQuota {
+        /// The role.
+        role: Role,
+        /// Its quota.
+        quota: Quota,
+    },
 }
 
 /// What the registry holds when the master starts.
@@ -104,6 +112,8 @@ pub struct Restored {
     pub agents: Vec<AgentRecord>,
     /// Weights of roles, in thousandths.
     pub weights: Vec<(Role, u64)>,
+    /// Quotas of roles.
+    pub quotas: Vec<(Role, Quota)>,
 }
 
 impl Restored {
@@ -136,6 +146,12 @@ impl Restored {
             RegistryWrite::PutWeight { role, weight_milli } => {
                 self.weights.retain(|(other, _)| *other != role);
                 self.weights.push((role, weight_milli));
+            }
+            RegistryWrite::PutQuota { role, quota } => {
+                self.quotas.retain(|(other, _)| *other != role);
+                if !quota.is_none() {
+                    self.quotas.push((role, quota));
+                }
             }
         }
     }

@@ -239,6 +239,7 @@ impl Core {
         agent.oversubscribed = oversubscribed;
         self.links.insert(connection, id.clone());
         self.roles.set_agent(id, agent.info.total, oversubscribed);
+        self.outside.insert(id.clone());
         self.roles.void_agent_refusals(id);
         self.changed = true;
         self.enter_ledger.insert(id.clone());
@@ -284,6 +285,7 @@ impl Core {
             return;
         }
         agent.in_ledger = true;
+        self.outside.insert(id.clone());
         let mut ledger =
             AgentLedger::new(agent.registration, agent.info.total, agent.oversubscribed);
         ledger.allocated = agent.holding.allocated;
@@ -334,6 +336,7 @@ impl Core {
             return;
         };
         if std::mem::take(&mut agent.in_ledger) {
+            self.outside.insert(id.clone());
             self.emit(Effect::RemoveSlot {
                 agent_id: id.clone(),
             });

@@ -51,11 +51,12 @@ impl Core {
         Ok(())
     }
 
-    /// Every role that somebody is in, or that has a weight.
+    /// Every role that somebody is in, or that has a weight or a quota.
     pub(super) fn role_states(&self) -> Vec<RoleState> {
         let mut members: BTreeMap<Role, (BTreeSet<FrameworkId>, Holding)> = self
             .weights
             .keys()
+            .chain(self.quotas.keys())
             .map(|role| (role.clone(), Default::default()))
             .collect();
         for (id, framework) in &self.frameworks {
@@ -76,6 +77,8 @@ impl Core {
             .into_iter()
             .map(|(role, (frameworks, holding))| RoleState {
                 weight_milli: u64::from(*self.weights.get(&role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
+                quota: self.quotas.get(&role).copied().unwrap_or_default(),
+                consumed: self.roles.held_below(&role),
                 role,
                 frameworks: frameworks.into_iter().collect(),
                 offered: holding.offered,

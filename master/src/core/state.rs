@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
-    Generation, Incarnation, MasterInfo, OfferId, Quantities, Resources, Role, TaskId, TaskKey,
-    Timestamp,
+    Generation, Incarnation, MasterInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
+    TaskKey, Timestamp,
 };
 
 use super::claims::{Claims, Entry};
@@ -186,6 +186,18 @@ pub(super) struct Agent {
     pub(super) usage: Option<AgentUsage>,
 }
 
+impl Agent {
+    /// What of it is neither offered nor held.
+    pub(super) fn free(&self) -> Resources {
+        let all = Resources {
+            regular: self.info.total,
+            revocable: self.oversubscribed,
+        };
+        let held = (self.holding.offered).saturating_add(&self.holding.allocated);
+        all.saturating_sub(&held)
+    }
+}
+
 /// An agent that is known but not registered.
 #[derive(Debug)]
 pub(super) struct AbsentAgent {
@@ -230,10 +242,13 @@ pub struct Core {
     pub(super) absent: BTreeMap<AgentId, AbsentAgent>,
     /// How many of the absent are from the registry and awaited.
     pub(super) awaited: usize,
+    /// How many agents the registry knew when the master started, and counted as in.
+    pub(super) recovered: usize,
     pub(super) offers: BTreeMap<OfferId, OfferRecord>,
     pub(super) schedulers: BTreeMap<ConnectionId, FrameworkId>,
     pub(super) links: BTreeMap<ConnectionId, AgentId>,
     pub(super) weights: BTreeMap<Role, u32>,
+    pub(super) quotas: BTreeMap<Role, Quota>,
     pub(super) roles: Claims,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
@@ -243,6 +258,10 @@ pub struct Core {
     /// Agents that the allocator is to look at after this step.
     pub(super) wake: BTreeSet<AgentId>,
     pub(super) wake_all: bool,
+    /// Set when more may be offered of what was left because of a quota.
+    pub(super) wake_held_back: bool,
+    /// Agents outside of the ledger, or just in, whose free part may have changed in this step.
+    pub(super) outside: BTreeSet<AgentId>,
     /// Agents that may have to be put into the ledger after this step.
     pub(super) enter_ledger: BTreeSet<AgentId>,
     /// Agents from which something has gone in this step, so that they may be drained now.
@@ -263,10 +282,12 @@ impl Core {
             agents: BTreeMap::new(),
             absent: BTreeMap::new(),
             awaited: 0,
+            recovered: 0,
             offers: BTreeMap::new(),
             schedulers: BTreeMap::new(),
             links: BTreeMap::new(),
             weights: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             roles: Claims::new(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -274,6 +295,8 @@ impl Core {
             changed: false,
             wake: BTreeSet::new(),
             wake_all: false,
+            wake_held_back: false,
+            outside: BTreeSet::new(),
             enter_ledger: BTreeSet::new(),
             emptied: BTreeSet::new(),
             effects: Vec::new(),
@@ -336,6 +359,9 @@ impl Core {
     ) {
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(part, resources);
+            if !agent.in_ledger {
+                self.outside.insert(agent_id.clone());
+            }
         }
         if let Some(framework) = self.frameworks.get_mut(framework_id) {
             framework
@@ -361,6 +387,14 @@ impl Core {
         debug_assert_eq!(credited, Ok(()));
         self.changed = true;
         self.wake.insert(agent_id.clone());
+        self.wake_held_back = true;
+        if self
+            .agents
+            .get(agent_id)
+            .is_some_and(|agent| !agent.in_ledger)
+        {
+            self.outside.insert(agent_id.clone());
+        }
     }
 
     /// Turns the used part of an offer into an allocation; the book of claims counts both alike.

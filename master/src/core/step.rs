@@ -40,16 +40,25 @@ impl Core {
     /// Tells the allocator what this step has changed, once.
     fn announce(&mut self) {
         self.finish_drains();
-        for agent_id in std::mem::take(&mut self.enter_ledger) {
-            self.insert_slot(&agent_id);
+        if !self.is_awaiting_agents() {
+            for agent_id in std::mem::take(&mut self.enter_ledger) {
+                self.insert_slot(&agent_id);
+            }
         }
+        self.settle_outside();
         if std::mem::take(&mut self.changed) {
             self.emit(Effect::Publish);
         }
         let woken = std::mem::take(&mut self.wake);
+        let held_back = std::mem::take(&mut self.wake_held_back) && self.roles.has_quotas();
         if std::mem::take(&mut self.wake_all) {
             self.emit(Effect::WakeAll);
-        } else if !woken.is_empty() {
+            return;
+        }
+        if held_back {
+            self.emit(Effect::WakeHeldBack);
+        }
+        if !woken.is_empty() {
             self.emit(Effect::Wake(woken.into_iter().collect()));
         }
     }
@@ -203,6 +212,7 @@ impl Core {
                     let deadline = self.now.plus_ms(self.config.agent_reregister_timeout_ms);
                     self.set_timer(deadline, Deadline::Recovery(id.clone()));
                     self.awaited += 1;
+                    self.recovered += 1;
                     Absence::Recovered { deadline }
                 }
             };
@@ -219,6 +229,10 @@ impl Core {
             let weight_milli = u32::try_from(weight_milli).unwrap_or(u32::MAX).max(1);
             self.roles.set_weight(&role, weight_milli);
             self.weights.insert(role, weight_milli);
+        }
+        for (role, quota) in restored.quotas {
+            self.roles.set_quota(&role, quota);
+            self.quotas.insert(role, quota);
         }
     }
 }

@@ -22,6 +22,7 @@ struct Round {
     publish: bool,
     wake: Vec<AgentId>,
     wake_all: bool,
+    wake_held_back: bool,
     lost: Vec<Input>,
     unwatched: bool,
 }
@@ -53,7 +54,12 @@ impl Driver {
         }
         if round.wake_all {
             self.allocator.wake_all();
-        } else if !round.wake.is_empty() {
+            return Ok(());
+        }
+        if round.wake_held_back {
+            self.allocator.wake_held_back();
+        }
+        if !round.wake.is_empty() {
             self.allocator.wake_ids(&round.wake);
         }
         Ok(())
@@ -131,6 +137,7 @@ impl Driver {
             Effect::Publish => round.publish = true,
             Effect::Wake(agents) => round.wake.extend(agents),
             Effect::WakeAll => round.wake_all = true,
+            Effect::WakeHeldBack => round.wake_held_back = true,
             Effect::Changed(change) => self.tell_watchers(change, round),
             Effect::Answer { request, outcome } => {
                 if let Some(answer) = self.answers.remove(&request) {

@@ -78,6 +78,7 @@ pub struct AgentSlot {
     slot: Slot<Epoch>,
     /// Set while the agent waits in the allocator's queue, so that it waits there once.
     queued: AtomicBool,
+    held: AtomicBool,
     stats: Arc<LedgerStats>,
 }
 
@@ -110,6 +111,16 @@ impl AgentSlot {
         let (result, conflicts) = self.slot.apply(incarnation, transition);
         self.stats.note(&result, conflicts);
         result.map(|_| ())
+    }
+
+    /// Marks it as held back by the allocator because of a quota; whether it was not already.
+    pub(crate) fn mark_held(&self) -> bool {
+        !self.held.swap(true, Ordering::AcqRel)
+    }
+
+    /// Marks it as held back no more.
+    pub(crate) fn unmark_held(&self) {
+        self.held.swap(false, Ordering::AcqRel);
     }
 
     /// Marks it as waiting for the allocator; whether it was not already.
@@ -148,6 +159,7 @@ impl Ledger {
             number,
             slot: Slot::new(first),
             queued: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             stats: Arc::clone(&self.stats),
         });
         let earlier = self.get(&agent_id);

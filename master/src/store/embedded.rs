@@ -9,7 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ebb_types::{FrameworkId, Generation, Role, Timestamp};
+use ebb_api::Stored;
+use ebb_types::{FrameworkId, Generation, Quota, Role, Timestamp};
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
 };
@@ -37,6 +38,8 @@ const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
 /// Agents that are simply offered from have no entry.
 const ACTIVITIES: TableDefinition<'_, &str, (u8, Option<u64>)> = TableDefinition::new("activities");
 const WEIGHTS: TableDefinition<'_, &str, u64> = TableDefinition::new("weights");
+
+const QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("quotas");
 
 const FORMAT_KEY: &str = "format";
 const GENERATION_KEY: &str = "generation";
@@ -130,6 +133,7 @@ impl Embedded {
             let mut agents = transaction.open_table(AGENTS)?;
             let mut activities = transaction.open_table(ACTIVITIES)?;
             let mut weights = transaction.open_table(WEIGHTS)?;
+            let mut quotas = transaction.open_table(QUOTAS)?;
             for write in writes {
                 match write {
                     RegistryWrite::PutFramework(record) => {
@@ -161,6 +165,12 @@ impl Embedded {
                     }
                     RegistryWrite::PutWeight { role, weight_milli } => {
                         weights.insert(role.as_str(), *weight_milli)?;
+                    }
+                    RegistryWrite::PutQuota { role, quota } => {
+                        match quota.is_none() {
+                            true => quotas.remove(role.as_str())?,
+                            false => quotas.insert(role.as_str(), quota.to_bytes().as_slice())?,
+                        };
                     }
                 }
             }
@@ -265,6 +275,13 @@ fn restore(transaction: &WriteTransaction) -> Result<Restored, Fault> {
         let (role, weight_milli) = entry?;
         let role = Role::new(role.value()).map_err(|error| Fault::Corrupt(error.to_string()))?;
         restored.weights.push((role, weight_milli.value()));
+    }
+    for entry in transaction.open_table(QUOTAS)?.iter()? {
+        let (role, quota) = entry?;
+        let corrupt = |error: &dyn std::fmt::Display| Fault::Corrupt(error.to_string());
+        let role = Role::new(role.value()).map_err(|error| corrupt(&error))?;
+        let quota = Quota::from_bytes(quota.value()).map_err(|error| corrupt(&error))?;
+        restored.quotas.push((role, quota));
     }
     Ok(restored)
 }

@@ -86,7 +86,12 @@ impl World {
             return;
         };
         self.steps += 1;
+        let is_offering = matches!(input, Input::Proposals { .. });
+        let before = is_offering.then(|| self.quotas_before(&master.core));
         let effects = master.core.step(now, input);
+        if let Some(before) = before {
+            self.check_quotas(&before, &master.core);
+        }
         // A crash in the middle: what comes after never happens.
         let crash_after =
             (self.faulty() && self.rng.chance(1)).then(|| self.rng.index(effects.len() + 1));
@@ -181,7 +186,9 @@ impl World {
             }
             Effect::Publish => master.planner.follow(&master.core.publish()),
             Effect::Wake(agents) => master.awake.extend(agents),
-            Effect::WakeAll => master.awake.extend(master.ledger.slots().keys().cloned()),
+            Effect::WakeAll | Effect::WakeHeldBack => {
+                master.awake.extend(master.ledger.slots().keys().cloned())
+            }
             Effect::Answer { outcome, .. } => self.note_answer(outcome.is_ok()),
             Effect::Changed(_) => {}
         }
@@ -196,6 +203,10 @@ impl World {
                 (self.planted, &mut write)
             {
                 record.activity = Activity::Active;
+            }
+            let is_quota = matches!(write, RegistryWrite::PutQuota { .. });
+            if is_quota && self.planted == Some(Planted::QuotaForgotten) {
+                continue;
             }
             self.registry.apply(write);
         }

@@ -1,15 +1,24 @@
-//! An operator who deactivates, drains and reactivates agents at random, and whether what was decided
-//! and answered holds from then on, whatever is restarted meanwhile.
+//! An operator who deactivates, drains and reactivates agents and sets quotas of roles at random, and whether what was
+//! decided and answered holds from then on, whatever is restarted meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_master::core::{Input, OperatorCommand, RequestId};
-use ebb_types::{AgentActivity, AgentId, AgentStatus, ClusterState};
+use ebb_master::core::{Core, Input, OperatorCommand, RequestId};
+use ebb_types::{
+    AgentActivity, AgentId, AgentStatus, ClusterState, Limits, Quantities, Quota, ResourceKind,
+    Role,
+};
 
 use crate::world::World;
 
 /// The longest grace of a drain, in milliseconds.
 const MAX_GRACE_MS: u64 = 2_000;
+
+/// Roles that get quotas: those of frameworks, and one that nobody is in.
+const ROLES: [&str; 4] = ["*", "role-1", "role-3", "nobody"];
+/// The most that is guaranteed and the least that is allowed: a task's worth each.
+const STEP_CPU_MILLI: u64 = 500;
+const STEP_MEM_BYTES: u64 = 256 << 20;
 
 /// What the operator knows.
 #[derive(Debug, Default)]
@@ -19,13 +28,21 @@ pub struct Operator {
     /// The agents of which nothing may be offered, because the master has said so. Where a master
     /// crashed before its answer, nothing is known.
     withheld: BTreeSet<AgentId>,
+    /// The quotas that the master has said are set; none of a role whose last one was not answered.
+    quotas: BTreeMap<Role, Quota>,
     drains: u64,
+    limited: u64,
 }
 
 impl Operator {
     /// Drains that were seen to be over.
     pub const fn drains(&self) -> u64 {
         self.drains
+    }
+
+    /// Offers that were made under a quota.
+    pub const fn limited(&self) -> u64 {
+        self.limited
     }
 }
 
@@ -44,7 +61,8 @@ impl World {
         }
         let agent = &agents[self.rng.index(agents.len())];
         let agent_id = agent.id.clone();
-        match self.rng.between(0, 11) {
+        match self.rng.between(0, 15) {
+            12..=15 => self.set_quota(),
             0 | 1 => self.ask(OperatorCommand::Deactivate(agent_id)),
             2..=4 => {
                 let max_grace_ms = self.rng.chance(500).then_some(MAX_GRACE_MS);
@@ -57,8 +75,76 @@ impl World {
         }
     }
 
-    /// After all faults every agent is to be offered again.
+    fn set_quota(&mut self) {
+        let name = ROLES[self.rng.index(ROLES.len())];
+        let mut some = |least, most| {
+            let (cpu, mem) = (self.rng.between(least, most), self.rng.between(least, most));
+            Quantities::cpus_mem(cpu * STEP_CPU_MILLI, mem * STEP_MEM_BYTES)
+        };
+        let (guarantee, limit) = (some(0, 4), some(4, 12));
+        let quota = match self.rng.between(0, 3) {
+            0 => Quota::default(),
+            1 => Quota {
+                guarantee,
+                limits: Limits::NONE,
+            },
+            _ => Quota {
+                guarantee,
+                limits: Limits::NONE
+                    .with(ResourceKind::Cpus, Some(limit.cpu_milli()))
+                    .with(ResourceKind::Mem, Some(limit.mem_bytes())),
+            },
+        };
+        self.ask_quota(name, quota);
+    }
+
+    fn ask_quota(&mut self, name: &str, quota: Quota) {
+        let Ok(role) = Role::new(name) else { return };
+        self.operator.quotas.remove(&role);
+        let force = self.rng.chance(500);
+        self.ask(OperatorCommand::SetQuotas {
+            quotas: vec![(role, quota)],
+            force,
+        });
+    }
+
+    /// What the master makes of proposals must not take a role further beyond its limits, nor make what is owed to
+    /// others lack any more.
+    pub fn check_quotas(&mut self, before: &[(Quantities, Quantities)], core: &Core) {
+        for ((held, shortage), (role, quota)) in before.iter().zip(&self.operator.quotas.clone()) {
+            let now = core.claims().held_below(role);
+            self.operator.limited += u64::from(now != *held);
+            let passed = (quota.limits.iter())
+                .find(|(kind, limit)| now.get(*kind) > held.get(*kind).max(*limit));
+            if let Some((kind, limit)) = passed {
+                let name = kind.name();
+                self.fail(format!(
+                    "role {role} is offered more {name} than its limit {limit}"
+                ));
+            }
+            if !shortage.contains(&core.claims().shortage()) {
+                self.fail(format!(
+                    "what is owed to others is offered beside role {role}"
+                ));
+            }
+        }
+    }
+
+    /// What is held and owed of each role whose quota is known.
+    pub fn quotas_before(&self, core: &Core) -> Vec<(Quantities, Quantities)> {
+        let shortage = core.claims().shortage();
+        let known = self.operator.quotas.keys();
+        known
+            .map(|role| (core.claims().held_below(role), shortage))
+            .collect()
+    }
+
+    /// After all faults every agent is to be offered again, to everybody.
     pub fn reactivate_all(&mut self) {
+        let roles = self.cluster().map(|state| state.roles).unwrap_or_default();
+        for role in roles.iter().filter(|role| !role.quota.is_none()) {
+            self.ask_quota(role.role.as_str(), Quota::default());
+        }
         let agents = self.cluster().map(|state| state.agents).unwrap_or_default();
         for agent in agents {
             if matches!(
@@ -96,6 +182,9 @@ impl World {
             ) if done => {
                 self.operator.withheld.insert(agent_id);
             }
+            Some(OperatorCommand::SetQuotas { quotas, .. }) if done => {
+                self.operator.quotas.extend(quotas);
+            }
             _ => {}
         }
     }
@@ -104,6 +193,13 @@ impl World {
     pub fn check_activities(&mut self) {
         let Some(state) = self.cluster() else { return };
         let mut wrong = Vec::new();
+        for (role, quota) in &self.operator.quotas {
+            let found = state.roles.iter().find(|state| state.role == *role);
+            let found = found.map(|state| state.quota).unwrap_or_default();
+            if found != *quota {
+                wrong.push(format!("role {role} has quota {found:?} and not {quota:?}"));
+            }
+        }
         for agent in &state.agents {
             let (id, activity) = (&agent.id, agent.activity);
             let name = activity.name();

@@ -38,11 +38,13 @@ pub enum Planted {
     NoTicks,
     /// The registry does not keep what operators have decided about agents.
     ActivityForgotten,
+    /// The registry does not keep quotas.
+    QuotaForgotten,
 }
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -60,5 +62,6 @@ impl Planted {
         Self::RescindLeaks,
         Self::NoTicks,
         Self::ActivityForgotten,
+        Self::QuotaForgotten,
     ];
 }

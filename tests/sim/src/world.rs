@@ -130,6 +130,8 @@ pub struct Report {
     pub master_lives: u64,
     /// Drains of agents that were seen to be over.
     pub drains: u64,
+    /// Offers that were made under a quota.
+    pub limited: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -156,6 +158,7 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
             runs: world.truth.runs(),
             master_lives: world.master_lives,
             drains: world.operator.drains(),
+            limited: world.operator.limited(),
         }),
     }
 }

@@ -30,7 +30,7 @@ fn in_parallel(seeds: u64, each: impl Fn(u64) -> bool + Sync) {
 #[test]
 fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let drains = AtomicU64::new(0);
+    let (drains, limited) = (AtomicU64::new(0), AtomicU64::new(0));
     let failures = std::sync::Mutex::new(Vec::new());
     in_parallel(SEEDS, |seed| match run(seed, None, false) {
         Ok(report) => {
@@ -38,6 +38,7 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
             runs.fetch_add(report.runs as u64, Ordering::Relaxed);
             lives.fetch_add(report.master_lives, Ordering::Relaxed);
             drains.fetch_add(report.drains, Ordering::Relaxed);
+            limited.fetch_add(report.limited, Ordering::Relaxed);
             true
         }
         Err(failure) => {
@@ -51,9 +52,9 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     let failures = failures.into_inner().expect("not poisoned");
     assert!(failures.is_empty(), "{failures:#?}");
     let (tasks, runs, lives) = (tasks.into_inner(), runs.into_inner(), lives.into_inner());
-    let drains = drains.into_inner();
+    let (drains, limited) = (drains.into_inner(), limited.into_inner());
     println!(
-        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained"
+        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas"
     );
     assert!(
         runs > SEEDS * 10,
@@ -64,8 +65,8 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
         "only {lives} starts of the master: too little goes wrong"
     );
     assert!(
-        drains > SEEDS / 2,
-        "only {drains} agents were drained: too little is decided"
+        drains > SEEDS / 2 && limited > SEEDS / 2,
+        "only {drains} agents were drained, {limited} offers under quotas: too little is decided"
     );
 }
 

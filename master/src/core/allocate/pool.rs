@@ -3,9 +3,9 @@
 
 use ebb_types::{Quantities, Resources};
 
-use super::is_allocatable;
 use crate::core::claims::Claims;
 use crate::core::drf::Class;
+use crate::core::limits::is_allocatable;
 
 const CLASSES: usize = Class::ALL.len();
 
@@ -142,6 +142,16 @@ impl Pool {
         self.waiting[class as usize].len
     }
 
+    /// Where the agents stand in the caller's list that still wait.
+    pub(super) fn left(&self, class: Class) -> impl Iterator<Item = usize> {
+        let bits = &self.waiting[class as usize];
+        let agents = bits.pages().flat_map(|page| {
+            let word = bits.word(page);
+            (0..64).filter_map(move |bit| (word & (1 << bit) != 0).then_some(page * 64 + bit))
+        });
+        agents.map(|agent| self.candidates[agent as usize].position)
+    }
+
     /// Forgets all that waits.
     pub(super) fn clear(&mut self, class: Class) {
         let pages: Vec<u32> = self.waiting[class as usize].pages().collect();
@@ -152,13 +162,23 @@ impl Pool {
         }
     }
 
-    /// The first agent that a member has not refused.
-    pub(super) fn first_for(&self, claims: &Claims, member: u32, class: Class) -> Option<u32> {
+    /// The first agent that a member has not refused, and of which it may have a part that is large enough: of what is
+    /// owned it may have at most `most`.
+    pub(super) fn first_for(
+        &self,
+        claims: &Claims,
+        member: u32,
+        class: Class,
+        most: Option<&Quantities>,
+    ) -> Option<u32> {
+        if most.is_some_and(|most| !is_allocatable(most)) {
+            return None;
+        }
         let slot = class as usize;
         let refuses_nothing = claims.refuses_nothing(member);
         for page in self.waiting[slot].pages() {
             let waiting = self.waiting[slot].word(page);
-            if refuses_nothing {
+            if refuses_nothing && most.is_none() {
                 return Some(page * 64 + waiting.trailing_zeros());
             }
             let refused = claims.refused_word(member, page, class);
@@ -166,8 +186,11 @@ impl Pool {
             while rest != 0 {
                 let bit = rest.trailing_zeros();
                 let agent = page * 64 + bit;
-                let part: &Quantities = class.part(&self.candidates[agent as usize].free);
-                if refused & (1 << bit) == 0 || !claims.withholds(member, agent, class, part) {
+                let all: &Quantities = class.part(&self.candidates[agent as usize].free);
+                let part = most.map_or(*all, |most| all.min(most));
+                let is_withheld =
+                    refused & (1 << bit) != 0 && claims.withholds(member, agent, class, &part);
+                if is_allocatable(&part) && !is_withheld {
                     return Some(agent);
                 }
                 rest &= rest - 1;

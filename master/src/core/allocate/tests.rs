@@ -5,12 +5,15 @@ mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{AgentId, FrameworkId, Quantities, ResourceKind, Resources, Role, Timestamp};
+use ebb_types::{
+    AgentId, FrameworkId, Limits, Quantities, Quota, ResourceKind, Resources, Role, Timestamp,
+};
 use proptest::prelude::*;
 
-use super::{AgentView, Outcome, Planner, is_allocatable};
+use super::{AgentView, Outcome, Planner};
 use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::Class;
+use crate::core::limits::is_allocatable;
 
 const FRAMEWORKS: usize = 5;
 const ROLES: [&str; 5] = ["a", "a/b", "a/b/c", "d", "e/f"];
@@ -101,6 +104,9 @@ impl Name {
 
 type Who = (Role, FrameworkId);
 
+/// More than the tests have of anything.
+const LARGEST: u64 = 1 << 45;
+
 #[derive(Clone)]
 struct Refused {
     resources: Resources,
@@ -113,6 +119,8 @@ struct Reference {
     agents: BTreeMap<AgentId, (Quantities, Quantities)>,
     frameworks: BTreeMap<FrameworkId, FrameworkTerms>,
     weights: BTreeMap<Role, u32>,
+    quotas: BTreeMap<Role, Quota>,
+    withheld: BTreeMap<AgentId, Quantities>,
     nodes: BTreeMap<Name, Held>,
     born: u64,
     refusals: BTreeMap<(Who, AgentId), Refused>,
@@ -154,7 +162,7 @@ impl Reference {
         });
         loop {
             let parents: BTreeSet<Name> = self.nodes.keys().filter_map(Name::parent).collect();
-            let weights = &self.weights;
+            let (weights, quotas) = (&self.weights, &self.quotas);
             let before = self.nodes.len();
             self.nodes.retain(|name, _| match name {
                 Name::Member(..) => true,
@@ -162,6 +170,7 @@ impl Reference {
                 Name::Role(role) => {
                     parents.contains(name)
                         || weights.get(role).is_some_and(|weight| *weight != 1000)
+                        || quotas.contains_key(role)
                 }
             });
             if self.nodes.len() == before {
@@ -220,6 +229,7 @@ impl Reference {
                 .then(self.nodes[*a].born.cmp(&self.nodes[*b].born))
         });
         let below = |name: &Name| match name {
+            Name::Role(role) if class == Class::Regular && self.is_full(role) => Vec::new(),
             Name::Member(role, framework) => {
                 let who = (role.clone(), framework.clone());
                 Vec::from_iter(self.wants(class, &who).then_some(who))
@@ -240,44 +250,310 @@ impl Reference {
         }
     }
 
+    fn held(&self, name: &Name, kind: ResourceKind) -> u128 {
+        self.nodes[name].sums[Class::Regular as usize][kind as usize]
+    }
+
+    /// What a node, or all at the top, is owed of a kind if somebody took so much more.
+    fn owed(&self, name: Option<&Name>, kind: ResourceKind, (who, more): (&Who, u64)) -> u128 {
+        let children = self
+            .nodes
+            .keys()
+            .filter(|one| one.parent().as_ref() == name);
+        let below: u128 = children
+            .map(|one| self.owed(Some(one), kind, (who, more)))
+            .sum();
+        let quota = match name {
+            Some(Name::Role(role)) => self.quotas.get(role),
+            _ => None,
+        };
+        let (Some(name), Some(quota)) = (name, quota) else {
+            return below;
+        };
+        let is_above = Name::Own(who.0.clone()).line().contains(name);
+        let held = self.held(name, kind) + if is_above { u128::from(more) } else { 0 };
+        below.max(u128::from(quota.guarantee.get(kind)).saturating_sub(held))
+    }
+
+    /// What a role is owed beyond what its children are.
+    fn owed_itself(&self, role: &Role) -> Quantities {
+        let (name, nobody) = (Name::Role(role.clone()), (role.clone(), framework(0)));
+        Quantities::from_pairs(ResourceKind::ALL.map(|kind| {
+            let owed = self.owed(Some(&name), kind, (&nobody, 0));
+            let children = self
+                .nodes
+                .keys()
+                .filter(|one| one.parent().as_ref() == Some(&name));
+            let below: u128 = children
+                .map(|one| self.owed(Some(one), kind, (&nobody, 0)))
+                .sum();
+            (kind, u64::try_from(owed - below).unwrap())
+        }))
+    }
+
+    /// What the cluster has that is neither held nor withheld.
+    fn free(&self) -> Quantities {
+        Quantities::from_pairs(ResourceKind::ALL.map(|kind| {
+            let usable = self.usable(kind);
+            let free = usable.saturating_sub(self.all_held(None, kind));
+            (kind, u64::try_from(free).unwrap())
+        }))
+    }
+
+    fn usable(&self, kind: ResourceKind) -> u128 {
+        let total = |(total, _): &(Quantities, Quantities)| u128::from(total.get(kind));
+        let withheld = |withheld: &Quantities| u128::from(withheld.get(kind));
+        let all: u128 = self.agents.values().map(total).sum();
+        all.saturating_sub(self.withheld.values().map(withheld).sum())
+    }
+
+    /// What may be held of a kind below a node, or by all.
+    fn bound(&self, name: Option<&Name>, kind: ResourceKind) -> Option<u128> {
+        match name {
+            Some(Name::Role(role)) => self.quotas.get(role)?.limits.get(kind).map(u128::from),
+            Some(_) => None,
+            None => {
+                let nobody = (role(0), framework(0));
+                let is_owed = self.owed(None, kind, (&nobody, 0)) > 0;
+                is_owed.then(|| self.usable(kind))
+            }
+        }
+    }
+
+    fn all_held(&self, name: Option<&Name>, kind: ResourceKind) -> u128 {
+        match name {
+            Some(name) => self.held(name, kind),
+            None => {
+                let top = self.nodes.keys().filter(|one| one.parent().is_none());
+                top.map(|one| self.held(one, kind)).sum()
+            }
+        }
+    }
+
+    /// Whether the limits of a role leave nothing that is worth an offer.
+    fn is_full(&self, role: &Role) -> bool {
+        let name = Name::Role(role.clone());
+        self.quotas.get(role).is_some_and(|quota| {
+            let left = quota.limits.iter().map(|(kind, limit)| {
+                let left = u128::from(limit).saturating_sub(self.held(&name, kind));
+                (kind, u64::try_from(left).unwrap())
+            });
+            let left = left.fold(Quantities::MAX, |all, (kind, left)| all.with(kind, left));
+            !is_allocatable(&left)
+        })
+    }
+
+    fn has_quota_of(&self, kind: ResourceKind) -> bool {
+        let mut quotas = self.quotas.values();
+        quotas.any(|quota| quota.guarantee.get(kind) > 0 || quota.limits.get(kind).is_some())
+    }
+
+    /// The largest amount for which something holds that holds for all smaller ones.
+    fn largest(holds: impl Fn(u64) -> bool) -> u64 {
+        if holds(LARGEST) {
+            return u64::MAX;
+        }
+        let (mut yes, mut no) = (0, LARGEST);
+        while no - yes > 1 {
+            let middle = yes.midpoint(no);
+            if holds(middle) {
+                yes = middle;
+            } else {
+                no = middle;
+            }
+        }
+        yes
+    }
+
+    /// The most that somebody may be offered: no bound is passed, and wherever what is owed below it can be met it still
+    /// can be afterwards, and else no less of it.
+    fn most(&self, who: &Who) -> Quantities {
+        let line = Name::Own(who.0.clone()).line();
+        let levels = || line.iter().map(Some).chain([None]);
+        Quantities::from_pairs(ResourceKind::ALL.map(|kind| {
+            if !self.has_quota_of(kind) {
+                return (kind, u64::MAX);
+            }
+            let headroom = |name: Option<&Name>, bound: u128, more: u64| {
+                let children = self
+                    .nodes
+                    .keys()
+                    .filter(|one| one.parent().as_ref() == name);
+                let below: u128 = children
+                    .map(|one| self.owed(Some(one), kind, (who, more)))
+                    .sum();
+                let held = self.all_held(name, kind) + u128::from(more);
+                bound.cast_signed() - held.cast_signed() - below.cast_signed()
+            };
+            let allows = |more| {
+                levels().all(|name| {
+                    let Some(bound) = self.bound(name, kind) else {
+                        return true;
+                    };
+                    let is_within = self.all_held(name, kind) + u128::from(more) <= bound;
+                    let before = headroom(name, bound, 0).min(0);
+                    more == 0 || is_within && headroom(name, bound, more) >= before
+                })
+            };
+            (kind, Self::largest(allows))
+        }))
+    }
+
+    /// How much somebody can take without anything being taken that is not owed to it.
+    fn covers(&self, who: &Who) -> Quantities {
+        Quantities::from_pairs(ResourceKind::ALL.map(|kind| {
+            if !self.has_quota_of(kind) {
+                return (kind, 0);
+            }
+            let owed = |more| self.owed(None, kind, (who, more));
+            let is_owed = |more| owed(0) == owed(more) + u128::from(more);
+            (kind, Self::largest(is_owed))
+        }))
+    }
+
     /// The offers of what is free of the agents, of which the first are offered first.
     fn plan(&mut self, mut agents: Vec<(AgentId, Resources)>) -> Vec<(AgentId, Who, Resources)> {
         let mut offers: Vec<(AgentId, Who, Resources)> = Vec::new();
-        for class in [Class::Revocable, Class::Regular] {
-            let mut waiting: BTreeSet<usize> = (0..agents.len())
-                .filter(|at| is_allocatable(class.part(&agents[*at].1)))
-                .collect();
-            loop {
-                let found = self.by_need(class, None).into_iter().find_map(|who| {
-                    let suits = |at: &&usize| {
-                        let (id, free) = &agents[**at];
-                        !self.withholds(class, &who, id, free)
-                    };
-                    waiting.iter().find(suits).map(|at| (who.clone(), *at))
-                });
-                let Some((who, at)) = found else { break };
-                waiting.remove(&at);
-                let (id, free) = &mut agents[at];
-                let mut part = *free;
-                if class == Class::Revocable && is_allocatable(&free.regular) {
-                    part.regular = Quantities::ZERO;
-                }
-                if class == Class::Regular && !self.wants(Class::Revocable, &who) {
-                    part.revocable = Quantities::ZERO;
-                }
-                *free = free.checked_sub(&part).unwrap();
-                let id = id.clone();
-                self.charge(&who, &part);
-                match offers
-                    .iter_mut()
-                    .find(|offer| offer.0 == id && offer.1 == who)
-                {
-                    Some(offer) => offer.2 = offer.2.checked_add(&part).unwrap(),
-                    None => offers.push((id, who, part)),
+        self.hand_out(Class::Revocable, &mut agents, &mut offers);
+        self.pay(&mut agents, &mut offers);
+        self.hand_out(Class::Regular, &mut agents, &mut offers);
+        offers
+    }
+
+    /// The first agent that suits somebody who may have so much of it.
+    fn first(
+        &self,
+        class: Class,
+        who: &Who,
+        most: &Quantities,
+        agents: &[(AgentId, Resources)],
+    ) -> Option<usize> {
+        agents.iter().position(|(id, free)| {
+            let mut part = *free;
+            if class == Class::Regular {
+                part.regular = part.regular.min(most);
+            }
+            is_allocatable(class.part(&part)) && !self.withholds(class, who, id, &part)
+        })
+    }
+
+    fn hand_out(
+        &mut self,
+        class: Class,
+        agents: &mut [(AgentId, Resources)],
+        offers: &mut Vec<(AgentId, Who, Resources)>,
+    ) {
+        let mut aside: BTreeSet<Who> = BTreeSet::new();
+        loop {
+            let mut by_need = self.by_need(class, None).into_iter();
+            let Some(who) = by_need.find(|who| !aside.contains(who)) else {
+                break;
+            };
+            let most = match class {
+                Class::Regular => self.most(&who),
+                Class::Revocable => Quantities::MAX,
+            };
+            match self.first(class, &who, &most, agents) {
+                Some(at) => self.offer(class, &who, &most, &mut agents[at], offers),
+                None => {
+                    aside.insert(who);
                 }
             }
         }
-        offers
+    }
+
+    /// What is owed comes first, to the neediest role that is owed something.
+    fn pay(
+        &mut self,
+        agents: &mut [(AgentId, Resources)],
+        offers: &mut Vec<(AgentId, Who, Resources)>,
+    ) {
+        let class = Class::Regular;
+        let (mut aside, mut roles_aside) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            let wants = |role: &Role, aside: &BTreeSet<Who>, roles_aside: &BTreeSet<Role>| {
+                let by_need = self.by_need(class, Some(&Name::Role(role.clone())));
+                let is_left = |who: &Who| {
+                    let line = Name::Own(who.0.clone()).line();
+                    let below = line
+                        .iter()
+                        .take_while(|name| **name != Name::Role(role.clone()));
+                    let is_aside = |name: &Name| matches!(name, Name::Role(role) if roles_aside.contains(role));
+                    !aside.contains(who) && !below.into_iter().any(is_aside)
+                };
+                by_need.into_iter().find(is_left)
+            };
+            let creditors = self.quotas.keys().filter(|role| {
+                !roles_aside.contains(*role)
+                    && !self.owed_itself(role).is_zero()
+                    && wants(role, &aside, &roles_aside).is_some()
+            });
+            let neediest = creditors.min_by(|a, b| {
+                let (a, b) = (Name::Role((*a).clone()), Name::Role((*b).clone()));
+                let (x, y) = (self.share(class, &a), self.share(class, &b));
+                let count = |name: &Name| self.nodes[name].allocations[class as usize];
+                (x.0 * y.1)
+                    .cmp(&(y.0 * x.1))
+                    .then(count(&a).cmp(&count(&b)))
+                    .then(self.nodes[&a].born.cmp(&self.nodes[&b].born))
+            });
+            let Some(role) = neediest.cloned() else { break };
+            let who = wants(&role, &aside, &roles_aside).unwrap();
+            let own = (role.clone(), who.1.clone());
+            if !is_allocatable(&self.covers(&own)) {
+                roles_aside.insert(role);
+                continue;
+            }
+            let most = self.most(&who).min(&self.covers(&who));
+            match self.first(class, &who, &most, agents) {
+                Some(at) => self.offer(class, &who, &most, &mut agents[at], offers),
+                None => {
+                    aside.insert(who);
+                }
+            }
+        }
+    }
+
+    fn offer(
+        &mut self,
+        class: Class,
+        who: &Who,
+        most: &Quantities,
+        (id, free): &mut (AgentId, Resources),
+        offers: &mut Vec<(AgentId, Who, Resources)>,
+    ) {
+        let mut part = *free;
+        match class {
+            Class::Revocable if is_allocatable(&free.regular) => part.regular = Quantities::ZERO,
+            Class::Revocable => part.regular = part.regular.min(&self.most(who)),
+            Class::Regular => {
+                part.regular = part.regular.min(most);
+                if !self.wants(Class::Revocable, who) {
+                    part.revocable = Quantities::ZERO;
+                }
+            }
+        }
+        *free = free.checked_sub(&part).unwrap();
+        self.charge(who, &part);
+        let mut earlier = offers.iter_mut();
+        match earlier.find(|offer| offer.0 == *id && offer.1 == *who) {
+            Some(offer) => {
+                for class in Class::ALL {
+                    if [&offer.2, &part]
+                        .iter()
+                        .all(|one| !class.part(one).is_zero())
+                    {
+                        // It is one allocation.
+                        for name in Name::Member(who.0.clone(), who.1.clone()).line() {
+                            let held = self.nodes.get_mut(&name).unwrap();
+                            held.allocations[class as usize] -= 1;
+                        }
+                    }
+                }
+                offer.2 = offer.2.checked_add(&part).unwrap();
+            }
+            None => offers.push((id.clone(), who.clone(), part)),
+        }
     }
 }
 
@@ -288,6 +564,8 @@ enum Change {
     Framework(usize, FrameworkTerms),
     FrameworkGone(usize),
     Weight(usize, u32),
+    Quota(usize, Quota),
+    Withheld(usize, Quantities),
     Charge(usize, usize, Resources),
     Credit(usize, usize, Resources),
     Refuse(usize, usize, usize, Resources, u64),
@@ -309,6 +587,7 @@ fn apply(change: &Change, claims: &mut Claims, reference: &mut Reference) {
         Change::AgentGone(number) => {
             claims.remove_agent(&agent(*number));
             reference.agents.remove(&agent(*number));
+            reference.withheld.remove(&agent(*number));
         }
         Change::Framework(number, terms) => {
             claims.set_framework(&framework(*number), terms.clone());
@@ -326,6 +605,22 @@ fn apply(change: &Change, claims: &mut Claims, reference: &mut Reference) {
             claims.set_weight(&role(*number), *weight_milli);
             reference.add(&Name::Role(role(*number)));
             reference.weights.insert(role(*number), *weight_milli);
+        }
+        Change::Quota(number, quota) => {
+            let role = role(*number);
+            claims.set_quota(&role, *quota);
+            reference.add(&Name::Role(role.clone()));
+            if quota.is_none() {
+                reference.quotas.remove(&role);
+            } else {
+                reference.quotas.insert(role, *quota);
+            }
+        }
+        Change::Withheld(number, withheld) => {
+            claims.set_withheld(&agent(*number), *withheld);
+            if reference.agents.contains_key(&agent(*number)) {
+                reference.withheld.insert(agent(*number), *withheld);
+            }
         }
         Change::Charge(who, of, resources) => {
             claims.charge(&framework(*who), &role(*of), resources);
@@ -411,6 +706,24 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
     )
 }
 
+fn quota() -> impl Strategy<Value = Quota> {
+    let amounts = || {
+        (0..6u64, 0..6u64).prop_map(|(cpu, mem)| Quantities::cpus_mem(cpu * 700, mem * 40 * MIB))
+    };
+    let limits = (prop::option::of(0..8u64), prop::option::of(0..8u64)).prop_map(|(cpu, mem)| {
+        Limits::NONE
+            .with(ResourceKind::Cpus, cpu.map(|cpu| cpu * 700))
+            .with(ResourceKind::Mem, mem.map(|mem| mem * 40 * MIB))
+    });
+    let quota = (amounts(), limits).prop_map(|(guarantee, limits)| Quota {
+        guarantee: limits.iter().fold(guarantee, |least, (kind, limit)| {
+            least.with(kind, least.get(kind).min(limit))
+        }),
+        limits,
+    });
+    prop_oneof![4 => quota, 1 => Just(Quota::default())]
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let (who, of, on) = (0..FRAMEWORKS, 0..ROLES.len(), 0..AGENTS);
     let small = || {
@@ -430,6 +743,8 @@ fn change() -> impl Strategy<Value = Change> {
         5 => (who.clone(), terms()).prop_map(|(who, terms)| Change::Framework(who, terms)),
         1 => who.clone().prop_map(Change::FrameworkGone),
         1 => (of.clone(), 1..4u32).prop_map(|(of, weight)| Change::Weight(of, weight * 500)),
+        3 => (of.clone(), quota()).prop_map(|(of, quota)| Change::Quota(of, quota)),
+        1 => (on.clone(), quantities()).prop_map(|(on, withheld)| Change::Withheld(on, withheld)),
         4 => (who.clone(), of.clone(), small()).prop_map(|(who, of, what)| Change::Charge(who, of, what)),
         3 => (who.clone(), of.clone(), small()).prop_map(|(who, of, what)| Change::Credit(who, of, what)),
         8 => (who.clone(), of.clone(), on, refused, 1..100u64)
@@ -521,8 +836,9 @@ proptest! {
         changes in prop::collection::vec(change(), 20..60), frees in frees()
     ) {
         let (mut claims, mut reference) = (Claims::new(), Reference::default());
-        // No refusal lasts as long as this.
-        for change in changes.iter().chain([&Change::Expire(1000)]) {
+        // Quotas keep things free; and no refusal lasts as long as this.
+        let changes = changes.iter().filter(|change| !matches!(change, Change::Quota(..)));
+        for change in changes.chain([&Change::Expire(1000)]) {
             apply(change, &mut claims, &mut reference);
         }
         let mut known = known(&claims, &frees);

@@ -1,6 +1,6 @@
 //! The log of what has changed in the claims: what one book does, every copy of it repeats.
 
-use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
+use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role, Timestamp};
 
 use super::FrameworkTerms;
 
@@ -48,6 +48,20 @@ pub enum Entry {
         role: Role,
         /// In thousandths.
         weight_milli: u32,
+    },
+    /// A role has this quota; one that says nothing is none.
+    Quota {
+        /// The role.
+        role: Role,
+        /// The quota.
+        quota: Quota,
+    },
+    /// So much of what is owned of an agent is free and yet cannot be offered.
+    Withheld {
+        /// The agent.
+        agent: u32,
+        /// How much.
+        withheld: Quantities,
     },
     /// A framework in a role is known from now on.
     Member {

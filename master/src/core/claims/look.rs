@@ -1,7 +1,7 @@
 //! What the book can be asked by those who explain it: who is in a role, who stands where, what was refused until when.
 //! Nothing here changes it.
 
-use ebb_types::{FrameworkId, Place, Role, Timestamp};
+use ebb_types::{FrameworkId, Place, Quantities, QuotaState, Role, Timestamp};
 
 use super::Claims;
 use crate::core::drf::Class;
@@ -22,5 +22,20 @@ impl Claims {
     pub fn refusal_end(&self, member: u32, agent: u32) -> Option<Timestamp> {
         let refusal = self.tree.member(member)?.refusals.get(agent)?;
         Some(refusal.expires)
+    }
+
+    /// The quotas of a role and of those above it that have one, its own first.
+    pub fn quotas_above(&self, role: &Role) -> Vec<QuotaState> {
+        self.tree.quotas_above(role)
+    }
+
+    /// What a role and those below it hold of what is owned.
+    pub fn held_below(&self, role: &Role) -> Quantities {
+        self.tree.held_below(role)
+    }
+
+    /// The neediest of the roles that are owed something of their own and want something, and its neediest member.
+    pub(in crate::core) fn find_neediest_creditor(&self) -> Option<(&Role, u32)> {
+        self.tree.find_neediest_creditor()
     }
 }

@@ -18,18 +18,20 @@ mod expiry;
 mod look;
 mod order;
 mod refusals;
+mod refuse;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
+use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role};
 
 use super::drf::{Class, Standing, Sums};
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
-use refusals::{Change, Meet, Profiles, Refusal, Refusals};
+use refusals::{Meet, Profiles};
 pub use tree::DEFAULT_WEIGHT_MILLI;
+pub(super) use tree::Room;
 use tree::Tree;
 
 /// Most refusals that are remembered; beyond that a refused offer may be made again at once (counted).
@@ -78,6 +80,8 @@ struct AgentEntry {
     id: AgentId,
     total: Quantities,
     oversubscribed: Quantities,
+    /// What of the total is free and yet cannot be offered.
+    withheld: Quantities,
     refusals: u32,
     meet: Meet,
 }
@@ -141,6 +145,8 @@ impl Claims {
                 self.frameworks.remove(id);
             }
             Entry::Weight { role, weight_milli } => self.tree.set_weight(role, *weight_milli),
+            Entry::Quota { role, quota } => self.tree.set_quota(role, *quota),
+            Entry::Withheld { agent, withheld } => self.put_withheld(*agent, *withheld),
             Entry::Member { id, role } => {
                 self.tree.intern(id, role);
             }
@@ -202,6 +208,7 @@ impl Claims {
             id: id.clone(),
             total: Quantities::ZERO,
             oversubscribed: Quantities::ZERO,
+            withheld: Quantities::ZERO,
             refusals: 0,
             meet: Meet::default(),
         });
@@ -229,6 +236,7 @@ impl Claims {
 
     fn drop_agent(&mut self, number: u32) {
         self.void_agent(number);
+        self.put_withheld(number, Quantities::ZERO);
         let Some(agent) = self.agents.get_mut(number as usize).and_then(Option::take) else {
             return;
         };
@@ -318,6 +326,65 @@ impl Claims {
             role: role.clone(),
             weight_milli,
         });
+    }
+
+    /// Sets a role's quota; one that guarantees and limits nothing takes it away.
+    pub fn set_quota(&mut self, role: &Role, quota: Quota) {
+        self.enter(Entry::Quota {
+            role: role.clone(),
+            quota,
+        });
+    }
+
+    /// A role's quota.
+    pub fn quota(&self, role: &Role) -> Option<&Quota> {
+        self.tree.quota(self.tree.role(role)?)
+    }
+
+    /// Whether any role has a quota.
+    pub fn has_quotas(&self) -> bool {
+        self.tree.has_quotas()
+    }
+
+    /// Whether some role is offered nothing because of its limits.
+    pub(super) fn has_full_roles(&self) -> bool {
+        self.tree.has_full_roles()
+    }
+
+    /// Says how much of what is owned of an agent is free and yet cannot be offered, as it is out of use: what is owed is
+    /// kept free elsewhere.
+    /// Answers whether that is new.
+    pub fn set_withheld(&mut self, agent_id: &AgentId, withheld: Quantities) -> bool {
+        let Some(agent) = self.agent_number(agent_id) else {
+            return false;
+        };
+        let known = self.agents[agent as usize].as_ref();
+        let is_new = known.is_some_and(|known| known.withheld != withheld);
+        if is_new {
+            self.enter(Entry::Withheld { agent, withheld });
+        }
+        is_new
+    }
+
+    /// How much of what is owed is neither free nor can be offered.
+    pub fn shortage(&self) -> Quantities {
+        self.tree.shortage()
+    }
+
+    /// What was [said](Claims::set_withheld) of an agent.
+    pub(super) fn withheld(&self, agent_id: &AgentId) -> Quantities {
+        let agent = self
+            .agent_number(agent_id)
+            .map(|agent| &self.agents[agent as usize]);
+        let known = agent.and_then(Option::as_ref);
+        known.map_or(Quantities::ZERO, |known| known.withheld)
+    }
+
+    fn put_withheld(&mut self, agent: u32, withheld: Quantities) {
+        if let Some(Some(agent)) = self.agents.get_mut(agent as usize) {
+            self.tree.change_withheld(&agent.withheld, &withheld);
+            agent.withheld = withheld;
+        }
     }
 
     /// A role's weight, in thousandths.
@@ -414,183 +481,6 @@ impl Claims {
         member.map_or_else(Standing::default, |member| *self.tree.standing(member))
     }
 
-    /// Remembers that a framework refused resources of an agent: until `expires` it is offered
-    /// nothing of a class there that is within them. Nothing is remembered of an agent that is not
-    /// known nor of a framework that is not active in the role.
-    pub fn refuse(
-        &mut self,
-        framework_id: &FrameworkId,
-        role: &Role,
-        agent_id: &AgentId,
-        refused: &Resources,
-        expires: Timestamp,
-    ) {
-        let is_active = self
-            .framework(framework_id)
-            .is_some_and(|terms| terms.active && terms.roles.contains(role));
-        let member = self.member(framework_id, role).filter(|_| is_active);
-        if let (Some(member), Some(agent)) = (member, self.agent_number(agent_id)) {
-            self.refuse_numbered(member, agent, refused, expires);
-        }
-    }
-
-    /// [`Claims::refuse`] by the numbers of an active framework's member and of an agent.
-    fn refuse_numbered(
-        &mut self,
-        member: u32,
-        agent: u32,
-        refused: &Resources,
-        expires: Timestamp,
-    ) {
-        if self.refusals >= MAX_REFUSALS {
-            self.crowded_out += 1;
-            return;
-        }
-        self.enter(Entry::Refuse {
-            member,
-            agent,
-            refused: *refused,
-            expires,
-        });
-    }
-
-    fn note_refusal(&mut self, member: u32, agent: u32, refused: &Resources, expires: Timestamp) {
-        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
-            return;
-        };
-        let Some(by) = self.tree.member_mut(member) else {
-            return;
-        };
-        if refused.is_zero() {
-            return;
-        }
-        let profiles = &mut self.profiles;
-        let change = by.refusals.set(agent, |earlier| {
-            let says_all = earlier.is_some_and(|earlier| {
-                earlier.expires >= expires && profiles.get(earlier.profile).contains(refused)
-            });
-            let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
-            (!says_all).then(|| {
-                let profile = profiles.take(refused);
-                (Refusal { profile, expires }, of_class)
-            })
-        });
-        match change {
-            Change::None => return,
-            Change::Replaced(earlier) => self.profiles.leave(earlier.profile),
-            Change::Added => {
-                of.refusals += 1;
-                self.refusals += 1;
-            }
-        }
-        of.meet.add(refused);
-        let (tree, live) = (&self.tree, self.refusals);
-        self.expiries
-            .add(expires, (member, agent), live, |at, pair| {
-                is_live(tree, at, pair)
-            });
-    }
-
-    /// Voids a framework's refusals in one role (revive), on every agent.
-    pub fn void_refusals(&mut self, framework_id: &FrameworkId, role: &Role) {
-        if let Some(member) = self.member(framework_id, role) {
-            self.enter(Entry::VoidMember { member });
-        }
-    }
-
-    fn void_member(&mut self, member: u32) {
-        let Some(by) = self.tree.member_mut(member) else {
-            return;
-        };
-        for (agent, refusal) in std::mem::take(&mut by.refusals).iter() {
-            self.profiles.leave(refusal.profile);
-            self.refusals -= 1;
-            if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
-                of.lose_refusal();
-            }
-        }
-    }
-
-    /// Voids the refusals of an agent's resources (it came back, perhaps another).
-    pub fn void_agent_refusals(&mut self, agent_id: &AgentId) {
-        if let Some(agent) = self.agent_number(agent_id) {
-            self.enter(Entry::VoidAgent { agent });
-        }
-    }
-
-    fn void_agent(&mut self, agent: u32) {
-        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
-            return;
-        };
-        if of.refusals == 0 {
-            return;
-        }
-        of.refusals = 0;
-        of.meet = Meet::default();
-        let all: Vec<u32> = self.tree.members().map(|(member, _)| member).collect();
-        for member in all {
-            let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove_if(agent, |_| true))
-            {
-                self.profiles.leave(refusal.profile);
-                self.refusals -= 1;
-            }
-        }
-    }
-
-    /// Drops the refusals that have expired; the agents that they spoke of, which the allocator is
-    /// to be woken for.
-    pub fn expire(&mut self, now: Timestamp) -> BTreeSet<AgentId> {
-        let mut agents = Vec::new();
-        if self.drop_expired(now, |agent| agents.push(agent)) {
-            self.log.push(Entry::Expire { now });
-        }
-        agents.sort_unstable();
-        agents.dedup();
-        let entries = agents.into_iter().map(|agent| &self.agents[agent as usize]);
-        entries.flatten().map(|agent| agent.id.clone()).collect()
-    }
-
-    /// Says whether there was anything to drop.
-    fn drop_expired(&mut self, now: Timestamp, mut each: impl FnMut(u32)) -> bool {
-        let mut any = false;
-        while let Some((at, pairs)) = self.expiries.pop(now) {
-            any = true;
-            for pair in pairs {
-                let (member, agent) = pair;
-                let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-                let ended = |refusals: &mut Refusals| {
-                    refusals.remove_if(agent, |refusal| refusal.expires == at)
-                };
-                let Some(refusal) = refusals.and_then(ended) else {
-                    continue;
-                };
-                self.profiles.leave(refusal.profile);
-                self.refusals -= 1;
-                if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
-                    of.lose_refusal();
-                }
-                each(agent);
-            }
-        }
-        any
-    }
-
-    /// When the next refusal expires: the driver's timer for [`Claims::expire`].
-    pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiries.next()
-    }
-
-    /// How many refusals are remembered.
-    pub const fn refusals(&self) -> usize {
-        self.refusals
-    }
-
-    /// How many refusals were not remembered because of [`MAX_REFUSALS`].
-    pub const fn crowded_out(&self) -> u64 {
-        self.crowded_out
-    }
-
     /// Notes that the proposals of a batch are being taken in: offered and charged, or rescinded.
     pub fn note_batch(&mut self, batch: BatchId) {
         self.enter(Entry::Batch(batch));
@@ -607,19 +497,43 @@ impl Claims {
         self.tree.neediest(class)
     }
 
+    /// The neediest role that is owed something of its own, and its neediest member.
+    pub(super) fn neediest_creditor(&mut self) -> Option<(u32, u32)> {
+        self.tree.neediest_creditor()
+    }
+
+    /// Whether what a role is owed of its own is worth an offer.
+    pub(super) fn is_worth_paying(&self, role: u32) -> bool {
+        self.tree.is_worth_paying(role)
+    }
+
+    /// What a member may be offered of what is owned; nothing where there is no bound but what is free.
+    pub(super) fn room(&self, member: u32) -> Option<Room> {
+        self.tree.room(member)
+    }
+
+    /// Whether a framework may be offered so much of what is owned: it passes no limit, and takes nothing that is owed to
+    /// others.
+    pub fn has_room(&self, framework_id: &FrameworkId, role: &Role, regular: &Quantities) -> bool {
+        let room = self
+            .member(framework_id, role)
+            .and_then(|member| self.room(member));
+        room.is_none_or(|room| room.most.contains(regular))
+    }
+
     /// Whether nobody wants a class.
     pub(super) fn is_idle(&self, class: Class) -> bool {
         self.tree.is_idle(class)
     }
 
-    /// Leaves a member out of the order of a class until it is [brought back](Self::bring_back).
-    pub(super) fn set_aside(&mut self, member: u32, class: Class) {
-        self.tree.set_in_order(member, class, false);
+    /// Leaves a member or a role out of the order of a class until it is [brought back](Self::bring_back).
+    pub(super) fn set_aside(&mut self, node: u32, class: Class) {
+        self.tree.set_aside(node, class);
     }
 
     /// The reverse of [`Claims::set_aside`].
-    pub(super) fn bring_back(&mut self, member: u32, class: Class) {
-        self.tree.set_in_order(member, class, true);
+    pub(super) fn bring_back(&mut self, node: u32, class: Class) {
+        self.tree.place(node, class);
     }
 
     /// Counts what a planner has proposed and the core does not know yet.
@@ -636,44 +550,6 @@ impl Claims {
     pub(super) fn wants(&self, member: u32, class: Class) -> bool {
         let member = self.tree.member(member);
         member.is_some_and(|member| member.wants[class as usize])
-    }
-
-    /// Whether a member has refused nothing.
-    pub(super) fn refuses_nothing(&self, member: u32) -> bool {
-        self.tree
-            .member(member)
-            .is_none_or(|one| one.refusals.len() == 0)
-    }
-
-    /// Which of 64 agents a member has refused some of.
-    pub(super) fn refused_word(&self, member: u32, page: u32, class: Class) -> u64 {
-        let member = self.tree.member(member);
-        member.map_or(0, |member| member.refusals.word(page, class))
-    }
-
-    /// Whether a member has refused as much of an agent as this.
-    pub(super) fn withholds(
-        &self,
-        member: u32,
-        agent: u32,
-        class: Class,
-        part: &Quantities,
-    ) -> bool {
-        let refusal = self
-            .tree
-            .member(member)
-            .and_then(|member| member.refusals.get(agent));
-        refusal.is_some_and(|refusal| {
-            class
-                .part(self.profiles.get(refusal.profile))
-                .contains(part)
-        })
-    }
-
-    /// Whether more of an agent is free than everybody has refused who refused some of it.
-    pub(super) fn passes_refusals(&self, agent: u32, class: Class, part: &Quantities) -> bool {
-        let agent = self.agents.get(agent as usize).and_then(Option::as_ref);
-        agent.is_some_and(|agent| agent.meet.is_passed_by(class, part))
     }
 
     /// What is wrong with the book, if anything: for the checks after every step.
@@ -719,21 +595,6 @@ impl Claims {
         }
         self.tree.fault()
     }
-}
-
-impl AgentEntry {
-    fn lose_refusal(&mut self) {
-        self.refusals -= 1;
-        if self.refusals == 0 {
-            self.meet = Meet::default();
-        }
-    }
-}
-
-/// Whether a refusal that was to end then still stands.
-fn is_live(tree: &Tree, at: Timestamp, (member, agent): expiry::Pair) -> bool {
-    let refusal = tree.member(member).and_then(|by| by.refusals.get(agent));
-    refusal.is_some_and(|refusal| refusal.expires == at)
 }
 
 #[cfg(test)]

@@ -4,11 +4,18 @@
 //! that they compete with those as one (Mesos' virtual leaf). A node holds the sum of what its children hold. A node is
 //! in its parent's order of a class exactly while somebody below it wants that class.
 //!
+//! A role may have a quota ([`quota`]); one whose limits leave nothing to offer is in no order of what is owned.
+//!
 //! The price: a change of a holding marks one node on each level; the neediest is found in one settled order a level.
+
+mod quota;
 
 use std::collections::BTreeMap;
 
-use ebb_types::{Claimant, Contender, FrameworkId, Place, Resources, Role};
+use ebb_types::{Claimant, Contender, FrameworkId, Place, Quantities, Resources, Role};
+
+pub(in crate::core) use quota::Room;
+use quota::{Creditors, Terms};
 
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
@@ -60,6 +67,8 @@ struct Node {
     weight_milli: u32,
     born: u64,
     standing: Standing,
+    /// Its quota, and what is owed below it.
+    terms: Option<Box<Terms>>,
 }
 
 /// The tree.
@@ -74,6 +83,9 @@ pub(super) struct Tree {
     totals: [Sums; CLASSES],
     /// How often each of the totals has changed.
     totals_changes: [u64; CLASSES],
+    /// What of the owned is free and yet cannot be offered.
+    withheld: Sums,
+    creditors: Creditors,
 }
 
 impl Default for Tree {
@@ -87,6 +99,8 @@ impl Default for Tree {
             born: 0,
             totals: Default::default(),
             totals_changes: [0; CLASSES],
+            withheld: Sums::default(),
+            creditors: Creditors::default(),
         };
         tree.add(Kind::Root, ROOT);
         tree
@@ -102,6 +116,7 @@ impl Tree {
             weight_milli: DEFAULT_WEIGHT_MILLI,
             born: self.born,
             standing: Standing::default(),
+            terms: None,
         };
         if let Some(index) = self.free.pop() {
             self.nodes[index as usize] = node;
@@ -112,15 +127,18 @@ impl Tree {
         for spots in &mut self.spots {
             spots.push(Spot::default());
         }
+        self.creditors.grow();
         // Each takes far more than a byte of memory, so a `u32` holds them.
         self.nodes.len() as u32 - 1
     }
 
     fn drop_node(&mut self, index: u32) {
         for class in Class::ALL {
-            self.set_in_order(index, class, false);
+            self.set_aside(index, class);
         }
-        self.nodes[index as usize].kind = Kind::Free;
+        let node = &mut self.nodes[index as usize];
+        node.kind = Kind::Free;
+        node.terms = None;
         self.orders[index as usize] = Default::default();
         self.free.push(index);
     }
@@ -136,6 +154,13 @@ impl Tree {
         if old != totals {
             self.totals_changes[class as usize] += 1;
         }
+    }
+
+    /// Takes in that of the owned so much more or less is free and yet cannot be offered.
+    pub(super) fn change_withheld(&mut self, old: &Quantities, new: &Quantities) {
+        let held = self.withheld.sub(old);
+        debug_assert!(held, "less is withheld than of one agent");
+        self.withheld.add(new);
     }
 
     pub(super) fn role(&self, role: &Role) -> Option<u32> {
@@ -210,6 +235,7 @@ impl Tree {
         for class in Class::ALL {
             self.touch(index, class);
         }
+        self.place_creditor(index);
         self.forget_role_if_idle(index);
     }
 
@@ -285,7 +311,8 @@ impl Tree {
         let Some(info) = self.role_info(index) else {
             return;
         };
-        if !is_default || info.own.is_some() || info.children > 0 {
+        let has_quota = self.quota(index).is_some();
+        if !is_default || has_quota || info.own.is_some() || info.children > 0 {
             return;
         }
         let role = info.role.clone();
@@ -327,9 +354,14 @@ impl Tree {
 
     fn change(&mut self, member: u32, resources: &Resources, to: impl Fn(&mut Standing)) {
         let changed = Class::ALL.map(|class| !class.part(resources).is_zero());
-        let mut index = member;
+        let (mut index, mut owed) = (member, None);
         loop {
+            let was_full = self.nodes[index as usize].is_full();
             to(&mut self.nodes[index as usize].standing);
+            if changed[Class::Regular as usize] && self.nodes[index as usize].terms.is_some() {
+                owed = self.settle_terms(index, owed);
+                self.count_full(index, was_full);
+            }
             if index == ROOT {
                 return;
             }
@@ -356,39 +388,61 @@ impl Tree {
         member.is_subscribed = is_subscribed;
         member.wants = wants;
         for class in Class::ALL {
-            self.set_in_order(index, class, wants[class as usize]);
+            self.place(index, class);
         }
     }
 
-    /// Puts a node into its parent's order of a class or takes it out, and so on upwards.
-    pub(super) fn set_in_order(&mut self, index: u32, class: Class, is_in: bool) {
+    /// Whether a node is to be in its parent's order of a class.
+    fn belongs(&self, index: u32, class: Class) -> bool {
+        match &self.nodes[index as usize].kind {
+            Kind::Member(member) => member.wants[class as usize],
+            Kind::Free => false,
+            Kind::Root | Kind::Role(_) | Kind::Own => {
+                let is_full = || class == Class::Regular && self.nodes[index as usize].is_full();
+                !self.orders[index as usize][class as usize].is_empty() && !is_full()
+            }
+        }
+    }
+
+    /// Puts a node into its parent's order of a class or takes it out, as it belongs there, and so on upwards.
+    pub(super) fn place(&mut self, index: u32, class: Class) {
+        self.set_in_order(index, class, self.belongs(index, class));
+    }
+
+    /// Takes a node out of its parent's order of a class until it is [placed](Self::place) again.
+    pub(super) fn set_aside(&mut self, index: u32, class: Class) {
+        self.set_in_order(index, class, false);
+    }
+
+    fn set_in_order(&mut self, index: u32, class: Class, is_in: bool) {
         let slot = class as usize;
-        let mut index = index;
+        let (mut index, mut is_in) = (index, is_in);
         while index != ROOT && self.spots[slot][index as usize].is_in_order() != is_in {
             let parent = self.nodes[index as usize].parent;
             let order = &mut self.orders[parent as usize][slot];
             if is_in {
-                let was_empty = order.is_empty();
                 let need = need(&self.nodes, class, &self.totals, index);
                 order.insert(index, need, &mut self.spots[slot]);
-                if !was_empty {
-                    return;
-                }
             } else {
                 order.remove(index, &mut self.spots[slot]);
-                if !order.is_empty() {
-                    return;
-                }
+            }
+            if class == Class::Regular && self.nodes[index as usize].terms.is_some() {
+                self.place_creditor(index);
             }
             index = parent;
+            is_in = self.belongs(index, class);
         }
     }
 
     /// The neediest member that wants a class.
     pub(super) fn neediest(&mut self, class: Class) -> Option<u32> {
+        self.neediest_below(ROOT, class)
+    }
+
+    fn neediest_below(&mut self, node: u32, class: Class) -> Option<u32> {
         let slot = class as usize;
         let (nodes, totals) = (&self.nodes, &self.totals);
-        let mut index = ROOT;
+        let mut index = node;
         while !matches!(nodes[index as usize].kind, Kind::Member(_)) {
             index = self.orders[index as usize][slot].settle(
                 self.totals_changes[slot],
@@ -415,7 +469,10 @@ impl Tree {
         };
         let mut places = Vec::new();
         let mut index = member;
-        while index != ROOT && is_in_order(index) {
+        while index != ROOT {
+            if !is_in_order(index) {
+                return Vec::new();
+            }
             let parent = self.nodes[index as usize].parent;
             let mine = need_of(index);
             let (mut place, mut of, mut first) = (1, 0, (mine, index));
@@ -473,10 +530,7 @@ impl Tree {
             }
             for class in Class::ALL {
                 let slot = class as usize;
-                let wants = match &node.kind {
-                    Kind::Member(member) => member.wants[slot],
-                    _ => !self.orders[index][slot].is_empty(),
-                };
+                let wants = self.belongs(index as u32, class);
                 let is_in_order = self.spots[slot][index].is_in_order();
                 let parents = self.orders[node.parent as usize][slot].nodes();
                 if wants != is_in_order
@@ -503,7 +557,7 @@ impl Tree {
                 }
             }
         }
-        None
+        self.fault_of_terms()
     }
 }
 

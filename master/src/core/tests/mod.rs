@@ -11,6 +11,7 @@ mod frameworks;
 mod kills;
 mod offers;
 mod operator;
+mod quota;
 mod reconcile;
 mod restart;
 mod updates;
@@ -21,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ebb_types::{
     AgentId, AgentInfo, AgentToMaster, Call, Capability, Change, CommandInfo, Event, Filters,
     FrameworkId, FrameworkInfo, Generation, Incarnation, MasterToAgent, Offer, OfferId, Operation,
-    Quantities, Resources, Role, RunningTask, Source, TaskId, TaskInfo, TaskState, TaskStatus,
-    Timestamp, UpdateUuid,
+    Quantities, ResourceKind, Resources, Role, RunningTask, Source, TaskId, TaskInfo, TaskState,
+    TaskStatus, Timestamp, UpdateUuid,
 };
 
 use super::record::{RegistryWrite, Restored};
@@ -184,7 +185,7 @@ impl World {
         for effect in effects.clone() {
             match effect {
                 Effect::Wake(agents) => woken.extend(agents),
-                Effect::WakeAll => all = true,
+                Effect::WakeAll | Effect::WakeHeldBack => all = true,
                 effect => self.perform(effect),
             }
         }
@@ -260,7 +261,7 @@ impl World {
             }
             Effect::Changed(change) => self.changes.push(change),
             Effect::Answer { outcome, .. } => self.answers.push(outcome),
-            Effect::Publish | Effect::Wake(_) | Effect::WakeAll => {}
+            Effect::Publish | Effect::Wake(_) | Effect::WakeAll | Effect::WakeHeldBack => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The registry over restarts, copies, damage and wrong folders.
 
-use ebb_types::{AgentId, AgentInfo, FrameworkInfo, Quantities};
+use ebb_types::{AgentId, AgentInfo, FrameworkInfo, Limits, Quantities, ResourceKind};
 
 use super::*;
 use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
@@ -86,7 +86,26 @@ fn some_writes() -> Vec<RegistryWrite> {
             role: Role::new("r").unwrap(),
             weight_milli: 2500,
         },
+        put_quota("r", some_quota()),
+        put_quota("s", some_quota()),
+        put_quota("s", Quota::default()),
     ]
+}
+
+fn some_quota() -> Quota {
+    Quota {
+        guarantee: Quantities::cpus_mem(1, 2),
+        limits: Limits::NONE
+            .with(ResourceKind::Cpus, Some(3))
+            .with(ResourceKind::Disk, Some(0)),
+    }
+}
+
+fn put_quota(role: &str, quota: Quota) -> RegistryWrite {
+    RegistryWrite::PutQuota {
+        role: Role::new(role).unwrap(),
+        quota,
+    }
 }
 
 #[test]

@@ -25,10 +25,8 @@ fn as_agents(known: &Known) -> Vec<AgentFree<'_>> {
 
 fn asker(claims: &Claims, who: &Who) -> Asker {
     let terms = claims.framework(&who.1);
-    Asker {
-        member: claims.member(&who.1, &who.0),
-        takes_revocable: terms.is_some_and(|terms| terms.revocable),
-    }
+    let takes_revocable = terms.is_some_and(|terms| terms.revocable);
+    Asker::new(claims, claims.member(&who.1, &who.0), takes_revocable)
 }
 
 fn wants(claims: &Claims, who: &Who) -> bool {
@@ -70,23 +68,37 @@ proptest! {
     fn what_is_explained_as_open_is_what_a_pass_offers_where_nobody_else_wants_anything(
         changes in prop::collection::vec(change(), 0..60), frees in frees()
     ) {
-        let claims = reached(&changes);
-        let known = known(&claims, &frees);
+        let (mut claims, mut reference) = (Claims::new(), Reference::default());
+        for change in &changes {
+            apply(change, &mut claims, &mut reference);
+        }
+        // No agent has more free than the cluster.
+        let most = reference.free();
+        let mut known = known(&claims, &frees);
+        for (_, free) in known.values_mut() {
+            free.regular = free.regular.min(&most);
+        }
         let agents = as_agents(&known);
         for who in everybody() {
             let asker = asker(&claims, &who);
-            let offered = plan(&mut Planner::new(alone(&claims, &who)), &known);
-            prop_assert!(offered.iter().all(|(_, to, _)| *to == who));
+            let alone = alone(&claims, &who);
+            let mut offered = BTreeMap::new();
+            // Of each agent by itself: by quotas what is offered of one counts for the next.
+            for (number, agent) in &known {
+                let only = BTreeMap::from([(*number, agent.clone())]);
+                for (agent, to, what) in plan(&mut Planner::new(alone.copy()), &only) {
+                    prop_assert_eq!(&to, &who);
+                    prop_assert_eq!(offered.insert(agent, what), None);
+                }
+            }
             let (counts, _) = survey(&claims, asker, &agents);
-            let sum = counts.open + counts.refused + counts.only_revocable + counts.small;
-            prop_assert_eq!(sum, agents.len() as u64);
+            let ebb_types::FreeCounts { open, refused, over_quota, only_revocable, small, .. } = counts;
+            prop_assert_eq!(open + refused + over_quota + only_revocable + small, agents.len() as u64);
             if !wants(&claims, &who) {
-                prop_assert_eq!(offered, []);
+                prop_assert_eq!(offered, BTreeMap::new());
                 continue;
             }
             prop_assert_eq!(counts.open, offered.len() as u64, "{:?}", counts);
-            let offered: BTreeMap<AgentId, Resources> =
-                offered.into_iter().map(|(agent, _, what)| (agent, what)).collect();
             for agent in &agents {
                 let open = match found(&claims, asker, agent) {
                     Found::Open(resources) => Some(resources),
@@ -119,7 +131,10 @@ proptest! {
                     nexts += 1;
                     let (agent, to, what) = &planned[0];
                     prop_assert_eq!((agent, to), (&next.agent_id, &who));
-                    prop_assert_eq!(class.part(what), class.part(&next.resources));
+                    prop_assert!(!class.part(&next.resources).is_zero());
+                    let is_bounded = claims.has_quotas();
+                    prop_assert!(is_bounded || class.part(what) == class.part(&next.resources));
+                    prop_assert!(class.part(what).contains(class.part(&next.resources)) || is_bounded);
                 }
             }
             prop_assert!(nexts <= 1, "several are next");

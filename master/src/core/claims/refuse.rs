@@ -1,0 +1,256 @@
+//! What was refused: which agents are withheld from whom, as much of them, and until when.
+//!
+//! A refusal stands with who has made it; an agent knows how many there are of it and how much all of them have in common.
+//! Both go when the refusal ends: it expires, is voided by its framework or its agent, or either is gone.
+
+use std::collections::BTreeSet;
+
+use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
+
+use super::refusals::{Change, Meet, Refusal, Refusals};
+use super::tree::Tree;
+use super::{AgentEntry, Claims, Entry, MAX_REFUSALS, expiry};
+use crate::core::drf::Class;
+
+impl Claims {
+    /// Remembers that a framework refused resources of an agent: until `expires` it is offered
+    /// nothing of a class there that is within them. Nothing is remembered of an agent that is not
+    /// known nor of a framework that is not active in the role.
+    pub fn refuse(
+        &mut self,
+        framework_id: &FrameworkId,
+        role: &Role,
+        agent_id: &AgentId,
+        refused: &Resources,
+        expires: Timestamp,
+    ) {
+        let is_active = self
+            .framework(framework_id)
+            .is_some_and(|terms| terms.active && terms.roles.contains(role));
+        let member = self.member(framework_id, role).filter(|_| is_active);
+        if let (Some(member), Some(agent)) = (member, self.agent_number(agent_id)) {
+            self.refuse_numbered(member, agent, refused, expires);
+        }
+    }
+
+    /// [`Claims::refuse`] by the numbers of an active framework's member and of an agent.
+    fn refuse_numbered(
+        &mut self,
+        member: u32,
+        agent: u32,
+        refused: &Resources,
+        expires: Timestamp,
+    ) {
+        if self.refusals >= MAX_REFUSALS {
+            self.crowded_out += 1;
+            return;
+        }
+        self.enter(Entry::Refuse {
+            member,
+            agent,
+            refused: *refused,
+            expires,
+        });
+    }
+
+    pub(super) fn note_refusal(
+        &mut self,
+        member: u32,
+        agent: u32,
+        refused: &Resources,
+        expires: Timestamp,
+    ) {
+        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
+            return;
+        };
+        let Some(by) = self.tree.member_mut(member) else {
+            return;
+        };
+        if refused.is_zero() {
+            return;
+        }
+        let profiles = &mut self.profiles;
+        let change = by.refusals.set(agent, |earlier| {
+            let says_all = earlier.is_some_and(|earlier| {
+                earlier.expires >= expires && profiles.get(earlier.profile).contains(refused)
+            });
+            let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
+            (!says_all).then(|| {
+                let profile = profiles.take(refused);
+                (Refusal { profile, expires }, of_class)
+            })
+        });
+        match change {
+            Change::None => return,
+            Change::Replaced(earlier) => self.profiles.leave(earlier.profile),
+            Change::Added => {
+                of.refusals += 1;
+                self.refusals += 1;
+            }
+        }
+        of.meet.add(refused);
+        let (tree, live) = (&self.tree, self.refusals);
+        self.expiries
+            .add(expires, (member, agent), live, |at, pair| {
+                is_live(tree, at, pair)
+            });
+    }
+
+    /// Voids a framework's refusals in one role (revive), on every agent.
+    pub fn void_refusals(&mut self, framework_id: &FrameworkId, role: &Role) {
+        if let Some(member) = self.member(framework_id, role) {
+            self.enter(Entry::VoidMember { member });
+        }
+    }
+
+    pub(super) fn void_member(&mut self, member: u32) {
+        let Some(by) = self.tree.member_mut(member) else {
+            return;
+        };
+        for (agent, refusal) in std::mem::take(&mut by.refusals).iter() {
+            self.profiles.leave(refusal.profile);
+            self.refusals -= 1;
+            if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
+                of.lose_refusal();
+            }
+        }
+    }
+
+    /// Voids the refusals of an agent's resources (it came back, perhaps another).
+    pub fn void_agent_refusals(&mut self, agent_id: &AgentId) {
+        if let Some(agent) = self.agent_number(agent_id) {
+            self.enter(Entry::VoidAgent { agent });
+        }
+    }
+
+    pub(super) fn void_agent(&mut self, agent: u32) {
+        let Some(Some(of)) = self.agents.get_mut(agent as usize) else {
+            return;
+        };
+        if of.refusals == 0 {
+            return;
+        }
+        of.refusals = 0;
+        of.meet = Meet::default();
+        let all: Vec<u32> = self.tree.members().map(|(member, _)| member).collect();
+        for member in all {
+            let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
+            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove_if(agent, |_| true))
+            {
+                self.profiles.leave(refusal.profile);
+                self.refusals -= 1;
+            }
+        }
+    }
+
+    /// Drops the refusals that have expired; the agents that they spoke of, which the allocator is
+    /// to be woken for.
+    pub fn expire(&mut self, now: Timestamp) -> BTreeSet<AgentId> {
+        let mut agents = Vec::new();
+        if self.drop_expired(now, |agent| agents.push(agent)) {
+            self.log.push(Entry::Expire { now });
+        }
+        agents.sort_unstable();
+        agents.dedup();
+        let entries = agents.into_iter().map(|agent| &self.agents[agent as usize]);
+        entries.flatten().map(|agent| agent.id.clone()).collect()
+    }
+
+    /// Says whether there was anything to drop.
+    pub(super) fn drop_expired(&mut self, now: Timestamp, mut each: impl FnMut(u32)) -> bool {
+        let mut any = false;
+        while let Some((at, pairs)) = self.expiries.pop(now) {
+            any = true;
+            for pair in pairs {
+                let (member, agent) = pair;
+                let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
+                let ended = |refusals: &mut Refusals| {
+                    refusals.remove_if(agent, |refusal| refusal.expires == at)
+                };
+                let Some(refusal) = refusals.and_then(ended) else {
+                    continue;
+                };
+                self.profiles.leave(refusal.profile);
+                self.refusals -= 1;
+                if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
+                    of.lose_refusal();
+                }
+                each(agent);
+            }
+        }
+        any
+    }
+
+    /// When the next refusal expires: the driver's timer for [`Claims::expire`].
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries.next()
+    }
+
+    /// How many refusals are remembered.
+    pub const fn refusals(&self) -> usize {
+        self.refusals
+    }
+
+    /// How many refusals were not remembered because of [`MAX_REFUSALS`].
+    pub const fn crowded_out(&self) -> u64 {
+        self.crowded_out
+    }
+
+    /// Whether a member has refused nothing.
+    pub(in crate::core) fn refuses_nothing(&self, member: u32) -> bool {
+        self.tree
+            .member(member)
+            .is_none_or(|one| one.refusals.len() == 0)
+    }
+
+    /// Which of 64 agents a member has refused some of.
+    pub(in crate::core) fn refused_word(&self, member: u32, page: u32, class: Class) -> u64 {
+        let member = self.tree.member(member);
+        member.map_or(0, |member| member.refusals.word(page, class))
+    }
+
+    /// Whether a member has refused as much of an agent as this.
+    pub(in crate::core) fn withholds(
+        &self,
+        member: u32,
+        agent: u32,
+        class: Class,
+        part: &Quantities,
+    ) -> bool {
+        let refusal = self
+            .tree
+            .member(member)
+            .and_then(|member| member.refusals.get(agent));
+        refusal.is_some_and(|refusal| {
+            class
+                .part(self.profiles.get(refusal.profile))
+                .contains(part)
+        })
+    }
+
+    /// Whether more of an agent is free than everybody has refused who refused some of it.
+    pub(in crate::core) fn passes_refusals(
+        &self,
+        agent: u32,
+        class: Class,
+        part: &Quantities,
+    ) -> bool {
+        let agent = self.agents.get(agent as usize).and_then(Option::as_ref);
+        agent.is_some_and(|agent| agent.meet.is_passed_by(class, part))
+    }
+}
+
+impl AgentEntry {
+    fn lose_refusal(&mut self) {
+        self.refusals -= 1;
+        if self.refusals == 0 {
+            self.meet = Meet::default();
+        }
+    }
+}
+
+/// Whether a refusal that was to end then still stands.
+fn is_live(tree: &Tree, at: Timestamp, (member, agent): expiry::Pair) -> bool {
+    let refusal = tree.member(member).and_then(|by| by.refusals.get(agent));
+    refusal.is_some_and(|refusal| refusal.expires == at)
+}

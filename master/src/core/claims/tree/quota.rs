@@ -1,0 +1,378 @@
+//! Quotas in the tree of roles: what is owed to whom, and how much anybody may still be offered without passing a limit
+//! or taking what is owed to others. Of owned resources only; quotas know nothing of what is lent.
+//!
+//! A role *lacks* what of its guarantee it and the roles below it do not hold. It is *owed* the larger of what it lacks
+//! and what its child roles are owed together, each kind by itself; so a guarantee within another one is not kept free
+//! twice. What is owed at the root is the headroom: it stays free for those who are owed.
+//!
+//! What a member takes *covers* a part of what is owed: on each level what the role lacks beyond what its children are
+//! owed, and all that is covered below. The member may be offered, on each level with a bound (the limit of a role, at
+//! the root what the cluster has), what the bound leaves beyond what is held and owed to the children, and beyond that
+//! what it covers. So nobody's offer makes a guarantee fail that could still be met.
+//!
+//! The price: a change of a holding settles the terms of the roles above it, where there are any: O(depth).
+
+use ebb_types::{Quantities, Quota, QuotaState, ResourceKind, Role};
+
+use super::{Kind, Node, ROOT, Tree, need, parent_of};
+use crate::core::claims::order::{Order, Spot};
+use crate::core::drf::{Class, Sums};
+use crate::core::limits::is_allocatable;
+
+/// A role's quota and what follows from those below it. Where a node has terms, all above it have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    quota: Quota,
+    /// What its children are owed together.
+    below: Sums,
+    /// What it is owed.
+    owed: Sums,
+}
+
+/// Who is owed something and wants something, the neediest role first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Creditors {
+    order: Order,
+    spots: Vec<Spot>,
+    /// How many roles have a quota.
+    quotas: usize,
+    /// How many roles can be offered nothing because of their limits.
+    full: usize,
+}
+
+/// What quotas leave a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) struct Room {
+    /// The most that it may be offered.
+    pub(in crate::core) most: Quantities,
+    /// What of that it would be offered because it is owed it.
+    pub(in crate::core) covers: Quantities,
+    /// What the limits of its roles leave, whatever is owed to others.
+    pub(in crate::core) by_limits: Quantities,
+}
+
+impl Terms {
+    /// What of the guarantee is not held.
+    fn lacks(&self, held: &Sums) -> Quantities {
+        each(|kind| {
+            bounded(u128::from(self.quota.guarantee.get(kind)).saturating_sub(held.get(kind)))
+        })
+    }
+
+    /// What it lacks beyond what its children are owed.
+    fn lacks_itself(&self, held: &Sums) -> Quantities {
+        let lacks = self.lacks(held);
+        each(|kind| bounded(u128::from(lacks.get(kind)).saturating_sub(self.below.get(kind))))
+    }
+
+    /// Whether its limits leave nothing that is worth an offer.
+    fn is_full(&self, held: &Sums) -> bool {
+        let left = each(|kind| match self.quota.limits.get(kind) {
+            Some(limit) => bounded(u128::from(limit).saturating_sub(held.get(kind))),
+            None => u64::MAX,
+        });
+        !is_allocatable(&left)
+    }
+}
+
+impl Node {
+    fn held(&self) -> &Sums {
+        self.standing.held(Class::Regular)
+    }
+
+    /// Whether its limits leave nothing that is worth an offer.
+    pub(super) fn is_full(&self) -> bool {
+        let terms = self.terms.as_ref();
+        terms.is_some_and(|terms| terms.is_full(self.held()))
+    }
+
+    fn lacks_itself(&self) -> Quantities {
+        let terms = self.terms.as_ref();
+        terms.map_or(Quantities::ZERO, |terms| terms.lacks_itself(self.held()))
+    }
+
+    /// What its terms say it is owed where its children are owed so much.
+    fn owed(&self, below: &Sums) -> Sums {
+        let lacks = self.terms.as_ref().map(|terms| terms.lacks(self.held()));
+        let mut owed = *below;
+        owed.raise_to(&lacks.unwrap_or(Quantities::ZERO));
+        owed
+    }
+}
+
+impl Creditors {
+    /// Makes room for one more node.
+    pub(super) fn grow(&mut self) {
+        self.spots.push(Spot::default());
+    }
+}
+
+impl Tree {
+    /// Sets a role's quota; the role is added where it is new. One that says nothing takes the quota away.
+    pub(in crate::core::claims) fn set_quota(&mut self, role: &Role, quota: Quota) {
+        let index = self.intern_role(role);
+        let had = self.quota(index).is_some();
+        let was_full = self.nodes[index as usize].is_full();
+        let mut above = index;
+        loop {
+            self.nodes[above as usize].terms.get_or_insert_default();
+            if above == ROOT {
+                break;
+            }
+            above = self.nodes[above as usize].parent;
+        }
+        if let Some(terms) = &mut self.nodes[index as usize].terms {
+            terms.quota = quota;
+        }
+        self.creditors.quotas += usize::from(!quota.is_none());
+        self.creditors.quotas -= usize::from(had);
+        self.count_full(index, was_full);
+        let mut node = index;
+        let mut change = None;
+        while let Some(next) = self.settle_terms(node, change) {
+            change = Some(next);
+            if node == ROOT {
+                break;
+            }
+            node = self.nodes[node as usize].parent;
+        }
+        self.place(index, Class::Regular);
+        self.forget_role_if_idle(index);
+    }
+
+    /// A role's quota.
+    pub(in crate::core::claims) fn quota(&self, index: u32) -> Option<&Quota> {
+        let terms = self.nodes[index as usize].terms.as_ref()?;
+        (!terms.quota.is_none()).then_some(&terms.quota)
+    }
+
+    /// Whether any role has a quota.
+    pub(in crate::core::claims) const fn has_quotas(&self) -> bool {
+        self.creditors.quotas > 0
+    }
+
+    /// Whether some role can be offered nothing because of its limits.
+    pub(in crate::core::claims) const fn has_full_roles(&self) -> bool {
+        self.creditors.full > 0
+    }
+
+    /// Takes in that a node's holding or quota has changed, or what one of its children is owed: from how much to how
+    /// much. Says the same of the node itself, for its parent; nothing where it has no terms.
+    pub(super) fn settle_terms(
+        &mut self,
+        index: u32,
+        child: Option<(Sums, Sums)>,
+    ) -> Option<(Sums, Sums)> {
+        let node = &mut self.nodes[index as usize];
+        let terms = node.terms.as_mut()?;
+        if let Some((before, after)) = child {
+            terms.below.replace(&before, &after);
+        }
+        let (below, before) = (terms.below, terms.owed);
+        let owed = node.owed(&below);
+        if let Some(terms) = &mut node.terms {
+            terms.owed = owed;
+        }
+        self.place_creditor(index);
+        Some((before, owed))
+    }
+
+    /// Counts whether a role is full after a change, and puts it into its parent's order or takes it out accordingly.
+    pub(super) fn count_full(&mut self, index: u32, was_full: bool) {
+        let is_full = self.nodes[index as usize].is_full();
+        if is_full != was_full {
+            self.creditors.full += usize::from(is_full);
+            self.creditors.full -= usize::from(was_full);
+            self.place(index, Class::Regular);
+        }
+    }
+
+    /// Puts a role among the creditors or takes it out, as it is owed something of its own and wants something.
+    pub(super) fn place_creditor(&mut self, index: u32) {
+        let wants = self.spots[Class::Regular as usize][index as usize].is_in_order();
+        let is_creditor = wants && !self.nodes[index as usize].lacks_itself().is_zero();
+        let Creditors { order, spots, .. } = &mut self.creditors;
+        if is_creditor == spots[index as usize].is_in_order() {
+            order.touch(index, spots);
+        } else if is_creditor {
+            let need = need(&self.nodes, Class::Regular, &self.totals, index);
+            order.insert(index, need, spots);
+        } else {
+            order.remove(index, spots);
+        }
+    }
+
+    /// The neediest role that is owed something of its own, and the neediest member below it.
+    pub(in crate::core::claims) fn neediest_creditor(&mut self) -> Option<(u32, u32)> {
+        let (nodes, totals) = (&self.nodes, &self.totals);
+        let Creditors { order, spots, .. } = &mut self.creditors;
+        let role = order.settle(
+            self.totals_changes[Class::Regular as usize],
+            |role| need(nodes, Class::Regular, totals, role),
+            spots,
+        )?;
+        let member = self.neediest_below(role, Class::Regular)?;
+        Some((role, member))
+    }
+
+    /// [`Self::neediest_creditor`], by comparing all of them: for those who may change nothing.
+    pub(in crate::core::claims) fn find_neediest_creditor(&self) -> Option<(&Role, u32)> {
+        let need_of = |index: &u32| need(&self.nodes, Class::Regular, &self.totals, *index);
+        let role = self.creditors.order.nodes().min_by_key(need_of)?;
+        let mut index = role;
+        while !matches!(self.nodes[index as usize].kind, Kind::Member(_)) {
+            let children = &self.orders[index as usize][Class::Regular as usize];
+            index = children.nodes().min_by_key(need_of)?;
+        }
+        Some((&self.role_info(role)?.role, index))
+    }
+
+    /// What a role and those below it hold of what is owned.
+    pub(in crate::core::claims) fn held_below(&self, role: &Role) -> Quantities {
+        let index = self.role(role);
+        index.map_or(Quantities::ZERO, |index| self.held_at(index))
+    }
+
+    fn held_at(&self, index: u32) -> Quantities {
+        each(|kind| bounded(self.nodes[index as usize].held().get(kind)))
+    }
+
+    /// The quotas of a role and of those above it that have one, its own first.
+    pub(in crate::core::claims) fn quotas_above(&self, role: &Role) -> Vec<QuotaState> {
+        let Some(index) = self.role(role) else {
+            // A role that is not in the tree has none, those above it may.
+            return parent_of(role).map_or_else(Vec::new, |above| self.quotas_above(&above));
+        };
+        let line = std::iter::successors(Some(index), |at| Some(self.nodes[*at as usize].parent));
+        let with_quota = line.take_while(|at| *at != ROOT).filter_map(|at| {
+            Some(QuotaState {
+                role: self.role_info(at)?.role.clone(),
+                quota: *self.quota(at)?,
+                held: self.held_at(at),
+            })
+        });
+        with_quota.collect()
+    }
+
+    /// Whether what a role is owed of its own is worth an offer, to those of its members that are owed no more than that.
+    pub(in crate::core::claims) fn is_worth_paying(&self, role: u32) -> bool {
+        is_allocatable(&self.covers_at(role))
+    }
+
+    /// What a member right below a node covers.
+    fn covers_at(&self, index: u32) -> Quantities {
+        let mut covers = Quantities::ZERO;
+        let mut index = index;
+        while index != ROOT {
+            let node = &self.nodes[index as usize];
+            covers = covers.saturating_add(&node.lacks_itself());
+            index = node.parent;
+        }
+        covers
+    }
+
+    /// What a member may be offered; nothing where there is no bound but what is free.
+    pub(in crate::core::claims) fn room(&self, member: u32) -> Option<Room> {
+        if !self.has_quotas() {
+            return None;
+        }
+        let mut room = Room {
+            most: Quantities::MAX,
+            covers: Quantities::ZERO,
+            by_limits: Quantities::MAX,
+        };
+        let mut index = member;
+        loop {
+            let node = &self.nodes[index as usize];
+            if let Some(terms) = &node.terms {
+                let covers = room.covers;
+                let bound = |kind| match index {
+                    ROOT => self.usable(kind, &terms.below),
+                    _ => terms.quota.limits.get(kind).map(u128::from),
+                };
+                let left = each(|kind| {
+                    let Some(bound) = bound(kind) else {
+                        return u64::MAX;
+                    };
+                    let left = bound.saturating_sub(node.held().get(kind));
+                    let apart = left.saturating_sub(terms.below.get(kind));
+                    bounded(left.min(apart.saturating_add(u128::from(covers.get(kind)))))
+                });
+                if index != ROOT {
+                    let left = each(|kind| match bound(kind) {
+                        Some(limit) => bounded(limit.saturating_sub(node.held().get(kind))),
+                        None => u64::MAX,
+                    });
+                    room.by_limits = room.by_limits.min(&left);
+                }
+                room.most = room.most.min(&left);
+                room.covers = covers.saturating_add(&node.lacks_itself());
+            }
+            if index == ROOT {
+                return Some(room);
+            }
+            index = node.parent;
+        }
+    }
+
+    /// What of a kind the cluster has that can be offered or is held, where somebody is owed some of it.
+    fn usable(&self, kind: ResourceKind, owed: &Sums) -> Option<u128> {
+        let total = self.totals(Class::Regular).get(kind);
+        (owed.get(kind) > 0).then(|| total.saturating_sub(self.withheld.get(kind)))
+    }
+
+    /// How much of what is owed is not free to be offered.
+    pub(in crate::core::claims) fn shortage(&self) -> Quantities {
+        let root = &self.nodes[ROOT as usize];
+        let Some(terms) = &root.terms else {
+            return Quantities::ZERO;
+        };
+        each(|kind| {
+            let usable = self.usable(kind, &terms.below);
+            let wanted = root.held().get(kind).saturating_add(terms.below.get(kind));
+            bounded(usable.map_or(0, |usable| wanted.saturating_sub(usable)))
+        })
+    }
+
+    /// What is wrong with the terms, if anything; `sums` are what the children of each node are owed.
+    pub(super) fn fault_of_terms(&self) -> Option<String> {
+        let mut below = vec![Sums::default(); self.nodes.len()];
+        let (mut quotas, mut full) = (0, 0);
+        for (index, node) in self.nodes.iter().enumerate().skip(1) {
+            let Some(terms) = node
+                .terms
+                .as_ref()
+                .filter(|_| !matches!(node.kind, Kind::Free))
+            else {
+                continue;
+            };
+            below[node.parent as usize].add_sums(&terms.owed);
+            quotas += usize::from(!terms.quota.is_none());
+            full += usize::from(node.is_full());
+            let wants = self.spots[Class::Regular as usize][index].is_in_order();
+            let is_creditor = wants && !node.lacks_itself().is_zero();
+            if is_creditor != self.creditors.spots[index].is_in_order() {
+                return Some(format!("role {index} is misplaced among the creditors"));
+            }
+        }
+        if (quotas, full) != (self.creditors.quotas, self.creditors.full) {
+            return Some(String::from("quotas are counted wrongly"));
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            let terms = node.terms.as_deref().copied().unwrap_or_default();
+            let is_free = matches!(node.kind, Kind::Free);
+            if !is_free && (terms.below != below[index] || terms.owed != node.owed(&terms.below)) {
+                return Some(format!("what is owed at node {index} is counted wrongly"));
+            }
+        }
+        self.creditors.order.fault(&self.creditors.spots)
+    }
+}
+
+fn each(amount: impl Fn(ResourceKind) -> u64) -> Quantities {
+    Quantities::from_pairs(ResourceKind::ALL.map(|kind| (kind, amount(kind))))
+}
+
+fn bounded(amount: u128) -> u64 {
+    u64::try_from(amount).unwrap_or(u64::MAX)
+}

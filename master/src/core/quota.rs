@@ -1,0 +1,187 @@
+//! Quotas of roles: what operators may set, what stands against them, and when nothing is offered because of them.
+//!
+//! A quota counts what a role and those below it hold of what is owned, offers that are out included. Who may still be
+//! offered how much is the book's to know (`claims/tree/quota.rs`). A proposal that an allocator's thread has planned with
+//! an older book is held against it again when it comes in, by the core's own thread, before it becomes an offer: so no
+//! limit is passed and nothing that is kept free is given away, however many threads plan at once.
+//!
+//! After a start of the master nothing is offered before most agents are back, where any role has a quota: what a role
+//! holds is known from its agents alone. As in Mesos.
+
+use std::collections::BTreeMap;
+
+use ebb_types::{OfferId, Quantities, Quota, ResourceKind, Role};
+
+use super::drf::{Class, Sums};
+use super::input::{Effect, OperatorError};
+use super::limits::MAX_QUOTAS;
+use super::record::RegistryWrite;
+use super::state::Core;
+
+/// Nothing is offered while more than one in so many agents that were known at the start is awaited.
+const AWAITED_PART: usize = 5;
+
+/// Why quotas do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unfit<'a> {
+    role: &'a Role,
+    kind: ResourceKind,
+}
+
+/// What all quotas together guarantee; not where a role has to hold more than its limit, so that its guarantee and those
+/// below it are met.
+fn guaranteed(quotas: &BTreeMap<Role, Quota>) -> Result<Sums, Unfit<'_>> {
+    let mut below: BTreeMap<&Role, Sums> = BTreeMap::new();
+    // A role comes after the one above it: so its children have been counted when it is its turn.
+    for (role, quota) in quotas.iter().rev() {
+        let mut met = Sums::default();
+        below.retain(|child, sum| {
+            let is_below = child.is_within(role);
+            if is_below {
+                met.add_sums(sum);
+            }
+            !is_below
+        });
+        met.raise_to(&quota.guarantee);
+        let mut limits = quota.limits.iter();
+        if let Some((kind, _)) = limits.find(|(kind, limit)| met.get(*kind) > u128::from(*limit)) {
+            return Err(Unfit { role, kind });
+        }
+        below.insert(role, met);
+    }
+    let mut all = Sums::default();
+    below.values().for_each(|sum| all.add_sums(sum));
+    Ok(all)
+}
+
+impl Core {
+    /// Sets quotas, all or none; one that says nothing takes a role's quota away.
+    pub(super) fn set_quotas(
+        &mut self,
+        quotas: Vec<(Role, Quota)>,
+        force: bool,
+    ) -> Result<(), OperatorError> {
+        let changed: BTreeMap<Role, Quota> = quotas.into_iter().collect();
+        let mut all = self.quotas.clone();
+        for (role, quota) in &changed {
+            if quota.is_none() {
+                all.remove(role);
+            } else {
+                all.insert(role.clone(), *quota);
+            }
+        }
+        if all.len() > MAX_QUOTAS {
+            return Err(OperatorError::TooManyQuotas { max: MAX_QUOTAS });
+        }
+        let guaranteed = guaranteed(&all).map_err(|unfit| OperatorError::QuotaUnfit {
+            role: unfit.role.clone(),
+            kind: unfit.kind,
+        })?;
+        if !force {
+            self.check_capacity(&guaranteed)?;
+            self.check_consumed(&changed)?;
+        }
+        let writes = changed.iter().map(|(role, quota)| RegistryWrite::PutQuota {
+            role: role.clone(),
+            quota: *quota,
+        });
+        self.emit(Effect::Persist(writes.collect()));
+        for (role, quota) in &changed {
+            self.roles.set_quota(role, *quota);
+        }
+        self.quotas = all;
+        self.changed = true;
+        self.wake_all = true;
+        self.rescind_for_quotas();
+        Ok(())
+    }
+
+    /// No more may be guaranteed than the cluster has now.
+    fn check_capacity(&self, guaranteed: &Sums) -> Result<(), OperatorError> {
+        let total = self.roles.cluster_total(Class::Regular);
+        let mut kinds = ResourceKind::ALL.into_iter();
+        match kinds.find(|kind| guaranteed.get(*kind) > total.get(*kind)) {
+            Some(kind) => Err(OperatorError::QuotaBeyondCluster { kind }),
+            None => Ok(()),
+        }
+    }
+
+    /// No role's tasks may hold more than its new limits.
+    fn check_consumed(&self, changed: &BTreeMap<Role, Quota>) -> Result<(), OperatorError> {
+        for (role, quota) in changed.iter().filter(|(_, quota)| !quota.limits.is_none()) {
+            let allocated = self.allocated_within(role);
+            let mut limits = quota.limits.iter();
+            if let Some((kind, _)) = limits.find(|(kind, limit)| allocated.get(*kind) > *limit) {
+                return Err(OperatorError::QuotaExceeded {
+                    role: role.clone(),
+                    kind,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn allocated_within(&self, above: &Role) -> Quantities {
+        let holdings = self.frameworks.values().flat_map(|one| &one.holdings);
+        let within = holdings.filter(|(role, _)| role.is_within(above));
+        within.fold(Quantities::ZERO, |sum, (_, holding)| {
+            sum.saturating_add(&holding.allocated.regular)
+        })
+    }
+
+    /// Withdraws the offers that stand against quotas: those that take a role beyond its limits, and as many as it takes
+    /// for what is owed to be free. Offers within the guarantees of their own roles stay.
+    fn rescind_for_quotas(&mut self) {
+        let out: Vec<(OfferId, Role)> = (self.offers.iter())
+            .filter(|(_, offer)| !offer.resources.regular.is_zero())
+            .map(|(id, offer)| (id.clone(), offer.role.clone()))
+            .collect();
+        for (id, role) in out {
+            let Some(offer) = self.offers.get(&id) else {
+                continue;
+            };
+            let held = offer.resources.regular;
+            let states = self.roles.quotas_above(&role);
+            let passes = |kind: &ResourceKind| {
+                let mut limits = states.iter();
+                limits.any(|state| {
+                    let limit = state.quota.limits.get(*kind);
+                    limit.is_some_and(|limit| state.held.get(*kind) > limit)
+                })
+            };
+            let shortage = self.roles.shortage();
+            let is_missing = |kind: &ResourceKind| {
+                let is_owed = |kind| {
+                    let mut guarantees = states.iter();
+                    guarantees.any(|state| state.quota.guarantee.get(kind) >= state.held.get(kind))
+                };
+                shortage.get(*kind) > 0 && !is_owed(*kind)
+            };
+            let mut kinds = held.iter().map(|(kind, _)| kind);
+            if kinds.any(|kind| passes(&kind) || is_missing(&kind)) {
+                self.rescind(&id);
+            }
+        }
+    }
+
+    /// Whether nothing is offered because too many agents are awaited for it to be known what roles hold.
+    pub(super) fn is_awaiting_agents(&self) -> bool {
+        !self.quotas.is_empty() && self.awaited * AWAITED_PART > self.recovered
+    }
+
+    /// Tells the book how much of what agents have is free and yet cannot be offered.
+    pub(super) fn settle_outside(&mut self) {
+        for id in std::mem::take(&mut self.outside) {
+            let Some(agent) = self.agents.get(&id) else {
+                continue;
+            };
+            let withheld = if agent.in_ledger {
+                Quantities::ZERO
+            } else {
+                agent.free().regular
+            };
+            self.changed |= self.roles.set_withheld(&id, withheld);
+            self.wake_held_back = true;
+        }
+    }
+}
