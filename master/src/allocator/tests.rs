@@ -9,13 +9,15 @@ use std::time::Duration;
 use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Resources, Role, Timestamp};
 
 use super::{
-    Allocator, Batch, MAX_PUBLICATIONS_BEHIND, MAX_QUEUED_AGENTS, Proposal, StartError, pass,
+    Allocator, Batch, MAX_AGENTS_PER_PASS, MAX_PUBLICATIONS_BEHIND, Proposal, StartError, pass,
     pass_all,
 };
 use crate::core::allocate::Planner;
 use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::{Class, Sums};
 use crate::ledger::{AgentLedger, Ledger, Transition};
+
+mod pauses;
 
 const LIFE: Incarnation = Incarnation(1);
 const NOW: Timestamp = Timestamp::from_ms(1000);
@@ -189,18 +191,19 @@ fn a_burst_of_wakes_gives_one_pass() {
 }
 
 #[test]
-fn when_too_many_agents_wait_all_are_looked_at() {
-    let agents = MAX_QUEUED_AGENTS + 1000;
+fn all_agents_can_wait_at_once_and_are_offered_pass_by_pass() {
+    let agents = 4 * MAX_AGENTS_PER_PASS + 1000;
     let mut driver = Driver::new(agents, 3);
     let (allocator, batches) = driver.start(1);
     driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let mut batch = batches.recv_timeout(PATIENCE).unwrap();
-    // The worker waits for the publication: nobody takes from the queue.
+    // The worker waits for the publication: nobody takes anything.
     allocator.wake(driver.ledger.slots().values());
-    assert_eq!(allocator.figures().overflows, 1000);
+    allocator.wake_all();
     let mut offered = 0;
     loop {
+        assert!(batch.proposals.len() < MAX_AGENTS_PER_PASS + 64);
         offered += batch.proposals.len();
         driver.take_in(&batch);
         driver.publish(&allocator);

@@ -11,6 +11,7 @@ use super::workers::Batch;
 use crate::core::allocate::Planner;
 use crate::core::claims::BatchId;
 use crate::ledger::{AgentSlot, Transition};
+use crate::steps::step;
 
 /// What a worker must have read before it plans on.
 #[derive(Clone, Copy, Debug)]
@@ -35,31 +36,31 @@ impl Worker {
         Self {
             id,
             shared,
-            reader: Reader {
-                planner,
-                read: 0,
-                is_behind: false,
-            },
+            reader: Reader { planner, read: 0 },
             batches: 0,
             gate: Gate::Open,
         }
     }
 
     /// Parks whenever it can do nothing; whoever changes something unparks it, and an unpark that
-    /// comes before the park is not lost.
-    pub(super) fn run(mut self) {
+    /// comes before the park is not lost. At the end it has read all that was published.
+    pub(super) fn run(mut self) -> Planner {
         while !self.shared.stop.load(Ordering::Acquire) {
             if !self.may_plan() {
+                step("park, unaccounted for");
                 park();
                 continue;
             }
             let slots = self.shared.take_work();
             if slots.is_empty() {
+                step("park, without work");
                 park();
                 continue;
             }
             self.pass(&slots);
         }
+        self.read();
+        self.reader.planner
     }
 
     fn may_plan(&mut self) -> bool {
@@ -72,7 +73,7 @@ impl Worker {
         if open {
             self.gate = Gate::Open;
         }
-        open && !self.reader.is_behind
+        open
     }
 
     fn read(&mut self) {
@@ -82,10 +83,6 @@ impl Worker {
     fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
         // Read after the work was taken: whoever woke these agents has published before.
         self.read();
-        if self.reader.is_behind {
-            slots.iter().for_each(|slot| self.shared.enqueue(slot));
-            return;
-        }
         let proposals = pass_slots(&mut self.reader.planner, slots);
         let counters = &self.shared.counters;
         count(&counters.passes, 1);
@@ -100,7 +97,9 @@ impl Worker {
             number: self.batches,
         };
         self.gate = Gate::Batch(id);
+        step("hand over");
         if let Err(batch) = (self.shared.sink)(Batch { id, proposals }) {
+            step("take back");
             self.gate = Gate::NewerThan(self.reader.read);
             self.reader.planner.forget_proposals();
             self.take_back(&batch);
@@ -119,7 +118,7 @@ impl Worker {
             let rescind = Transition::Rescind(proposal.resources);
             // Refused only when the agent was removed or came back, with nothing offered then.
             if slot.apply(proposal.incarnation, &rescind).is_ok() {
-                self.shared.enqueue(&slot);
+                self.shared.wake(&slot);
             }
         }
     }
