@@ -18,6 +18,7 @@ use crate::core::drf::{Class, Sums};
 use crate::ledger::{AgentLedger, Ledger, Transition};
 
 mod pauses;
+mod stress;
 
 const LIFE: Incarnation = Incarnation(1);
 const NOW: Timestamp = Timestamp::from_ms(1000);
