@@ -16,6 +16,7 @@ pub mod driver;
 pub mod ledger;
 pub mod metrics;
 mod run;
+mod steps;
 pub mod store;
 
 pub use config::{Config, ConfigError, MasterArgs};

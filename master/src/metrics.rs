@@ -102,7 +102,6 @@ table! {
     PROPOSALS = "ebb_master_allocation_proposals_total", Counter, "Proposals of the allocator.";
     PROPOSALS_REJECTED = "ebb_master_allocation_proposals_rejected_total", Counter, "Proposals that the driver did not take.";
     COPIES = "ebb_master_allocation_copies_total", Counter, "Times that a thread of the allocator was so far behind that it was given a copy of all claims.";
-    OVERFLOWS = "ebb_master_allocation_queue_overflows_total", Counter, "Times that the allocator's queue was full, so that all agents were looked at.";
     COMMITS = "ebb_master_registry_commit_seconds", Histogram, "Time of commits of the registry, in seconds.";
     WRITES = "ebb_master_registry_writes_total", Counter, "Records written to the registry.";
 }
@@ -316,7 +315,6 @@ fn show_ledger(ledger: &LedgerFigures, allocator: &AllocatorFigures) {
     count(PROPOSALS, allocator.proposals);
     count(PROPOSALS_REJECTED, allocator.rejected);
     count(COPIES, allocator.copies);
-    count(OVERFLOWS, allocator.overflows);
 }
 
 #[cfg(test)]

@@ -1,34 +1,41 @@
-//! What the driver has published and a worker has not read yet.
+//! What the driver has published and a worker has not read yet: a chain, the newest first, that the worker takes as a
+//! whole.
 //!
-//! A worker that falls behind by [`MAX_PUBLICATIONS_BEHIND`] finds a copy of the whole book instead: so a paused thread
-//! stops nobody and takes no memory without bound. Lock-free: whoever finds an inbox full empties it, also under the
-//! eyes of its reader, who knows by the numbers that it has missed something and waits for the copy.
+//! Both hang it in and take it out with one exchange, so neither ever waits for the other, wherever it is paused. A worker
+//! that falls behind by [`MAX_PUBLICATIONS_BEHIND`] finds a copy of the whole book instead: so a paused thread stops nobody
+//! and takes no memory without bound.
 
 use std::sync::Arc;
 
-use crossbeam_queue::ArrayQueue;
+use arc_swap::ArcSwapOption;
 
 use crate::core::allocate::Planner;
 use crate::core::claims::{Claims, Entry};
+use crate::steps::step;
 
 /// Publications that wait for one worker at the most.
 pub const MAX_PUBLICATIONS_BEHIND: usize = 1024;
 
+#[derive(Clone)]
 enum News {
     Entries(Arc<Vec<Entry>>),
     Copy(Box<Claims>),
 }
 
+#[derive(Clone)]
 struct Message {
     number: u64,
     news: News,
+    /// How many wait, this one counted.
+    waiting: usize,
+    before: Option<Arc<Message>>,
 }
 
-pub(super) struct Inbox(ArrayQueue<Message>);
+pub(super) struct Inbox(ArcSwapOption<Message>);
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self(ArrayQueue::new(MAX_PUBLICATIONS_BEHIND))
+        Self(ArcSwapOption::empty())
     }
 
     /// Adds what was published as the `number`th. For the driver alone. Says whether a copy of the book was needed.
@@ -38,33 +45,66 @@ impl Inbox {
         entries: &Arc<Vec<Entry>>,
         copy: impl FnOnce() -> Claims,
     ) -> bool {
-        let news = News::Entries(Arc::clone(entries));
-        if self.0.push(Message { number, news }).is_ok() {
-            return false;
+        // Nobody else adds. So the first exchange fails only if the reader has taken all, and the second cannot.
+        loop {
+            step("look before publishing");
+            let before = self.0.load_full();
+            let waiting = before.as_ref().map_or(0, |last| last.waiting);
+            if waiting >= MAX_PUBLICATIONS_BEHIND {
+                break;
+            }
+            let message = Arc::new(Message {
+                number,
+                news: News::Entries(Arc::clone(entries)),
+                waiting: waiting + 1,
+                before: before.clone(),
+            });
+            step("publish");
+            let found = self.0.compare_and_swap(&before, Some(message));
+            if found.as_ref().map(Arc::as_ptr) == before.as_ref().map(Arc::as_ptr) {
+                return false;
+            }
         }
-        while self.0.pop().is_some() {}
-        let news = News::Copy(Box::new(copy()));
-        let pushed = self.0.push(Message { number, news });
-        debug_assert!(pushed.is_ok(), "somebody else fills an inbox");
+        let message = Arc::new(Message {
+            number,
+            news: News::Copy(Box::new(copy())),
+            waiting: 1,
+            before: None,
+        });
+        step("publish a copy");
+        self.0.store(Some(message));
         true
     }
 
     /// Has a planner follow all that has come.
     pub(super) fn read(&self, reader: &mut Reader) {
-        while let Some(message) = self.0.pop() {
+        step("look into the inbox");
+        if self.0.load().is_none() {
+            return;
+        }
+        step("read");
+        let mut next = self.0.swap(None);
+        step("have read");
+        let mut messages = Vec::new();
+        while let Some(message) = next {
+            // Its own, unless the driver is just looking at it.
+            let mut message = Arc::unwrap_or_clone(message);
+            next = message.before.take();
+            messages.push(message);
+        }
+        for message in messages.into_iter().rev() {
             match message.news {
-                News::Copy(claims) => reader.planner.start_anew(*claims),
-                News::Entries(entries) if message.number == reader.read + 1 => {
-                    reader.planner.follow(&entries);
+                News::Copy(claims) => {
+                    step("start anew");
+                    reader.planner.start_anew(*claims);
                 }
-                // Those before were taken out: the copy that stands for them is on its way.
-                News::Entries(_) => {
-                    reader.is_behind = true;
-                    continue;
+                News::Entries(entries) => {
+                    debug_assert_eq!(message.number, reader.read + 1, "a publication is lost");
+                    step("follow");
+                    reader.planner.follow(&entries);
                 }
             }
             reader.read = message.number;
-            reader.is_behind = false;
         }
     }
 }
@@ -74,6 +114,4 @@ pub(super) struct Reader {
     pub(super) planner: Planner,
     /// The number of the last publication that it has followed.
     pub(super) read: u64,
-    /// Whether it has missed some.
-    pub(super) is_behind: bool,
 }

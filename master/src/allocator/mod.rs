@@ -7,6 +7,7 @@
 //! [`Transition::Rescind`] where the framework has gone meanwhile.
 
 mod inbox;
+mod wakes;
 mod work;
 mod worker;
 mod workers;
@@ -20,8 +21,7 @@ use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
 pub use workers::{
-    Allocator, AllocatorFigures, Batch, MAX_AGENTS_PER_PASS, MAX_QUEUED_AGENTS, MAX_WORKERS,
-    StartError,
+    Allocator, AllocatorFigures, Batch, MAX_AGENTS_PER_PASS, MAX_WORKERS, StartError,
 };
 
 /// So many agents are planned together: what is known of them stays near while they are offered.
@@ -74,10 +74,10 @@ pub fn pass_slots<S: Borrow<AgentSlot>>(planner: &mut Planner, slots: &[S]) -> V
 }
 
 /// [`pass_slots`]; `hold_back` is told of each slot of which something was left because of a quota.
-fn pass_and_hold_back<S: Borrow<AgentSlot>>(
+fn pass_and_hold_back<'a, S: Borrow<AgentSlot>>(
     planner: &mut Planner,
-    slots: &[S],
-    mut hold_back: impl FnMut(&S),
+    slots: &'a [S],
+    mut hold_back: impl FnMut(&'a S),
 ) -> Vec<Proposal> {
     let mut proposals = Vec::new();
     if planner.is_idle() {

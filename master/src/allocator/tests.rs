@@ -12,13 +12,16 @@ use ebb_types::{
 };
 
 use super::{
-    Allocator, Batch, MAX_PUBLICATIONS_BEHIND, MAX_QUEUED_AGENTS, Proposal, StartError, pass,
+    Allocator, Batch, MAX_AGENTS_PER_PASS, MAX_PUBLICATIONS_BEHIND, Proposal, StartError, pass,
     pass_all,
 };
 use crate::core::allocate::Planner;
 use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::{Class, Sums};
 use crate::ledger::{AgentLedger, Ledger, Transition};
+
+mod pauses;
+mod stress;
 
 const LIFE: Incarnation = Incarnation(1);
 const NOW: Timestamp = Timestamp::from_ms(1000);
@@ -192,18 +195,19 @@ fn a_burst_of_wakes_gives_one_pass() {
 }
 
 #[test]
-fn when_too_many_agents_wait_all_are_looked_at() {
-    let agents = MAX_QUEUED_AGENTS + 1000;
+fn all_agents_can_wait_at_once_and_are_offered_pass_by_pass() {
+    let agents = 4 * MAX_AGENTS_PER_PASS + 1000;
     let mut driver = Driver::new(agents, 3);
     let (allocator, batches) = driver.start(1);
     driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let mut batch = batches.recv_timeout(PATIENCE).unwrap();
-    // The worker waits for the publication: nobody takes from the queue.
+    // The worker waits for the publication: nobody takes anything.
     allocator.wake(driver.ledger.slots().values());
-    assert_eq!(allocator.figures().overflows, 1000);
+    allocator.wake_all();
     let mut offered = 0;
     loop {
+        assert!(batch.proposals.len() < MAX_AGENTS_PER_PASS + 64);
         offered += batch.proposals.len();
         driver.take_in(&batch);
         driver.publish(&allocator);
@@ -421,11 +425,11 @@ fn a_worker_that_is_far_behind_goes_on_with_a_copy() {
     assert_eq!(second.proposals[0].agent_id, agent(1));
 }
 
-/// A role at its limit, and more agents than are kept by name or a few: once something of the role's ends, they are
+/// A role at its limit, and agents of which it is offered nothing: once something of the role's ends, they are
 /// offered without being woken one by one.
 #[test]
 fn what_was_left_because_of_a_quota_is_offered_once_quotas_leave_more() {
-    for agents in [3, MAX_QUEUED_AGENTS + 2] {
+    for agents in [3, 300] {
         let mut driver = Driver::new(agents, 1);
         let limits = Limits::NONE
             .with(ResourceKind::Cpus, Some(total().cpu_milli()))

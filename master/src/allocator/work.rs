@@ -1,12 +1,10 @@
-//! The work that waits for the allocator's threads: agents by name, or all of them.
+//! What the allocator's threads share: the work that waits, what was published, what they count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-
-use arc_swap::ArcSwapOption;
-use crossbeam_queue::ArrayQueue;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::inbox::Inbox;
+use super::wakes::{BITS, Wakes};
 use super::workers::{Batch, MAX_AGENTS_PER_PASS};
 use crate::ledger::{AgentSlot, Ledger};
 
@@ -18,29 +16,11 @@ pub(super) struct Counters {
     pub(super) proposals: AtomicU64,
     pub(super) rejected: AtomicU64,
     pub(super) coalesced: AtomicU64,
-    pub(super) overflows: AtomicU64,
     pub(super) copies: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64, amount: usize) {
     counter.fetch_add(amount as u64, Ordering::Relaxed);
-}
-
-/// All agents, shared out among the workers.
-#[derive(Debug)]
-pub(super) struct Sweep {
-    slots: Vec<Arc<AgentSlot>>,
-    next: AtomicUsize,
-}
-
-impl Sweep {
-    /// The next agents that no worker has taken yet.
-    fn take(&self) -> &[Arc<AgentSlot>] {
-        let start = self.next.fetch_add(MAX_AGENTS_PER_PASS, Ordering::AcqRel);
-        let end = start.saturating_add(MAX_AGENTS_PER_PASS);
-        let start = start.min(self.slots.len());
-        &self.slots[start..end.min(self.slots.len())]
-    }
 }
 
 pub(super) type Sink = Box<dyn Fn(Batch) -> Result<(), Batch> + Send + Sync>;
@@ -50,81 +30,50 @@ pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     /// One for each worker.
     pub(super) inboxes: Box<[Inbox]>,
-    pub(super) queue: ArrayQueue<Arc<AgentSlot>>,
+    pub(super) wakes: Wakes,
     /// Agents of which something was left because of a quota.
-    pub(super) held: ArrayQueue<Arc<AgentSlot>>,
-    /// Whether there were more of them than are kept by name.
-    pub(super) more_held: AtomicBool,
-    /// Whether they are to be looked at again.
-    pub(super) wake_held: AtomicBool,
-    /// How often they were to be.
+    pub(super) held_back: Wakes,
+    /// How often those were to be looked at again.
     pub(super) held_wakes: AtomicU64,
-    /// Whether all agents are to be looked at.
-    pub(super) all: AtomicBool,
-    pub(super) sweep: ArcSwapOption<Sweep>,
     pub(super) stop: AtomicBool,
     pub(super) counters: Counters,
     pub(super) sink: Sink,
 }
 
 impl Shared {
-    pub(super) fn enqueue(&self, slot: &Arc<AgentSlot>) {
-        if !slot.mark_queued() {
+    /// Has an agent looked at.
+    pub(super) fn wake(&self, slot: &AgentSlot) {
+        if !self.wakes.set(slot.number()) {
             count(&self.counters.coalesced, 1);
-        } else if self.queue.push(Arc::clone(slot)).is_err() {
-            slot.unmark_queued();
-            count(&self.counters.overflows, 1);
-            self.all.store(true, Ordering::Release);
         }
     }
 
     /// Keeps an agent of which something was left because of a quota, until quotas leave more.
-    pub(super) fn hold_back(&self, slot: &Arc<AgentSlot>) {
-        if slot.mark_held() && self.held.push(Arc::clone(slot)).is_err() {
-            slot.unmark_held();
-            self.more_held.store(true, Ordering::Release);
-        }
+    pub(super) fn hold_back(&self, slot: &AgentSlot) {
+        self.held_back.set(slot.number());
     }
 
-    fn queue_held(&self) {
-        if self.more_held.swap(false, Ordering::AcqRel) {
-            self.all.store(true, Ordering::Release);
-        }
-        // Not more than there are now: others may go on holding agents back.
-        for _ in 0..self.held.len() {
-            let Some(slot) = self.held.pop() else { break };
-            slot.unmark_held();
-            self.enqueue(&slot);
-        }
+    /// Has the agents looked at again that were held back.
+    pub(super) fn wake_held_back(&self) {
+        self.held_back.move_to(&self.wakes);
+    }
+
+    /// Has all agents looked at.
+    pub(super) fn wake_all(&self) {
+        self.wakes.set_all(self.ledger.numbered().end());
     }
 
     /// The agents of the next pass; empty when there is nothing to do.
     pub(super) fn take_work(&self) -> Vec<Arc<AgentSlot>> {
-        if self.wake_held.swap(false, Ordering::AcqRel) {
-            self.queue_held();
-        }
-        if self.all.swap(false, Ordering::AcqRel) {
-            // A sweep that is under way is not lost: this one covers all that it had left.
-            self.sweep.store(Some(Arc::new(Sweep {
-                slots: self.ledger.slots().values().cloned().collect(),
-                next: AtomicUsize::new(0),
-            })));
-        }
-        let sweep = self.sweep.load();
-        if let Some(current) = sweep.as_ref() {
-            let slots = current.take();
-            if !slots.is_empty() {
-                return slots.to_vec();
-            }
-            self.sweep.compare_and_swap(&sweep, None);
-        }
         let mut slots = Vec::new();
-        while slots.len() < MAX_AGENTS_PER_PASS
-            && let Some(slot) = self.queue.pop()
-        {
-            slot.unmark_queued();
-            slots.push(slot);
-        }
+        self.wakes.take(MAX_AGENTS_PER_PASS, |bits| {
+            let before = slots.len();
+            // Loaded after the bits were taken: whoever set one has added its agent before.
+            let numbered = self.ledger.numbered();
+            let alike = bits.flat_map(|bit| (bit..numbered.end()).step_by(BITS as usize));
+            slots.extend(alike.filter_map(|number| numbered.get(number)));
+            slots.len() - before
+        });
         slots
     }
 }

@@ -11,6 +11,7 @@ use super::workers::Batch;
 use crate::core::allocate::Planner;
 use crate::core::claims::BatchId;
 use crate::ledger::{AgentSlot, Transition};
+use crate::steps::step;
 
 /// What a worker must have read before it plans on.
 #[derive(Clone, Copy, Debug)]
@@ -35,31 +36,31 @@ impl Worker {
         Self {
             id,
             shared,
-            reader: Reader {
-                planner,
-                read: 0,
-                is_behind: false,
-            },
+            reader: Reader { planner, read: 0 },
             batches: 0,
             gate: Gate::Open,
         }
     }
 
     /// Parks whenever it can do nothing; whoever changes something unparks it, and an unpark that
-    /// comes before the park is not lost.
-    pub(super) fn run(mut self) {
+    /// comes before the park is not lost. At the end it has read all that was published.
+    pub(super) fn run(mut self) -> Planner {
         while !self.shared.stop.load(Ordering::Acquire) {
             if !self.may_plan() {
+                step("park, unaccounted for");
                 park();
                 continue;
             }
             let slots = self.shared.take_work();
             if slots.is_empty() {
+                step("park, without work");
                 park();
                 continue;
             }
             self.pass(&slots);
         }
+        self.read();
+        self.reader.planner
     }
 
     fn may_plan(&mut self) -> bool {
@@ -72,7 +73,7 @@ impl Worker {
         if open {
             self.gate = Gate::Open;
         }
-        open && !self.reader.is_behind
+        open
     }
 
     fn read(&mut self) {
@@ -80,22 +81,14 @@ impl Worker {
     }
 
     fn pass(&mut self, slots: &[Arc<AgentSlot>]) {
+        step("look for wakes");
         let held_wakes = self.shared.held_wakes.load(Ordering::Acquire);
         // Read after the work was taken: whoever woke these agents has published before.
         self.read();
-        if self.reader.is_behind {
-            slots.iter().for_each(|slot| self.shared.enqueue(slot));
-            return;
-        }
-        let (shared, mut holds) = (&self.shared, false);
-        let proposals = pass_and_hold_back(&mut self.reader.planner, slots, |slot| {
-            shared.hold_back(slot);
-            holds = true;
-        });
-        // What has changed meanwhile may have woken the others without these.
-        if holds && shared.held_wakes.load(Ordering::Acquire) != held_wakes {
-            shared.wake_held.store(true, Ordering::Release);
-        }
+        let mut held_back = Vec::new();
+        let planner = &mut self.reader.planner;
+        let proposals = pass_and_hold_back(planner, slots, |slot| held_back.push(slot));
+        self.hold_back(&held_back, held_wakes);
         let counters = &self.shared.counters;
         count(&counters.passes, 1);
         count(&counters.agents, slots.len());
@@ -109,12 +102,26 @@ impl Worker {
             number: self.batches,
         };
         self.gate = Gate::Batch(id);
+        step("hand over");
         if let Err(batch) = (self.shared.sink)(Batch { id, proposals }) {
+            step("take back");
             self.gate = Gate::NewerThan(self.reader.read);
             self.reader.planner.forget_proposals();
             self.take_back(&batch);
         } else {
             count(&counters.proposals, number);
+        }
+    }
+
+    /// Holds agents back that were planned after so many wakes of such agents.
+    fn hold_back(&self, slots: &[&Arc<AgentSlot>], held_wakes: u64) {
+        for slot in slots {
+            self.shared.hold_back(slot);
+        }
+        step("look for wakes again");
+        // The next one has woken the others without these.
+        if self.shared.held_wakes.load(Ordering::Acquire) != held_wakes {
+            slots.iter().for_each(|slot| self.shared.wake(slot));
         }
     }
 
@@ -128,7 +135,7 @@ impl Worker {
             let rescind = Transition::Rescind(proposal.resources);
             // Refused only when the agent was removed or came back, with nothing offered then.
             if slot.apply(proposal.incarnation, &rescind).is_ok() {
-                self.shared.enqueue(&slot);
+                self.shared.wake(&slot);
             }
         }
     }

@@ -1,9 +1,8 @@
 //! Worker threads that plan and commit whenever they are woken: allocation is event-driven.
 //!
-//! Wakes are coalesced: an agent waits in the queue once however often it is woken, and a worker
-//! takes all that waits, up to [`MAX_AGENTS_PER_PASS`], into one pass. Where the queue is full, every
-//! agent is looked at instead (counted). A wake is never lost: an agent's mark is cleared before its
-//! ledger is loaded and its inbox read, so whatever changes later queues it again. Hence the order
+//! Wakes are coalesced: an agent waits once however often it is woken (see `wakes.rs`), and a worker takes all that
+//! waits, up to [`MAX_AGENTS_PER_PASS`], into one pass. A wake is never lost: an agent's mark is cleared before its
+//! ledger is loaded and the inbox read, so whatever changes later has it wait again. Hence the order
 //! that the driver keeps: change the ledger, publish the claims, then wake.
 //!
 //! Each worker has a copy of the book of claims and follows what is published. Shares of proposals that the driver has
@@ -12,29 +11,31 @@
 //! the batch, notes it ([`Claims::note_batch`]) and publishes, even where it rescinds all of it. A sink that holds one
 //! batch for each worker is therefore never full.
 //!
-//! Lock-free: waking, queueing, publishing, planning, committing. Not lock-free: memory allocation,
-//! parking and unparking of idle workers (futex), and the sink that the driver hands in.
+//! Lock-free: waking, taking work, publishing, reading, planning, committing. A thread that is paused anywhere on that path
+//! stops nobody (`tests/pauses.rs` stops one before each step): what it keeps to itself are the agents of its pass until
+//! they are woken again, what it has offered of them and not handed over, and the memory of whatever is replaced in the
+//! meantime if it is paused while it reads a ledger (crossbeam-epoch frees nothing that it might still read).
+//! Not lock-free: memory allocation, parking and unparking of idle workers (futex), the thread's own first use of
+//! crossbeam-epoch (its collector is made once), and the sink that the driver hands in.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 
-use arc_swap::ArcSwapOption;
-use crossbeam_queue::ArrayQueue;
 use ebb_types::AgentId;
 
 use super::Proposal;
 use super::inbox::Inbox;
+use super::wakes::Wakes;
 use super::work::{Counters, Shared, count};
 use super::worker::Worker;
 use crate::core::allocate::Planner;
 use crate::core::claims::{BatchId, Claims, Entry};
 use crate::ledger::{AgentSlot, Ledger};
 
-/// Most agents that wait by name; beyond that all are looked at.
-pub const MAX_QUEUED_AGENTS: usize = 16_384;
-/// Most agents that one pass looks at, so that a batch stays small enough for one step of the driver.
+/// About the most agents that one pass looks at (up to 63 more), so that a batch stays small enough for one step of the
+/// driver.
 pub const MAX_AGENTS_PER_PASS: usize = 4096;
 /// Most worker threads.
 pub const MAX_WORKERS: u32 = 64;
@@ -81,8 +82,6 @@ pub struct AllocatorFigures {
     pub rejected: u64,
     /// Wakes of an agent that was waiting already.
     pub coalesced: u64,
-    /// Times that the queue of agents was full, so that all were looked at.
-    pub overflows: u64,
     /// Times that a worker was so far behind that it was given a copy of the book.
     pub copies: u64,
 }
@@ -92,7 +91,7 @@ pub struct Allocator {
     shared: Arc<Shared>,
     published: AtomicU64,
     threads: Vec<Thread>,
-    handles: Vec<JoinHandle<()>>,
+    handles: Vec<JoinHandle<Planner>>,
 }
 
 impl Allocator {
@@ -115,13 +114,9 @@ impl Allocator {
         let shared = Arc::new(Shared {
             ledger,
             inboxes: (0..workers).map(|_| Inbox::new()).collect(),
-            queue: ArrayQueue::new(MAX_QUEUED_AGENTS),
-            held: ArrayQueue::new(MAX_QUEUED_AGENTS),
-            more_held: AtomicBool::new(false),
-            wake_held: AtomicBool::new(false),
+            wakes: Wakes::new(),
+            held_back: Wakes::new(),
             held_wakes: AtomicU64::new(0),
-            all: AtomicBool::new(false),
-            sweep: ArcSwapOption::empty(),
             stop: AtomicBool::new(false),
             counters: Counters::default(),
             sink: Box::new(sink),
@@ -135,9 +130,15 @@ impl Allocator {
         for worker in 0..workers {
             let shared = Arc::clone(&allocator.shared);
             let planner = Planner::of_worker(worker, claims.copy());
+            #[cfg(test)]
+            let watcher = crate::steps::watch::of_this_thread();
             let handle = std::thread::Builder::new()
                 .name(format!("ebb-alloc-{worker}"))
-                .spawn(move || Worker::new(worker, shared, planner).run())
+                .spawn(move || {
+                    #[cfg(test)]
+                    crate::steps::watch::set(Some(worker), watcher);
+                    Worker::new(worker, shared, planner).run()
+                })
                 .map_err(|source| StartError::Thread { worker, source })?;
             allocator.threads.push(handle.thread().clone());
             allocator.handles.push(handle);
@@ -160,7 +161,7 @@ impl Allocator {
     /// Has the workers look at these agents. Never waits.
     pub fn wake<'a>(&self, agents: impl IntoIterator<Item = &'a Arc<AgentSlot>>) {
         for slot in agents {
-            self.shared.enqueue(slot);
+            self.shared.wake(slot);
         }
         self.unpark();
     }
@@ -171,7 +172,7 @@ impl Allocator {
             .into_iter()
             .filter_map(|id| self.shared.ledger.get(id))
         {
-            self.shared.enqueue(&slot);
+            self.shared.wake(&slot);
         }
         self.unpark();
     }
@@ -181,13 +182,13 @@ impl Allocator {
     pub fn wake_held_back(&self) {
         // Whoever holds an agent back with an older book sees by this that it is to look again.
         self.shared.held_wakes.fetch_add(1, Ordering::AcqRel);
-        self.shared.wake_held.store(true, Ordering::Release);
+        self.shared.wake_held_back();
         self.unpark();
     }
 
     /// Has the workers look at every agent. Never waits.
     pub fn wake_all(&self) {
-        self.shared.all.store(true, Ordering::Release);
+        self.shared.wake_all();
         self.unpark();
     }
 
@@ -201,7 +202,6 @@ impl Allocator {
             proposals: read(&counters.proposals),
             rejected: read(&counters.rejected),
             coalesced: read(&counters.coalesced),
-            overflows: read(&counters.overflows),
             copies: read(&counters.copies),
         }
     }
@@ -209,6 +209,18 @@ impl Allocator {
     /// Ends the threads and waits for them. Dropping the allocator does the same.
     pub fn stop(self) {
         drop(self);
+    }
+
+    /// Ends the threads; their planners, which have followed all that was published.
+    #[cfg(test)]
+    pub(super) fn end(mut self) -> Vec<Planner> {
+        self.shared.stop.store(true, Ordering::Release);
+        self.unpark();
+        let handles: Vec<_> = self.handles.drain(..).collect();
+        let planners = handles.into_iter().map(JoinHandle::join);
+        planners
+            .map(|planner| planner.expect("no worker panics"))
+            .collect()
     }
 
     fn unpark(&self) {

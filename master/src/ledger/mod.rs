@@ -12,11 +12,13 @@ mod slot;
 mod transition;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use ebb_types::{AgentId, Incarnation, Resources};
 use imbl::OrdMap;
+
+use crate::steps::step;
 
 #[cfg(feature = "loom")]
 pub use slot::model;
@@ -76,9 +78,6 @@ pub struct AgentSlot {
     agent_id: AgentId,
     number: u32,
     slot: Slot<Epoch>,
-    /// Set while the agent waits in the allocator's queue, so that it waits there once.
-    queued: AtomicBool,
-    held: AtomicBool,
     stats: Arc<LedgerStats>,
 }
 
@@ -112,29 +111,20 @@ impl AgentSlot {
         self.stats.note(&result, conflicts);
         result.map(|_| ())
     }
+}
 
-    /// Marks it as held back by the allocator because of a quota; whether it was not already.
-    pub(crate) fn mark_held(&self) -> bool {
-        !self.held.swap(true, Ordering::AcqRel)
+/// Slots by the agents' numbers, as they were at one moment.
+pub(crate) struct Numbered(Guard<Arc<OrdMap<u32, Arc<AgentSlot>>>>);
+
+impl Numbered {
+    /// The slot of an agent.
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<AgentSlot>> {
+        self.0.get(&number).cloned()
     }
 
-    /// Marks it as held back no more.
-    pub(crate) fn unmark_held(&self) {
-        self.held.swap(false, Ordering::AcqRel);
-    }
-
-    /// Marks it as waiting for the allocator; whether it was not already.
-    pub(crate) fn mark_queued(&self) -> bool {
-        !self.queued.swap(true, Ordering::AcqRel)
-    }
-
-    /// Marks it as waiting no more. To be called before its ledger is loaded and the claims are read.
-    ///
-    /// An exchange, not a store: either it comes after a [`Self::mark_queued`] that found the mark
-    /// set, and then all that was written before that is seen by the loads that follow; or that
-    /// one finds the mark cleared and queues the agent again. A store could pass the loads.
-    pub(crate) fn unmark_queued(&self) {
-        self.queued.swap(false, Ordering::AcqRel);
+    /// One more than the largest number.
+    pub(crate) fn end(&self) -> u32 {
+        self.0.get_max().map_or(0, |(number, _)| number + 1)
     }
 }
 
@@ -142,6 +132,8 @@ impl AgentSlot {
 #[derive(Debug, Default)]
 pub struct Ledger {
     slots: ArcSwap<OrdMap<AgentId, Arc<AgentSlot>>>,
+    /// The same by number.
+    numbers: ArcSwap<OrdMap<u32, Arc<AgentSlot>>>,
     stats: Arc<LedgerStats>,
 }
 
@@ -158,13 +150,13 @@ impl Ledger {
             agent_id: agent_id.clone(),
             number,
             slot: Slot::new(first),
-            queued: AtomicBool::new(false),
-            held: AtomicBool::new(false),
             stats: Arc::clone(&self.stats),
         });
         let earlier = self.get(&agent_id);
         self.slots
             .rcu(|slots| slots.update(agent_id.clone(), Arc::clone(&slot)));
+        self.numbers
+            .rcu(|slots| slots.update(number, Arc::clone(&slot)));
         if let Some(earlier) = earlier {
             retire(&earlier);
         }
@@ -176,11 +168,23 @@ impl Ledger {
     pub fn remove(&self, agent_id: &AgentId) -> Option<AgentLedger> {
         let slot = self.get(agent_id)?;
         self.slots.rcu(|slots| slots.without(agent_id));
+        // Its number may be another agent's by now.
+        let same = |other: &Arc<AgentSlot>| Arc::ptr_eq(other, &slot);
+        if self.numbers.load().get(&slot.number).is_some_and(same) {
+            self.numbers.rcu(|slots| slots.without(&slot.number));
+        }
         retire(&slot)
+    }
+
+    /// Slots by number.
+    pub(crate) fn numbered(&self) -> Numbered {
+        step("look agents up");
+        Numbered(self.numbers.load())
     }
 
     /// An agent's slot.
     pub fn get(&self, agent_id: &AgentId) -> Option<Arc<AgentSlot>> {
+        step("look an agent up");
         self.slots.load().get(agent_id).cloned()
     }
 
@@ -194,6 +198,7 @@ impl Ledger {
         incarnation: Incarnation,
         transition: &Transition,
     ) -> Result<(), Refused> {
+        step("look an agent up");
         self.slots
             .load()
             .get(agent_id)
@@ -203,6 +208,7 @@ impl Ledger {
 
     /// All slots, by agent id; a picture that later additions and removals do not touch.
     pub fn slots(&self) -> Arc<OrdMap<AgentId, Arc<AgentSlot>>> {
+        step("look at all agents");
         self.slots.load_full()
     }
 

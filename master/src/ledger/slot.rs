@@ -15,6 +15,7 @@ use crossbeam_epoch::{Atomic, Owned, pin};
 use ebb_types::Incarnation;
 
 use super::transition::{AgentLedger, Refused, Transition};
+use crate::steps::step;
 
 /// How often one transition tries its exchange before it is refused as contended.
 pub const MAX_EXCHANGE_ATTEMPTS: u32 = 1024;
@@ -59,6 +60,7 @@ impl Memory for Epoch {
     #[inline]
     fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
         let guard = pin();
+        step("load");
         let shared = self.0.load(READ, &guard);
         // SAFETY: the pointer is never null (`new` sets it, exchanges only replace it by another
         // allocation), what it points to is immutable, and it is freed no earlier than all guards
@@ -72,15 +74,19 @@ impl Memory for Epoch {
         decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
     ) -> Result<Result<AgentLedger, Refused>, Conflict> {
         let guard = pin();
+        step("load to exchange");
         let current = self.0.load(READ, &guard);
         // SAFETY: as in `read`; the guard is held to the end of this function.
         let next = match decide(unsafe { current.deref() }) {
             Ok(next) => next,
             Err(refused) => return Ok(Err(refused)),
         };
+        let next_cell = Owned::new(next);
+        step("exchange");
         self.0
-            .compare_exchange(current, Owned::new(next), EXCHANGE, READ, &guard)
+            .compare_exchange(current, next_cell, EXCHANGE, READ, &guard)
             .map_err(|_| Conflict)?;
+        step("have exchanged");
         // SAFETY: our exchange took `current` out of the only place from which it can be reached,
         // and exchanges that take out the same pointer cannot both succeed while a guard keeps it
         // from being freed and used again: so it is handed to the collector once.

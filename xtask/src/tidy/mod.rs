@@ -5,6 +5,7 @@
 
 mod dashboards;
 mod layers;
+mod locks;
 mod source;
 mod words;
 
@@ -42,6 +43,7 @@ pub fn run() -> Result<()> {
 fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
     let mut findings = layers::check(root)?;
     findings.extend(dashboards::check(root)?);
+    findings.extend(locks::check(root, sources)?);
     for source in sources {
         findings.extend(words::check(source));
         findings.extend(source.shape());

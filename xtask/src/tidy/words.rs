@@ -170,7 +170,7 @@ pub fn check(source: &Source) -> Vec<Finding> {
 }
 
 /// The line with what stands between double quotes left out.
-fn without_strings(line: &str) -> String {
+pub fn without_strings(line: &str) -> String {
     line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
@@ -180,7 +180,8 @@ fn has_mark(line: &str, mark: &str) -> bool {
     found.any(|(at, _)| !line[..at].ends_with(char::is_alphanumeric))
 }
 
-fn has_word(line: &str, word: &str) -> bool {
+/// Whether a line has a word as a whole.
+pub fn has_word(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     let mut from = 0;
     while let Some(at) = line[from..].find(word) {
