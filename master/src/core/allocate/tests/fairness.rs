@@ -380,7 +380,8 @@ proptest! {
 
     /// Asking for more of something than a task takes gets nobody more tasks.
     ///
-    /// The bound: everybody's share may be off by the lead of the others over it, in either of two games.
+    /// The bound: everybody's share may be off by the lead of the others over it, in either of two games. That is an
+    /// argument and no proof, unlike the bounds of one game; what is seen is a sixth of it.
     #[test]
     fn it_does_not_pay_to_lie(cluster in equals(), liar in 0..4usize, more in [0..=60u64, 0..=60u64], most in 0..2usize) {
         let (who, mut lie) = (liar % cluster.players.len(), cluster.clone());
