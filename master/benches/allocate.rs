@@ -10,15 +10,24 @@
 //! usual shapes, and what is compared among them). `--bench`, which cargo adds, is ignored.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use ebb_master::allocator::{Proposal, pass_slots};
-use ebb_master::core::allocate::Planner;
-use ebb_master::core::claims::{BatchId, Claims, FrameworkTerms};
-use ebb_master::ledger::{AgentLedger, AgentSlot, Ledger, Transition};
-use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Role, Timestamp};
+use ebb_types::Timestamp;
+
+use support::books::{AGENT_CPU_MILLI, AGENT_MEM_BYTES, ROLES};
+use support::cluster::Cluster;
+use support::error::Error;
+use support::row::Row;
+use support::times::{at, micros};
+
+mod support {
+    pub mod books;
+    pub mod cluster;
+    pub mod error;
+    pub mod row;
+    pub mod times;
+}
 
 /// As in `ebb-master`.
 #[global_allocator]
@@ -35,97 +44,8 @@ const LARGE: (usize, usize) = (20_000, 2000);
 const BARS: [((usize, usize), f64); 2] = [(SMALL, 10.0), ((50_000, 6000), 25.0)];
 const MAX_SCALING: f64 = 2.3;
 const MAX_AFTER_CYCLES: f64 = 1.1;
-const ROLES: usize = 10;
 const ROUND_MS: u64 = 1000;
 const REFUSE_MS: u64 = 5000;
-const AGENT_CPU_MILLI: u64 = 24_000;
-const AGENT_MEM_BYTES: u64 = 64 << 30;
-const WORKER: u32 = 0;
-const LIFE: Incarnation = Incarnation(1);
-
-struct Cluster {
-    ledger: Ledger,
-    claims: Claims,
-    planner: Planner,
-    batches: u64,
-}
-
-fn agent_id(number: usize) -> Result<AgentId, Error> {
-    Ok(AgentId::new(format!("agent-{number:06}"))?)
-}
-
-type Error = Box<dyn std::error::Error>;
-
-impl Cluster {
-    fn new(agents: usize, frameworks: usize) -> Result<Self, Error> {
-        let (ledger, mut claims) = (Ledger::new(), Claims::new());
-        let total = Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES);
-        for number in 0..agents {
-            let id = agent_id(number)?;
-            claims.set_agent(&id, total, Quantities::ZERO);
-            let number = claims.agent_number(&id).ok_or("an agent has no number")?;
-            ledger.insert(id, number, AgentLedger::new(LIFE, total, Quantities::ZERO));
-        }
-        for number in 0..frameworks {
-            let role = Role::new(format!("role-{}", number % ROLES))?;
-            claims.set_weight(&role, 1000 + 500 * u32::try_from(number % ROLES)?);
-            let terms = FrameworkTerms {
-                roles: BTreeSet::from([role]),
-                active: true,
-                ..FrameworkTerms::default()
-            };
-            claims.set_framework(&FrameworkId::new(format!("framework-{number:05}"))?, terms);
-        }
-        Ok(Self {
-            ledger,
-            planner: Planner::of_worker(WORKER, claims.copy()),
-            claims,
-            batches: 0,
-        })
-    }
-
-    fn slots(&self) -> Vec<Arc<AgentSlot>> {
-        self.ledger.slots().values().cloned().collect()
-    }
-
-    /// What the driver publishes and a worker follows.
-    fn follow(&mut self) {
-        let entries = self.claims.publish();
-        self.planner.follow(&entries);
-    }
-
-    /// What a worker does when it is woken for these agents.
-    fn pass(&mut self, slots: &[Arc<AgentSlot>]) -> Vec<Proposal> {
-        pass_slots(&mut self.planner, slots)
-    }
-
-    /// What the driver does with a batch: charge it.
-    fn take_in(&mut self, proposals: &[Proposal]) {
-        self.batches += 1;
-        self.claims.note_batch(BatchId {
-            worker: WORKER,
-            number: self.batches,
-        });
-        for proposal in proposals {
-            self.claims
-                .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
-        }
-    }
-
-    /// What the driver does when offers are declined.
-    fn decline(&mut self, proposals: &[Proposal], expires: Timestamp) -> Result<(), Error> {
-        for proposal in proposals {
-            let back = Transition::Decline(proposal.resources);
-            self.ledger
-                .apply(&proposal.agent_id, proposal.incarnation, &back)?;
-            let (who, role) = (&proposal.framework_id, &proposal.role);
-            self.claims.credit(who, role, &proposal.resources)?;
-            self.claims
-                .refuse(who, role, &proposal.agent_id, &proposal.resources, expires);
-        }
-        Ok(())
-    }
-}
 
 /// A claimant of the floor: what it holds, how often it was chosen, who it is.
 type Plain = Reverse<(u64, u64, usize)>;
@@ -184,7 +104,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         times.floor.push(elapsed);
 
         let start = Instant::now();
-        cluster.claims.expire(now);
+        cluster.books.claims.expire(now);
         cluster.follow();
         times.publish.push(start.elapsed());
 
@@ -208,7 +128,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         }
 
         let start = Instant::now();
-        cluster.decline(&proposals, now.plus_ms(REFUSE_MS))?;
+        cluster.books.decline(&proposals, now.plus_ms(REFUSE_MS))?;
         times.decline.push(start.elapsed());
     }
     Ok(times)
@@ -217,7 +137,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
 /// One decline, and the next offer of the same agent: core, publication and pass.
 fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> {
     let now = Timestamp::from_ms(1 << 40);
-    cluster.claims.expire(now);
+    cluster.books.claims.expire(now);
     cluster.follow();
     let slots = cluster.slots();
     let mut offers = cluster.pass(&slots);
@@ -226,9 +146,12 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
     for event in 0..EVENTS {
         let offer = &mut offers[(event * 7919) % agents];
         let start = Instant::now();
-        cluster.decline(std::slice::from_ref(offer), now.plus_ms(REFUSE_MS))?;
+        cluster
+            .books
+            .decline(std::slice::from_ref(offer), now.plus_ms(REFUSE_MS))?;
         cluster.follow();
         let slot = cluster
+            .books
             .ledger
             .get(&offer.agent_id)
             .ok_or("an agent is gone")?;
@@ -259,49 +182,14 @@ fn cycles(agents: usize, frameworks: usize) -> Result<[Vec<Duration>; 2], Error>
             );
         }
         cluster.take_in(&proposals);
-        cluster.decline(&proposals, Timestamp::from_ms(u64::MAX))?;
+        cluster
+            .books
+            .decline(&proposals, Timestamp::from_ms(u64::MAX))?;
         cluster.follow();
     }
     let last = times.split_off(CYCLES - COMPARED);
     times.truncate(COMPARED);
     Ok([times, last])
-}
-
-struct Row {
-    case: String,
-    metric: String,
-    value: f64,
-    unit: &'static str,
-    at_most: Option<f64>,
-}
-
-impl Row {
-    fn print(&self) {
-        let Self {
-            case,
-            metric,
-            value,
-            unit,
-            at_most,
-        } = self;
-        let bar = at_most.map_or(String::new(), |bar| {
-            format!(r#","bar":{{"at_most":{bar:?}}}"#)
-        });
-        println!(
-            r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"{bar}}}"#
-        );
-    }
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
-
-fn at(times: &[Duration], part: f64) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let last = sorted.len().saturating_sub(1);
-    sorted[((last as f64) * part).round() as usize]
 }
 
 fn report((agents, frameworks): (usize, usize), times: &Times, events: &[Duration]) -> Vec<Row> {

@@ -27,12 +27,14 @@ struct Bench {
     name: &'static str,
     about: &'static str,
     run: Run,
+    /// Programs that it starts, each with the Debian package that brings it.
+    needs: &'static [(&'static str, &'static str)],
 }
 
 /// How a benchmark is built and started.
 enum Run {
-    /// Cargo does both.
-    Cargo(&'static [&'static str]),
+    /// Cargo does both, with a benchmark of the master of the same name.
+    OfMaster,
     /// Built together with the daemons, which it starts as it finds them beside itself.
     Program,
     /// The same, with an object of probes to measure Ebb's beside as its argument.
@@ -43,14 +45,26 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "allocate",
         about: "an allocation round beside a round over plain arrays",
-        run: Run::Cargo(&[
-            "bench",
-            "--quiet",
-            "--package",
-            "ebb-master",
-            "--bench",
-            "allocate",
-        ]),
+        run: Run::OfMaster,
+        needs: &[],
+    },
+    Bench {
+        name: "instructions",
+        about: "instructions from a decline, or a task's end, to the next offer",
+        run: Run::OfMaster,
+        needs: &[("valgrind", "valgrind")],
+    },
+    Bench {
+        name: "workers",
+        about: "the round with several threads beside the round with one; lost exchanges",
+        run: Run::OfMaster,
+        needs: &[],
+    },
+    Bench {
+        name: "memory",
+        about: "a master's memory for an agent, and for a task that runs",
+        run: Run::OfMaster,
+        needs: &[],
     },
     Bench {
         name: "scale",
@@ -85,28 +99,36 @@ const BENCHES: &[Bench] = &[
         name: "submit",
         about: "tasks a second through the master, with simulated agents over loopback",
         run: Run::Program,
+        needs: &[],
     },
     Bench {
         name: "launch",
         about: "accept to first instruction of a real task, beside fork and exec, and runc; idle daemons",
         run: Run::Program,
+        needs: &[],
     },
     Bench {
         name: "probe-cost",
         about: "the probes' time a switch, beside a run-queue monitor; what they cost the work itself",
         run: Run::BesideProbes,
+        needs: &[],
     },
     Bench {
         name: "sample",
         about: "CPU time of a reading of 1000 containers, beside a reader of their cgroup files",
         run: Run::Program,
+        needs: &[],
     },
     Bench {
         name: "idle",
         about: "CPU and memory of an agent with 100 containers that do nothing",
         run: Run::Program,
+        needs: &[],
     },
 ];
+
+/// What builds and starts [`Run::OfMaster`], and lacks the name.
+const OF_MASTER: &[&str] = &["bench", "--quiet", "--package", "ebb-master", "--bench"];
 
 /// What [`Run::Program`] needs, in one build so that the daemons are those that ship.
 const BUILD: &[&str] = &[
@@ -168,7 +190,7 @@ struct Report<'a> {
 pub fn run(options: &Options) -> Result<()> {
     let Some(name) = &options.name else {
         for bench in BENCHES {
-            println!("{:10}  {}", bench.name, bench.about);
+            println!("{:12}  {}", bench.name, bench.about);
         }
         return Ok(());
     };
@@ -181,6 +203,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     setup::setup()?;
     ebpf::build_ebpf()?;
+    setup::need(bench.needs)?;
     let rows = measure(bench)?;
     let report = Report {
         name: bench.name,
@@ -209,7 +232,11 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut program = match bench.run {
-        Run::Cargo(arguments) => cargo(arguments),
+        Run::OfMaster => {
+            let mut cargo = cargo(OF_MASTER);
+            cargo.arg(bench.name);
+            cargo
+        }
         Run::Program => program(bench.name)?,
         Run::BesideProbes => {
             let object = ebpf::build_bench_ebpf()?;

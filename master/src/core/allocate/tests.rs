@@ -2,6 +2,8 @@
 //! is asked, on random small clusters that reach their state by random changes.
 
 mod explain;
+mod fairness;
+mod scenes;
 
 use std::collections::{BTreeMap, BTreeSet};
 

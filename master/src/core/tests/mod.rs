@@ -6,6 +6,7 @@
 mod accept;
 mod activity;
 mod agents;
+mod allocation;
 mod explain;
 mod frameworks;
 mod kills;

@@ -1,0 +1,72 @@
+//! The ledger and the book of claims of a large cluster, and what the driver does with them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ebb_master::allocator::Proposal;
+use ebb_master::core::claims::{BatchId, Claims, FrameworkTerms};
+use ebb_master::ledger::{AgentLedger, Ledger, Transition};
+use ebb_types::{AgentId, FrameworkId, Incarnation, Quantities, Role, Timestamp};
+
+use super::error::Error;
+
+pub const ROLES: usize = 10;
+pub const AGENT_CPU_MILLI: u64 = 24_000;
+pub const AGENT_MEM_BYTES: u64 = 64 << 30;
+const LIFE: Incarnation = Incarnation(1);
+
+/// Agents of which nothing is used, and frameworks in roles of several weights.
+pub struct Books {
+    pub ledger: Arc<Ledger>,
+    pub claims: Claims,
+}
+
+impl Books {
+    pub fn new(agents: usize, frameworks: usize) -> Result<Self, Error> {
+        let (ledger, mut claims) = (Ledger::new(), Claims::new());
+        let total = Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES);
+        for number in 0..agents {
+            let id = AgentId::new(format!("agent-{number:06}"))?;
+            claims.set_agent(&id, total, Quantities::ZERO);
+            let number = claims.agent_number(&id).ok_or("an agent has no number")?;
+            ledger.insert(id, number, AgentLedger::new(LIFE, total, Quantities::ZERO));
+        }
+        for number in 0..frameworks {
+            let role = Role::new(format!("role-{}", number % ROLES))?;
+            claims.set_weight(&role, 1000 + 500 * u32::try_from(number % ROLES)?);
+            let terms = FrameworkTerms {
+                roles: BTreeSet::from([role]),
+                active: true,
+                ..FrameworkTerms::default()
+            };
+            claims.set_framework(&FrameworkId::new(format!("framework-{number:05}"))?, terms);
+        }
+        Ok(Self {
+            ledger: Arc::new(ledger),
+            claims,
+        })
+    }
+
+    /// What the driver does with a batch: charge it.
+    pub fn take_in(&mut self, batch: BatchId, proposals: &[Proposal]) {
+        self.claims.note_batch(batch);
+        for proposal in proposals {
+            self.claims
+                .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
+        }
+    }
+
+    /// What the driver does when offers are declined.
+    pub fn decline(&mut self, proposals: &[Proposal], expires: Timestamp) -> Result<(), Error> {
+        for proposal in proposals {
+            let back = Transition::Decline(proposal.resources);
+            self.ledger
+                .apply(&proposal.agent_id, proposal.incarnation, &back)?;
+            let (who, role) = (&proposal.framework_id, &proposal.role);
+            self.claims.credit(who, role, &proposal.resources)?;
+            self.claims
+                .refuse(who, role, &proposal.agent_id, &proposal.resources, expires);
+        }
+        Ok(())
+    }
+}

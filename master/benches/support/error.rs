@@ -1,0 +1,3 @@
+//! What a benchmark fails with.
+
+pub type Error = Box<dyn std::error::Error>;
