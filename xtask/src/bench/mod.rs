@@ -35,6 +35,8 @@ struct Bench {
 enum Run {
     /// Cargo does both, with a benchmark of the master of the same name.
     OfMaster,
+    /// Cargo does both, as these arguments say.
+    Cargo(&'static [&'static str]),
     /// Built together with the daemons, which it starts as it finds them beside itself.
     Program,
     /// The same, with an object of probes to measure Ebb's beside as its argument.
@@ -78,6 +80,7 @@ const BENCHES: &[Bench] = &[
             "--",
             "--scale",
         ]),
+        needs: &[],
     },
     Bench {
         name: "stress",
@@ -94,6 +97,7 @@ const BENCHES: &[Bench] = &[
             "--nocapture",
             "allocator::tests::stress",
         ]),
+        needs: &[],
     },
     Bench {
         name: "submit",
@@ -237,6 +241,7 @@ fn measure(bench: &Bench) -> Result<Vec<Row>> {
             cargo.arg(bench.name);
             cargo
         }
+        Run::Cargo(arguments) => cargo(arguments),
         Run::Program => program(bench.name)?,
         Run::BesideProbes => {
             let object = ebpf::build_bench_ebpf()?;
