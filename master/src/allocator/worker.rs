@@ -32,12 +32,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) const fn new(id: u32, shared: Arc<Shared>, planner: Planner) -> Self {
+    pub(super) fn new(id: u32, shared: Arc<Shared>, planner: Planner) -> Self {
         Self {
+            // Another allocator may have gone before, with the same book.
+            batches: planner.claims().last_batch(id),
             id,
             shared,
             reader: Reader { planner, read: 0 },
-            batches: 0,
             gate: Gate::Open,
         }
     }

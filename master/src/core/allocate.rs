@@ -108,7 +108,10 @@ impl Planner {
         let mut adopted = None;
         for entry in entries {
             match (entry, &mut adopted) {
-                (Entry::Batch(batch), _) if Some(batch.worker) == self.worker => adopted = Some(0),
+                (Entry::Batch(batch), _) if Some(batch.worker) == self.worker => {
+                    self.settle(&mut adopted);
+                    adopted = Some(0);
+                }
                 // Counted already.
                 (Entry::Charge { member, resources }, Some(at))
                     if self.ahead.get(*at) == Some(&(*member, *resources)) =>

@@ -486,10 +486,14 @@ impl Claims {
         self.enter(Entry::Batch(batch));
     }
 
+    /// The last batch of a worker thread that is accounted for; 0 if there is none.
+    pub fn last_batch(&self, worker: u32) -> u64 {
+        self.batches.get(&worker).copied().unwrap_or(0)
+    }
+
     /// Whether the proposals of a batch are accounted for.
     pub fn has_batch(&self, batch: BatchId) -> bool {
-        let number = self.batches.get(&batch.worker);
-        number.is_some_and(|number| *number >= batch.number)
+        self.last_batch(batch.worker) >= batch.number
     }
 
     /// The neediest member that wants a class, of those that were not set aside.
