@@ -6,15 +6,19 @@
 //!                       └────── proposals ←── allocator ←── claims
 //! ```
 //!
+//! Whoever reads the state is answered by the mirror, a copy that follows the core.
+//!
 //! [`run`] is the whole master; `ebb-master` and `ebb dev` both call it.
 
 pub mod allocator;
 mod api;
+mod chain;
 pub mod config;
 pub mod core;
 pub mod driver;
 pub mod ledger;
 pub mod metrics;
+pub mod mirror;
 mod run;
 mod steps;
 pub mod store;

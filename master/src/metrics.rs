@@ -14,8 +14,9 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::allocator::AllocatorFigures;
-use crate::core::{Counters, Gauges};
+use crate::core::Counters;
 use crate::ledger::LedgerFigures;
+use crate::mirror::{Gauges, MirrorFigures};
 
 /// What kind of metric it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,9 @@ table! {
     PROPOSALS = "ebb_master_allocation_proposals_total", Counter, "Proposals of the allocator.";
     PROPOSALS_REJECTED = "ebb_master_allocation_proposals_rejected_total", Counter, "Proposals that the driver did not take.";
     COPIES = "ebb_master_allocation_copies_total", Counter, "Times that a thread of the allocator was so far behind that it was given a copy of all claims.";
+    MIRROR_QUEUE = "ebb_master_mirror_queue_depth", Gauge, "Changes that the copy of the state for readers has yet to follow.";
+    MIRROR_COPIES = "ebb_master_mirror_copies_total", Counter, "Times that the copy of the state for readers was so far behind that it was made anew.";
+    READS = "ebb_master_state_reads_total", Counter, "Readings of the state, by operators and for metrics.";
     COMMITS = "ebb_master_registry_commit_seconds", Histogram, "Time of commits of the registry, in seconds.";
     WRITES = "ebb_master_registry_writes_total", Counter, "Records written to the registry.";
 }
@@ -152,19 +156,19 @@ impl DriverFigures {
     }
 }
 
-/// Everything that metrics show.
+/// Everything that metrics show of what is counted.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Of the core.
     pub counters: Counters,
-    /// Of the core.
-    pub gauges: Gauges,
     /// Of the ledger.
     pub ledger: LedgerFigures,
     /// Of the allocator.
     pub allocator: AllocatorFigures,
     /// Of the driver.
     pub driver: DriverFigures,
+    /// Of the mirror.
+    pub mirror: MirrorFigures,
 }
 
 /// Shows figures in the text format of Prometheus.
@@ -202,12 +206,12 @@ impl Metrics {
     }
 
     /// The figures as text.
-    pub fn render(&self, figures: &Figures) -> String {
+    pub fn render(&self, figures: &Figures, gauges: &Gauges) -> String {
         with_local_recorder(&self.recorder, || {
-            show_gauges(&figures.gauges);
+            show_gauges(gauges);
             show_core(&figures.counters);
             show_agents(&figures.counters);
-            show_driver(&figures.driver);
+            show_driver(&figures.driver, &figures.mirror);
             show_ledger(&figures.ledger, &figures.allocator);
         });
         self.handle.run_upkeep();
@@ -291,12 +295,15 @@ fn show_agents(counters: &Counters) {
     count(FORGOTTEN, counters.forgotten);
 }
 
-fn show_driver(driver: &DriverFigures) {
+fn show_driver(driver: &DriverFigures, mirror: &MirrorFigures) {
     set(QUEUE, driver.inbox_depth);
     gauge!(CONNECTIONS, "peer" => "scheduler").set(driver.scheduler_connections as f64);
     gauge!(CONNECTIONS, "peer" => "agent").set(driver.agent_connections as f64);
     count(BATCHES, driver.batches);
-    count(SLOW, driver.slow_readers_cut);
+    count(SLOW, driver.slow_readers_cut + mirror.slow_readers_cut);
+    set(MIRROR_QUEUE, mirror.depth);
+    count(MIRROR_COPIES, mirror.copies);
+    count(READS, mirror.reads);
     count(LEDGER_DISAGREEMENTS, driver.ledger_disagreements);
     count(WRITES, driver.registry_writes);
     let commits = histogram!(COMMITS);
@@ -326,7 +333,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let mut figures = Figures::default();
         figures.driver.note_commit(0.003);
-        let text = metrics.render(&figures);
+        let text = metrics.render(&figures, &Gauges::default());
         for metric in TABLE {
             assert!(
                 text.contains(&format!("# HELP {} {}", metric.name, metric.help)),
@@ -361,11 +368,11 @@ mod tests {
         let mut figures = Figures::default();
         figures.counters.offers_made = 42;
         assert!(
-            a.render(&figures)
+            a.render(&figures, &Gauges::default())
                 .contains("ebb_master_offers_made_total 42")
         );
         assert!(
-            b.render(&Figures::default())
+            b.render(&Figures::default(), &Gauges::default())
                 .contains("ebb_master_offers_made_total 0")
         );
     }

@@ -5,12 +5,13 @@
 mod support;
 
 use ebb_api::proto;
+use ebb_api::proto::operator_client::OperatorClient;
 use ebb_master::{MasterError, run};
 use ebb_types::{
     AgentActivity, AgentId, AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject,
-    Explanation, FrameworkId, Limits, MasterToAgent, Quantities, Quota, Reason, ReconcileTask,
-    ResourceKind, RunningTask, Source, TaskId, TaskState, TaskStatus, Timestamp, UpdateUuid,
-    Verdict,
+    Explanation, Filters, FrameworkId, Limits, MasterToAgent, Quantities, Quota, Reason,
+    ReconcileTask, ResourceKind, Resources, RunningTask, Source, TaskId, TaskState, TaskStatus,
+    Timestamp, UpdateUuid, Verdict,
 };
 use support::{Agent, Master, Scheduler, accept, agent_info, config, framework_info, soon, task};
 use tonic::transport::Channel;
@@ -491,6 +492,85 @@ async fn an_agent_that_stays_silent_becomes_unreachable() {
     };
     assert_eq!(end.unwrap_err().code(), tonic::Code::Aborted);
     master.stop().await;
+}
+
+/// What a reader of the whole state checks in every one.
+fn check(state: &ClusterState) {
+    for agent in &state.agents {
+        let zero = Resources::ZERO;
+        let offers = state.offers.iter().filter(|one| one.agent_id == agent.id);
+        let offered = offers.fold(zero, |sum, one| sum.saturating_add(&one.resources));
+        assert_eq!(offered, agent.offered, "{}", agent.id);
+        let promised = agent.offered.saturating_add(&agent.allocated);
+        assert!(agent.info.total.contains(&promised.regular), "{}", agent.id);
+    }
+}
+
+async fn state(operator: &mut OperatorClient<Channel>) -> ClusterState {
+    let wire = soon(operator.get_state(proto::StateRequest::default()));
+    ClusterState::try_from(wire.await.unwrap().into_inner()).unwrap()
+}
+
+/// A scheduler that declines whatever it is offered, until its stream ends.
+async fn decline_all(mut scheduler: Scheduler) -> usize {
+    let mut declined = 0;
+    while let Ok(Some(event)) = scheduler.next().await {
+        if let Event::Offers(offers) = event {
+            declined += offers.len();
+            scheduler.call(Call::Decline {
+                offer_ids: offers.into_iter().map(|offer| offer.id).collect(),
+                filters: Filters { refuse_ms: 0 },
+            });
+        }
+    }
+    declined
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_answered_reads_what_was_done_also_while_offers_come_and_go() {
+    const WEIGHTS: u64 = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(config(folder.path())).await;
+    let mut declining = Vec::new();
+    for name in ["f", "g"] {
+        let mut scheduler = master.scheduler().await;
+        scheduler.subscribe(framework_info(name)).await;
+        declining.push(tokio::spawn(decline_all(scheduler)));
+    }
+    let mut agents = Vec::new();
+    for _ in 0..5 {
+        let mut agent = master.agent().await;
+        register(&mut agent).await;
+        agents.push(agent);
+    }
+    let mut operator = master.operator().await;
+    for weight_milli in 1..=WEIGHTS {
+        let role = String::from("written");
+        let weight = proto::set_weights_request::Weight { role, weight_milli };
+        let weights = proto::SetWeightsRequest {
+            weights: vec![weight],
+        };
+        soon(operator.set_weights(weights)).await.unwrap();
+        let state = state(&mut operator).await;
+        check(&state);
+        assert_eq!(state.agents.len(), 5);
+        let written = state
+            .roles
+            .iter()
+            .find(|one| one.role.as_str() == "written");
+        assert_eq!(written.unwrap().weight_milli, weight_milli);
+    }
+    let text = master.http("/metrics").await;
+    let shows = |line: &str| assert!(text.contains(line), "{line} is not in {text}");
+    // And the reading for the metrics themselves.
+    shows(&format!("ebb_master_state_reads_total {}\n", WEIGHTS + 1));
+    shows("ebb_master_mirror_copies_total 0\n");
+    shows("ebb_master_agents{status=\"registered\"} 5\n");
+    shows("ebb_master_frameworks{status=\"connected\"} 2\n");
+    master.stop().await;
+    for declining in declining {
+        assert!(soon(declining).await.unwrap() > 0, "nothing was offered");
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,12 @@ text_id!(
 );
 
 impl Role {
+    /// The role above it, if it is not at the top.
+    pub fn parent(&self) -> Option<Self> {
+        let (parent, _) = self.as_str().rsplit_once('/')?;
+        Self::new(parent).ok()
+    }
+
     /// Whether it is a role or one below that: `a/b` is within `a` and `a/b`, and not within `a/c`.
     pub fn is_within(&self, above: &Self) -> bool {
         let rest = self.as_str().strip_prefix(above.as_str());

@@ -179,7 +179,8 @@ pub struct ClusterState {
     pub agents: Vec<AgentState>,
     /// The frameworks, by id.
     pub frameworks: Vec<FrameworkState>,
-    /// Tasks that are not terminal or whose end is not acknowledged, then remembered ended ones.
+    /// Tasks that are not terminal or whose end is not acknowledged, then remembered ended ones; each by framework and
+    /// id.
     pub tasks: Vec<TaskRecord>,
     /// The roles, by name.
     pub roles: Vec<RoleState>,
@@ -190,9 +191,9 @@ pub struct ClusterState {
 /// One change of what the master knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Everything; the first change of a stream.
+    /// Everything; the first change of a stream, and again where the master could not tell all changes.
     Snapshot(Box<ClusterState>),
-    /// A task was accepted.
+    /// A task was accepted, came back, or changed without a status.
     TaskAdded(Box<TaskRecord>),
     /// A task changed its state.
     TaskUpdated {

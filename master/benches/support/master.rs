@@ -147,9 +147,9 @@ impl Master {
         Ok(woken)
     }
 
-    /// How many tasks run.
+    /// How many tasks have come to run.
     pub fn running_tasks(&self) -> u64 {
-        self.core.gauges().tasks[TaskState::Running as usize]
+        self.core.counters().tasks_by_state[TaskState::Running as usize]
     }
 
     pub fn call(&mut self, connection: ConnectionId, call: Call) -> Result<(), Error> {

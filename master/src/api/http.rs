@@ -10,6 +10,7 @@ use tonic::Status;
 
 use crate::driver::Handle;
 use crate::metrics::Metrics;
+use crate::mirror::View;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -25,9 +26,14 @@ pub(super) fn routes(handle: Handle, metrics: Arc<Metrics>) -> Router {
 }
 
 async fn show(handle: Handle, metrics: Arc<Metrics>) -> Response {
-    match handle.figures().await {
-        Ok(figures) => ([(header::CONTENT_TYPE, TEXT)], metrics.render(&figures)).into_response(),
-        Err(stopped) => unavailable(stopped.to_string()),
+    let gauges = handle.reads().make(View::gauges).await;
+    let figures = handle.figures().await;
+    match (figures, gauges) {
+        (Ok(figures), Ok(gauges)) => {
+            let text = metrics.render(&figures, &gauges);
+            ([(header::CONTENT_TYPE, TEXT)], text).into_response()
+        }
+        (Err(stopped), _) | (_, Err(stopped)) => unavailable(stopped.to_string()),
     }
 }
 

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{AgentId, Change, ClusterState, ExplainSubject, FrameworkId, Quota, Role, TaskId};
-use futures_util::stream::unfold;
+use ebb_types::{AgentId, Change, ExplainSubject, FrameworkId, Quota, Role, TaskId};
+use futures_util::StreamExt;
+use futures_util::future::ready;
+use futures_util::stream::{once, unfold};
 use tonic::{Request, Response, Status};
 
 use super::stream::Answer;
 use super::{cut_status, stopped};
 use crate::core::{OperatorCommand, OperatorError};
 use crate::driver::{Handle, Inlet};
+use crate::mirror::{Parts, View};
 
 /// Largest answer, in bytes: a whole cluster may be large.
 pub(super) const MAX_STATE_BYTES: usize = 256 << 20;
@@ -71,17 +74,20 @@ impl proto::operator_server::Operator for Service {
         &self,
         request: Request<proto::StateRequest>,
     ) -> Result<Response<proto::ClusterState>, Status> {
-        let state = self.0.state().await.map_err(stopped)?;
-        Ok(Response::new(narrow(state, &request.into_inner()).into()))
+        let parts = wanted(&request.into_inner());
+        let made = self.0.reads().make(move |view| view.state(parts).into());
+        Ok(Response::new(made.await.map_err(stopped)?))
     }
 
     async fn watch(
         &self,
         _request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let inlet = self.0.watch().await.map_err(stopped)?;
+        let snapshot = |view: &View| Change::Snapshot(Box::new(view.state(Parts::ALL))).into();
+        let (first, inlet) = self.0.watch(snapshot).await.map_err(stopped)?;
         let idle = Duration::from_millis(self.0.heartbeat_interval_ms().max(1));
-        Ok(Response::new(changes(inlet, idle)))
+        let first = once(ready(Ok(first)));
+        Ok(Response::new(Box::pin(first.chain(changes(inlet, idle)))))
     }
 
     async fn set_weights(
@@ -186,33 +192,19 @@ impl proto::operator_server::Operator for Service {
     }
 }
 
-/// Leaves out what was not asked for.
-fn narrow(mut state: ClusterState, wanted: &proto::StateRequest) -> ClusterState {
-    let wanted_parts = [
-        wanted.agents,
-        wanted.frameworks,
-        wanted.tasks,
-        wanted.roles,
-        wanted.offers,
-    ];
-    if wanted_parts.iter().any(|part| *part) {
-        if !wanted.agents {
-            state.agents.clear();
-        }
-        if !wanted.frameworks {
-            state.frameworks.clear();
-        }
-        if !wanted.tasks {
-            state.tasks.clear();
-        }
-        if !wanted.roles {
-            state.roles.clear();
-        }
-        if !wanted.offers {
-            state.offers.clear();
-        }
+/// What was asked for; everything where nothing was.
+fn wanted(request: &proto::StateRequest) -> Parts {
+    let parts = Parts {
+        agents: request.agents,
+        frameworks: request.frameworks,
+        tasks: request.tasks,
+        roles: request.roles,
+        offers: request.offers,
+    };
+    if parts == Parts::default() {
+        return Parts::ALL;
     }
-    state
+    parts
 }
 
 /// Changes as they come, and a heartbeat whenever none has come for a while.

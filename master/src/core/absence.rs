@@ -7,6 +7,7 @@ use ebb_types::{AgentId, FrameworkId, Reason, Source, TaskId, TaskState, TaskSta
 
 use super::input::Effect;
 use super::limits::{MAX_ABSENT_AGENTS, MAX_UNREACHABLE_TASKS_PER_FRAMEWORK};
+use super::news::News;
 use super::record::{AgentRecord, RegistryWrite};
 use super::state::{Absence, AbsentAgent, Core};
 use super::timers::Deadline;
@@ -50,7 +51,7 @@ impl Core {
             return;
         };
         let record = AgentRecord {
-            info: agent.info.clone(),
+            info: (*agent.info).clone(),
             registered_at: agent.registered_at,
             unreachable_since: Some(self.now),
             activity: agent.activity,
@@ -100,6 +101,7 @@ impl Core {
             })
             .min()?;
         self.absent.remove(&oldest.1);
+        self.note(|| News::AgentGone(oldest.1.clone()));
         self.counters.forgotten += 1;
         Some(RegistryWrite::RemoveAgent(oldest.1))
     }
@@ -136,7 +138,6 @@ impl Core {
         task.unacknowledged = None;
         task.remember(status.clone());
         self.put_aside(framework_id, task_id);
-        self.task_changed(framework_id, &status);
         self.tell(framework_id, status);
     }
 
@@ -151,7 +152,15 @@ impl Core {
         if let Some(agent) = self.agents.get_mut(&task.agent_id) {
             agent.tasks.remove(&(framework_id.clone(), task_id.clone()));
         }
+        let news = self
+            .observed
+            .then(|| task.news(framework_id, task_id, false));
         let bound = MAX_UNREACHABLE_TASKS_PER_FRAMEWORK;
-        self.counters.forgotten += framework.unreachable.push(task_id.clone(), task, bound);
+        let forgotten = framework.unreachable.push(task_id.clone(), task, bound);
+        self.news.extend(news);
+        if let Some(forgotten) = forgotten {
+            self.counters.forgotten += 1;
+            self.note(|| News::TaskGone(framework_id.clone(), forgotten));
+        }
     }
 }

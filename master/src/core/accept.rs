@@ -5,10 +5,11 @@
 //! transition of the ledger; the rest is free and refused for as long as the call's filters say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Capability, Change, Event, Filters, FrameworkId, MalformedTask, MasterToAgent,
-    OfferId, Operation, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState, TaskStatus,
+    AgentId, Capability, Event, Filters, FrameworkId, MalformedTask, MasterToAgent, OfferId,
+    Operation, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
 use super::input::Effect;
@@ -227,12 +228,13 @@ impl Core {
                         role: pool.role.clone(),
                     },
                 );
+                self.executor_added(&pool.agent_id, id, &pool.role, executor);
             }
         }
         let task = Task {
             agent_id: pool.agent_id.clone(),
             role: pool.role.clone(),
-            name: info.name.clone(),
+            name: Arc::from(&*info.name),
             resources: info.resources,
             kill_grace_ms: info.kill_grace_ms,
             state: TaskState::Staging,
@@ -247,7 +249,7 @@ impl Core {
             confirmed: false,
         };
         self.counters.tasks_by_state[TaskState::Staging as usize] += 1;
-        self.task_added(id, &info.task_id, &task);
+        self.note(|| task.news(id, &info.task_id, false));
         if let Some(framework) = self.frameworks.get_mut(id) {
             // An id may be used again once its last task has ended.
             framework.completed.take(&info.task_id);
@@ -307,21 +309,5 @@ impl Core {
             event: Event::Update(status),
         });
         true
-    }
-
-    fn task_added(&mut self, id: &FrameworkId, task_id: &TaskId, task: &Task) {
-        if self.observed {
-            let record = Box::new(task.record(id, task_id));
-            self.emit(Effect::Changed(Change::TaskAdded(record)));
-        }
-    }
-
-    pub(super) fn task_changed(&mut self, id: &FrameworkId, status: &TaskStatus) {
-        if self.observed {
-            self.emit(Effect::Changed(Change::TaskUpdated {
-                framework_id: id.clone(),
-                status: Box::new(status.clone()),
-            }));
-        }
     }
 }

@@ -144,7 +144,7 @@ impl Core {
 impl AbsentAgent {
     pub(super) fn record(&self) -> AgentRecord {
         AgentRecord {
-            info: self.info.clone(),
+            info: (*self.info).clone(),
             registered_at: self.registered_at,
             unreachable_since: match self.absence {
                 Absence::Recovered { .. } => None,

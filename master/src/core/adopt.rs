@@ -5,6 +5,7 @@
 //! to both in the same state, or is being ended by one of them.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ebb_types::{
     AgentId, FrameworkId, FrameworkInfo, MasterToAgent, Reason, Role, RunningExecutor, RunningTask,
@@ -123,6 +124,7 @@ impl Core {
             agent_id,
             &resources,
         );
+        self.executor_added(agent_id, &running.framework_id, &role, &running.info);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             let info = running.info;
             agent.executors.insert(key, Executor { info, role });
@@ -142,7 +144,8 @@ impl Core {
             .executors
             .extract_if(.., |key, _| !present.contains(key))
             .collect();
-        for ((framework_id, _), executor) in gone {
+        for ((framework_id, executor_id), executor) in gone {
+            self.executor_gone(agent_id, &framework_id, &executor_id);
             let owner = (&framework_id, &executor.role);
             self.recover(owner, agent_id, &executor.info.resources);
         }
@@ -163,6 +166,7 @@ impl Core {
                 task.container_id = running.container_id;
             }
             self.advance(&framework_id, &task_id, running.state);
+            self.task_changed(&framework_id, &task_id);
             return;
         }
         let elsewhere = framework
@@ -204,7 +208,7 @@ impl Core {
         let mut task = Task {
             agent_id: agent_id.clone(),
             role,
-            name: running.info.name,
+            name: Arc::from(running.info.name),
             resources: running.info.resources,
             kill_grace_ms: running.info.kill_grace_ms,
             state: running.state,
@@ -235,9 +239,9 @@ impl Core {
             agent.tasks.insert((framework_id.clone(), task_id.clone()));
         }
         if let Some(framework) = self.frameworks.get_mut(&framework_id) {
-            framework.tasks.insert(task_id, task);
+            framework.tasks.insert(task_id.clone(), task);
         }
-        self.task_changed(&framework_id, &status);
+        self.task_changed(&framework_id, &task_id);
         if news {
             self.tell(&framework_id, status);
         }
@@ -304,7 +308,6 @@ impl Core {
                 task.told = Some(state);
                 task.remember(status.clone());
             }
-            self.task_changed(framework_id, &status);
             self.tell(framework_id, status);
         }
         self.close_task(framework_id, task_id);

@@ -1,8 +1,10 @@
 //! What agents say once they are registered, and what they are told.
 
+use std::sync::Arc;
+
 use ebb_types::{
-    AgentId, AgentToMaster, AgentUsage, Change, Event, ExecutorId, FrameworkId, Incarnation,
-    MasterToAgent, Quantities,
+    AgentId, AgentToMaster, AgentUsage, Event, ExecutorId, FrameworkId, Incarnation, MasterToAgent,
+    Quantities,
 };
 
 use super::input::{ConnectionId, Effect};
@@ -141,7 +143,7 @@ impl Core {
 
     fn on_usage(&mut self, agent_id: &AgentId, usage: AgentUsage) {
         if let Some(agent) = self.agents.get_mut(agent_id) {
-            agent.usage = Some(usage);
+            agent.usage = Some(Arc::new(usage));
         }
         self.agent_changed(agent_id);
     }
@@ -163,6 +165,7 @@ impl Core {
             return;
         };
         let (framework_id, executor_id) = key;
+        self.executor_gone(agent_id, &framework_id, &executor_id);
         let owner = (&framework_id, &executor.role);
         self.recover(owner, agent_id, &executor.info.resources);
         let event = Event::Failure {
@@ -209,15 +212,6 @@ impl Core {
                 message,
             }),
             None => self.counters.messages_dropped += 1,
-        }
-    }
-
-    pub(super) fn agent_changed(&mut self, agent_id: &AgentId) {
-        if !self.observed {
-            return;
-        }
-        if let Some(state) = self.agent_state(agent_id) {
-            self.emit(Effect::Changed(Change::AgentUpdated(Box::new(state))));
         }
     }
 }

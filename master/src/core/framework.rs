@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ebb_types::limits::{MAX_FAILOVER_MS, MAX_ROLES};
-use ebb_types::{Capability, Change, Event, FrameworkId, FrameworkInfo, Role};
+use ebb_types::{Capability, Event, FrameworkId, FrameworkInfo, Role};
 
 use super::claims::FrameworkTerms;
 use super::input::{ConnectionId, Effect};
@@ -304,15 +304,6 @@ impl Core {
             failover_deadline: framework.failover_deadline,
         };
         self.emit(Effect::Persist(vec![RegistryWrite::PutFramework(record)]));
-    }
-
-    pub(super) fn framework_changed(&mut self, id: &FrameworkId) {
-        if !self.observed {
-            return;
-        }
-        if let Some(state) = self.framework_state(id) {
-            self.emit(Effect::Changed(Change::FrameworkUpdated(Box::new(state))));
-        }
     }
 
     /// Ends a connection that has no framework.

@@ -1,7 +1,7 @@
 //! What goes into the core and what comes out of it.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Call, Change, Event, FrameworkId, Incarnation, MasterToAgent, Quota,
+    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, MasterToAgent, Quota,
     ResourceKind, Role, TaskId,
 };
 
@@ -63,8 +63,6 @@ pub enum Input {
         /// What is to be done.
         command: OperatorCommand,
     },
-    /// Whether anybody wants to hear of changes; without, [`Effect::Changed`] does not come.
-    Observe(bool),
     /// Time has passed: [`Core::next_deadline`](super::Core::next_deadline) is due.
     Tick,
 }
@@ -252,8 +250,6 @@ pub enum Effect {
     WakeAll,
     /// Have the allocator look at the agents again of which it has left something because of a quota.
     WakeHeldBack,
-    /// Tell operators that watch.
-    Changed(Change),
     /// Answer an operator.
     Answer {
         /// The request.

@@ -7,7 +7,8 @@
 //! 1. `core.step(now, input)`; perform the effects in order, `Persist` durably before what follows it;
 //! 2. `Publish` hands `core.publish()` to the allocator, `Wake`/`WakeAll` has it look at agents;
 //! 3. what the allocator proposes comes back as [`Input::Proposals`];
-//! 4. at [`Core::next_deadline`], `step(now, Input::Tick)`.
+//! 4. at [`Core::next_deadline`], `step(now, Input::Tick)`;
+//! 5. who keeps a copy to be read calls [`Core::observe`] and has it follow [`Core::news`] after each step.
 //!
 //! # Invariants
 //! Checked after every step of a debug build by [`Core::check`], and against the ledger by
@@ -31,6 +32,7 @@ mod framework;
 mod ids;
 mod input;
 pub mod limits;
+mod news;
 mod offer;
 mod operate;
 mod quota;
@@ -53,5 +55,7 @@ mod tests;
 pub use check::Violation;
 pub use counters::Counters;
 pub use input::{ConnectionId, Effect, Input, OperatorCommand, OperatorError, RequestId};
-pub use state::{Core, CoreConfig};
-pub use view::Gauges;
+pub use news::{AgentLine, ExecutorLine, FrameworkLine, News, TaskLine};
+pub use state::{Core, CoreConfig, OfferRecord};
+pub(crate) use state::{Holding, Part};
+pub(crate) use task::holds;

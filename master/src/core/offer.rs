@@ -10,6 +10,7 @@ use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources}
 use super::claims::BatchId;
 use super::input::{ConnectionId, Effect};
 use super::limits::MAX_OFFERS;
+use super::news::News;
 use super::state::{Core, OfferRecord, Part};
 use super::timers::Deadline;
 use crate::allocator::Proposal;
@@ -112,6 +113,7 @@ impl Core {
             deadline,
         };
         let offer = self.offer_view(&id, &record);
+        self.note(|| News::Offer(id.clone(), record.clone()));
         self.offers.insert(id, record);
         offer
     }
@@ -141,6 +143,7 @@ impl Core {
     /// Removes an offer from everywhere but the accounts of who holds what.
     pub(super) fn forget_offer(&mut self, id: &OfferId) -> Option<OfferRecord> {
         let record = self.offers.remove(id)?;
+        self.note(|| News::OfferGone(id.clone()));
         // At the bound, proposals are refused without being looked at again; now they may be.
         if self.offers.len() + 1 == MAX_OFFERS {
             self.wake_all = true;

@@ -15,6 +15,7 @@ use ebb_types::{OfferId, Quantities, Quota, ResourceKind, Role};
 use super::drf::{Class, Sums};
 use super::input::{Effect, OperatorError};
 use super::limits::MAX_QUOTAS;
+use super::news::News;
 use super::record::RegistryWrite;
 use super::state::Core;
 
@@ -88,6 +89,7 @@ impl Core {
         self.emit(Effect::Persist(writes.collect()));
         for (role, quota) in &changed {
             self.roles.set_quota(role, *quota);
+            self.note(|| News::Quota(role.clone(), *quota));
         }
         self.quotas = all;
         self.changed = true;

@@ -8,6 +8,7 @@
 //! is void.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ebb_types::limits::{MAX_ATTRIBUTES, MAX_NAME_BYTES};
 use ebb_types::{
@@ -97,13 +98,13 @@ impl Core {
         }
         let unchanged = match (&absent, self.agents.get(&id)) {
             (Some(absent), _) => {
-                absent.info == info && matches!(absent.absence, Absence::Recovered { .. })
+                *absent.info == info && matches!(absent.absence, Absence::Recovered { .. })
             }
-            (None, Some(agent)) => agent.info == info,
+            (None, Some(agent)) => *agent.info == info,
             (None, None) => false,
         };
         match self.agents.get_mut(&id) {
-            Some(agent) => agent.info = info,
+            Some(agent) => agent.info = Arc::new(info),
             None => {
                 let (since, activity) = absent.map_or((self.now, Activity::Active), |absent| {
                     (absent.registered_at, absent.activity)
@@ -199,7 +200,7 @@ impl Core {
         let silence_at = self.now.plus_ms(self.config.unreachable_after_ms);
         self.set_timer(silence_at, Deadline::Silence(id.clone()));
         let agent = Agent {
-            info,
+            info: Arc::new(info),
             incarnation: Incarnation::default(),
             registration: Incarnation::default(),
             connection: None,
@@ -348,7 +349,7 @@ impl Core {
             return;
         };
         let record = AgentRecord {
-            info: agent.info.clone(),
+            info: (*agent.info).clone(),
             registered_at: agent.registered_at,
             unreachable_since: None,
             activity: agent.activity,

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use ebb_types::{
-    AgentId, Change, FrameworkId, MasterToAgent, Reason, Resources, Role, Source, TaskId,
-    TaskState, TaskStatus,
+    AgentId, FrameworkId, MasterToAgent, Reason, Resources, Role, Source, TaskId, TaskState,
+    TaskStatus,
 };
 
 use super::input::Effect;
 use super::limits::{MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS_PER_FRAMEWORK};
+use super::news::News;
 use super::record::RegistryWrite;
 use super::state::{CompletedFramework, Core, Part};
 use super::task::Task;
@@ -48,9 +49,7 @@ impl Core {
             self.schedulers.remove(&connection);
             self.close_scheduler(connection, why);
         }
-        if self.observed {
-            self.emit(Effect::Changed(Change::FrameworkRemoved(id.clone())));
-        }
+        self.note(|| News::FrameworkGone(id.clone()));
     }
 
     fn persist_completion(&mut self, id: &FrameworkId) {
@@ -61,6 +60,7 @@ impl Core {
         while self.completed.len() >= MAX_COMPLETED_FRAMEWORKS {
             if let Some(oldest) = self.completed.pop_front() {
                 self.counters.forgotten += 1;
+                self.note(|| News::FrameworkForgotten(oldest.id.clone()));
                 writes.push(RegistryWrite::ForgetFramework(oldest.id));
             }
         }
@@ -108,18 +108,22 @@ impl Core {
             why.clone_into(&mut status.message);
             status.agent_id = Some(task.agent_id.clone());
             self.enter(&mut task, TaskState::Killed);
-            task.remember(status.clone());
-            self.task_changed(id, &status);
+            task.remember(status);
         }
         self.remember_ended(id, task_id, task);
     }
 
     /// Keeps an ended task for the operator.
     pub(super) fn remember_ended(&mut self, id: &FrameworkId, task_id: TaskId, task: Task) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
-            framework
-                .completed
-                .push(task_id, task, MAX_COMPLETED_TASKS_PER_FRAMEWORK);
+        let Some(framework) = self.frameworks.get_mut(id) else {
+            return;
+        };
+        let news = self.observed.then(|| task.news(id, &task_id, true));
+        let bound = MAX_COMPLETED_TASKS_PER_FRAMEWORK;
+        let forgotten = framework.completed.push(task_id, task, bound);
+        self.news.extend(news);
+        if let Some(forgotten) = forgotten {
+            self.note(|| News::TaskGone(id.clone(), forgotten));
         }
     }
 
@@ -139,11 +143,12 @@ impl Core {
                 agent
                     .executors
                     .extract_if(.., |(owner, _), _| owner == id)
-                    .map(|(_, executor)| (agent_id.clone(), executor))
+                    .map(|((_, executor_id), executor)| (agent_id.clone(), executor_id, executor))
                     .collect::<Vec<_>>()
             })
             .collect();
-        for (agent_id, executor) in held {
+        for (agent_id, executor_id, executor) in held {
+            self.executor_gone(&agent_id, id, &executor_id);
             self.recover((id, &executor.role), &agent_id, &executor.info.resources);
         }
     }

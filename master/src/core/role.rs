@@ -7,6 +7,7 @@ use ebb_types::{FrameworkId, Role, RoleState};
 use super::claims::DEFAULT_WEIGHT_MILLI;
 use super::input::{Effect, OperatorError};
 use super::limits::{MAX_WEIGHT_MILLI, MAX_WEIGHTS};
+use super::news::News;
 use super::record::RegistryWrite;
 use super::state::{Core, Holding};
 
@@ -44,6 +45,7 @@ impl Core {
         self.emit(Effect::Persist(writes));
         for (role, weight) in checked {
             self.roles.set_weight(&role, weight);
+            self.note(|| News::Weight(role.clone(), weight));
             self.weights.insert(role, weight);
         }
         self.changed = true;

@@ -17,6 +17,7 @@ use super::claims::{Claims, Entry};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
+use super::news::News;
 use super::record::{Activity, Restored};
 use super::task::{Remembered, Task};
 use super::timers::{Deadline, Timers};
@@ -64,22 +65,22 @@ impl Default for CoreConfig {
 
 /// Offered and allocated resources of an agent, or of a framework in a role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Holding {
-    pub(super) offered: Resources,
-    pub(super) allocated: Resources,
+pub(crate) struct Holding {
+    pub(crate) offered: Resources,
+    pub(crate) allocated: Resources,
 }
 
 impl Holding {
-    pub(super) fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         self.offered.is_zero() && self.allocated.is_zero()
     }
 
-    pub(super) fn add(&mut self, part: Part, resources: &Resources) {
+    pub(crate) fn add(&mut self, part: Part, resources: &Resources) {
         let sum = self.part(part);
         *sum = sum.saturating_add(resources);
     }
 
-    pub(super) fn sub(&mut self, part: Part, resources: &Resources) {
+    pub(crate) fn sub(&mut self, part: Part, resources: &Resources) {
         let sum = self.part(part);
         debug_assert!(sum.contains(resources), "{resources} is not in {sum}");
         *sum = sum.saturating_sub(resources);
@@ -95,7 +96,7 @@ impl Holding {
 
 /// Which part of a [`Holding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Offered,
     Allocated,
 }
@@ -161,7 +162,7 @@ pub(super) struct Executor {
 #[derive(Debug)]
 pub(super) struct Agent {
     /// Its id is set.
-    pub(super) info: AgentInfo,
+    pub(super) info: Arc<AgentInfo>,
     /// Its life, as it says.
     pub(super) incarnation: Incarnation,
     /// Its registration, as the ledger knows it.
@@ -183,7 +184,7 @@ pub(super) struct Agent {
     pub(super) tasks: BTreeSet<TaskKey>,
     pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
     pub(super) pending_kills: BTreeMap<TaskKey, Option<u64>>,
-    pub(super) usage: Option<AgentUsage>,
+    pub(super) usage: Option<Arc<AgentUsage>>,
 }
 
 impl Agent {
@@ -201,7 +202,7 @@ impl Agent {
 /// An agent that is known but not registered.
 #[derive(Debug)]
 pub(super) struct AbsentAgent {
-    pub(super) info: AgentInfo,
+    pub(super) info: Arc<AgentInfo>,
     pub(super) registered_at: Timestamp,
     /// Its last known life; unset after a start of the master.
     pub(super) incarnation: Option<Incarnation>,
@@ -220,12 +221,12 @@ pub(super) enum Absence {
 
 /// An offer that is out.
 #[derive(Clone, Debug)]
-pub(super) struct OfferRecord {
-    pub(super) framework_id: FrameworkId,
-    pub(super) agent_id: AgentId,
-    pub(super) role: Role,
-    pub(super) resources: Resources,
-    pub(super) deadline: Option<Timestamp>,
+pub struct OfferRecord {
+    pub(crate) framework_id: FrameworkId,
+    pub(crate) agent_id: AgentId,
+    pub(crate) role: Role,
+    pub(crate) resources: Resources,
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 /// The whole state of a master.
@@ -252,7 +253,10 @@ pub struct Core {
     pub(super) roles: Claims,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
+    /// Whether somebody keeps a copy of the books.
     pub(super) observed: bool,
+    /// What they have not been told yet.
+    pub(super) news: Vec<News>,
     /// Set when the book of claims has changed in this step.
     pub(super) changed: bool,
     /// Agents that the allocator is to look at after this step.
@@ -292,6 +296,7 @@ impl Core {
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
+            news: Vec::new(),
             changed: false,
             wake: BTreeSet::new(),
             wake_all: false,
@@ -334,7 +339,8 @@ impl Core {
         &self.roles
     }
 
-    pub(super) fn master_info(&self) -> MasterInfo {
+    /// The master, as it tells frameworks and operators of itself.
+    pub fn master_info(&self) -> MasterInfo {
         MasterInfo {
             id: self.ids.master().to_owned(),
             generation: self.generation,

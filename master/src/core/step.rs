@@ -1,5 +1,7 @@
 //! One step of the core: an input is handed to whom it concerns, then what has changed is announced.
 
+use std::sync::Arc;
+
 use ebb_types::{Call, Event, FrameworkId, MasterToAgent, Timestamp};
 
 use super::input::{ConnectionId, Effect, Input};
@@ -29,7 +31,6 @@ impl Core {
                 let outcome = self.operate(command);
                 self.emit(Effect::Answer { request, outcome });
             }
-            Input::Observe(on) => self.observed = on,
             Input::Tick => self.on_tick(),
         }
         self.announce();
@@ -217,7 +218,7 @@ impl Core {
                 }
             };
             let absent = AbsentAgent {
-                info: record.info,
+                info: Arc::new(record.info),
                 registered_at: record.registered_at,
                 incarnation: None,
                 activity: record.activity,

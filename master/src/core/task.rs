@@ -4,6 +4,7 @@
 //! neither terminal nor unreachable; [`Task::holds`] is the one place that says so.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use ebb_types::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Resources, Role, TaskId, TaskRecord, TaskState,
@@ -17,7 +18,7 @@ use super::limits::MAX_STATUSES_PER_TASK;
 pub(super) struct Task {
     pub(super) agent_id: AgentId,
     pub(super) role: Role,
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) resources: Resources,
     /// Its own time between the polite and the forced kill, in milliseconds.
     pub(super) kill_grace_ms: Option<u64>,
@@ -27,7 +28,7 @@ pub(super) struct Task {
     pub(super) told: Option<TaskState>,
     pub(super) executor_id: Option<ExecutorId>,
     pub(super) container_id: Option<ContainerId>,
-    pub(super) statuses: VecDeque<TaskStatus>,
+    pub(super) statuses: VecDeque<Arc<TaskStatus>>,
     /// The status that its framework has yet to acknowledge.
     pub(super) unacknowledged: Option<TaskStatus>,
     /// Whether its agent has ever spoken of it.
@@ -37,7 +38,7 @@ pub(super) struct Task {
 impl Task {
     /// Whether its resources are allocated on its agent.
     pub(super) const fn holds(&self) -> bool {
-        !self.state.is_terminal() && !matches!(self.state, TaskState::Unreachable)
+        holds(self.state)
     }
 
     pub(super) fn remember(&mut self, status: TaskStatus) {
@@ -56,7 +57,7 @@ impl Task {
         if status.container_id.is_some() {
             self.container_id.clone_from(&status.container_id);
         }
-        self.statuses.push_back(status);
+        self.statuses.push_back(Arc::new(status));
     }
 
     /// The state that reconciliation answers with: what the framework was told last.
@@ -74,16 +75,21 @@ impl Task {
         TaskRecord {
             framework_id: framework_id.clone(),
             task_id: task_id.clone(),
-            name: self.name.clone(),
+            name: self.name.to_string(),
             agent_id: self.agent_id.clone(),
             role: self.role.clone(),
             resources: self.resources,
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),
-            statuses: self.statuses.iter().cloned().collect(),
+            statuses: self.statuses.iter().map(|one| (**one).clone()).collect(),
         }
     }
+}
+
+/// Whether a task in that state has its resources allocated on its agent.
+pub(crate) const fn holds(state: TaskState) -> bool {
+    !state.is_terminal() && !matches!(state, TaskState::Unreachable)
 }
 
 /// Whether an agent may say that a task is in that state; only the master can find the others.
@@ -100,19 +106,18 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// Adds a task; how many (0 or 1) older ones were forgotten for it.
-    pub(super) fn push(&mut self, task_id: TaskId, task: Task, bound: usize) -> u64 {
+    /// Adds a task; the older one that was forgotten for it.
+    pub(super) fn push(&mut self, task_id: TaskId, task: Task, bound: usize) -> Option<TaskId> {
         self.take(&task_id);
         self.order.insert(self.next, task_id.clone());
         self.tasks.insert(task_id, (self.next, task));
         self.next += 1;
         if self.tasks.len() <= bound {
-            return 0;
+            return None;
         }
-        if let Some((_, oldest)) = self.order.pop_first() {
-            self.tasks.remove(&oldest);
-        }
-        1
+        let (_, oldest) = self.order.pop_first()?;
+        self.tasks.remove(&oldest);
+        Some(oldest)
     }
 
     pub(super) fn get(&self, task_id: &TaskId) -> Option<&Task> {

@@ -46,7 +46,7 @@ impl Core {
                     task.unacknowledged = Some(status.clone());
                 }
                 self.advance(framework_id, &task_id, latest_state);
-                self.task_changed(framework_id, &status);
+                self.task_changed(framework_id, &task_id);
                 if hidden {
                     self.settle(agent_id, framework_id, &status);
                 } else {

@@ -1,72 +1,27 @@
-//! The core as operators and metrics see it. Made when it is asked for: nothing is kept for it.
+//! The whole core as operators see it, made anew from the books. Reading everything takes time, so whoever
+//! drives the core has a copy of the books read instead, which follows [`Core::news`](super::Core::news);
+//! what that shows is held against this.
+
+use std::collections::BTreeSet;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, ClusterState, FrameworkId, FrameworkState, Quantities,
-    Resources, TaskRecord, TaskState,
+    Resources, TaskRecord,
 };
 
 use super::state::{Absence, Agent, Core, Framework, Holding};
 
-/// Figures that go up and down, read anew each time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Agents by status, in the order of [`AgentStatus::ALL`].
-    pub agents: [u64; AgentStatus::ALL.len()],
-    /// Frameworks whose scheduler is connected.
-    pub frameworks_connected: u64,
-    /// Frameworks that wait for their scheduler.
-    pub frameworks_disconnected: u64,
-    /// Tasks in the books by state's number.
-    pub tasks: [u64; TaskState::ALL.len()],
-    /// Offers that are out.
-    pub offers: u64,
-    /// What registered agents have.
-    pub total: Quantities,
-    /// What registered agents lend.
-    pub lent: Quantities,
-    /// What is out in offers.
-    pub offered: Resources,
-    /// What tasks and executors hold.
-    pub allocated: Resources,
-}
-
 impl Core {
-    /// The figures now. Reads every agent and task.
-    pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            offers: self.offers.len() as u64,
-            ..Gauges::default()
-        };
-        for agent in self.agents.values() {
-            gauges.agents[position(status_of(agent))] += 1;
-            gauges.total = gauges.total.saturating_add(&agent.info.total);
-            gauges.lent = gauges.lent.saturating_add(&agent.oversubscribed);
-            gauges.offered = gauges.offered.saturating_add(&agent.holding.offered);
-            gauges.allocated = gauges.allocated.saturating_add(&agent.holding.allocated);
-        }
-        for absent in self.absent.values() {
-            gauges.agents[position(absent.absence.status())] += 1;
-        }
-        for framework in self.frameworks.values() {
-            match framework.connection {
-                Some(_) => gauges.frameworks_connected += 1,
-                None => gauges.frameworks_disconnected += 1,
-            }
-            let tasks = framework.tasks.values();
-            for task in tasks.chain(framework.unreachable.iter().map(|(_, task)| task)) {
-                gauges.tasks[task.state as usize] += 1;
-            }
-        }
-        gauges
-    }
-
-    /// Everything that the master knows.
+    /// Everything that the master knows. Reads everything.
     pub fn cluster_state(&self) -> ClusterState {
-        let agents = self.agents.keys().chain(self.absent.keys());
+        let agents: BTreeSet<_> = self.agents.keys().chain(self.absent.keys()).collect();
         ClusterState {
             master: self.master_info(),
             at: self.now,
-            agents: agents.filter_map(|id| self.agent_state(id)).collect(),
+            agents: agents
+                .into_iter()
+                .filter_map(|id| self.agent_state(id))
+                .collect(),
             frameworks: self
                 .frameworks
                 .iter()
@@ -82,46 +37,47 @@ impl Core {
         }
     }
 
-    /// Tasks in the books, then ended ones.
+    /// Tasks in the books, then ended ones; each by framework and id.
     fn task_records(&self) -> Vec<TaskRecord> {
         let mut records = Vec::new();
+        let mut ended = Vec::new();
         for (id, framework) in &self.frameworks {
             let tasks = framework.tasks.iter().chain(framework.unreachable.iter());
             records.extend(tasks.map(|(task_id, task)| task.record(id, task_id)));
-        }
-        for (id, framework) in &self.frameworks {
-            let ended = framework.completed.iter();
-            records.extend(ended.map(|(task_id, task)| task.record(id, task_id)));
+            let tasks = framework.completed.iter();
+            ended.extend(tasks.map(|(task_id, task)| task.record(id, task_id)));
         }
         for framework in &self.completed {
-            let ended = framework.tasks.iter();
-            records.extend(ended.map(|(task_id, task)| task.record(&framework.id, task_id)));
+            let tasks = framework.tasks.iter();
+            ended.extend(tasks.map(|(task_id, task)| task.record(&framework.id, task_id)));
         }
+        let by_key = |a: &TaskRecord, b: &TaskRecord| {
+            (&a.framework_id, &a.task_id).cmp(&(&b.framework_id, &b.task_id))
+        };
+        records.sort_by(by_key);
+        ended.sort_by(by_key);
+        records.append(&mut ended);
         records
-    }
-
-    pub(super) fn framework_state(&self, id: &FrameworkId) -> Option<FrameworkState> {
-        Some(self.frameworks.get(id)?.view(id))
     }
 
     pub(super) fn agent_state(&self, id: &AgentId) -> Option<AgentState> {
         if let Some(agent) = self.agents.get(id) {
             return Some(AgentState {
                 id: id.clone(),
-                info: agent.info.clone(),
-                status: status_of(agent),
+                info: (*agent.info).clone(),
+                status: agent.status(),
                 registered_at: agent.registered_at,
                 offered: agent.holding.offered,
                 allocated: agent.holding.allocated,
                 oversubscribed: agent.oversubscribed,
-                usage: agent.usage.clone(),
+                usage: agent.usage.as_deref().cloned(),
                 activity: agent.activity.view(),
             });
         }
         let absent = self.absent.get(id)?;
         Some(AgentState {
             id: id.clone(),
-            info: absent.info.clone(),
+            info: (*absent.info).clone(),
             status: absent.absence.status(),
             registered_at: absent.registered_at,
             offered: Resources::ZERO,
@@ -158,7 +114,7 @@ impl Framework {
 }
 
 impl Absence {
-    const fn status(self) -> AgentStatus {
+    pub(super) const fn status(self) -> AgentStatus {
         match self {
             Self::Recovered { .. } => AgentStatus::Recovered,
             Self::Unreachable { .. } => AgentStatus::Unreachable,
@@ -166,16 +122,11 @@ impl Absence {
     }
 }
 
-const fn status_of(agent: &Agent) -> AgentStatus {
-    match agent.connection {
-        Some(_) => AgentStatus::Registered,
-        None => AgentStatus::Disconnected,
+impl Agent {
+    pub(super) const fn status(&self) -> AgentStatus {
+        match self.connection {
+            Some(_) => AgentStatus::Registered,
+            None => AgentStatus::Disconnected,
+        }
     }
-}
-
-fn position(status: AgentStatus) -> usize {
-    AgentStatus::ALL
-        .into_iter()
-        .position(|other| other == status)
-        .unwrap_or_default()
 }

@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ebb_types::{
-    AgentToMaster, Call, Change, ClusterState, Event, ExplainSubject, Explanation, Incarnation,
-    MasterToAgent,
+    AgentToMaster, Call, Change, Event, ExplainSubject, Explanation, Incarnation, MasterToAgent,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::outbox::{Inlet, Outbox, outbox};
 use crate::core::{ConnectionId, OperatorCommand, OperatorError};
 use crate::metrics::Figures;
+use crate::mirror::{Reads, View};
 
 /// Most commands that wait for the driver; whoever brings more waits.
 pub const MAX_INBOX: usize = 8192;
-/// Most messages that wait to be read by a watching operator.
-pub const MAX_WATCH_OUTBOX: usize = 65_536;
 
 /// The driver is no more: the master ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +35,6 @@ pub(super) enum Command {
     AgentBroke(ConnectionId, String),
     AgentGone(ConnectionId),
     Operate(OperatorCommand, oneshot::Sender<Result<(), OperatorError>>),
-    State(oneshot::Sender<ClusterState>),
-    Watch(Outbox<Arc<Change>>),
     Figures(oneshot::Sender<Figures>),
     Explain(
         ExplainSubject,
@@ -51,6 +47,7 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<Command>,
+    pub(super) reads: Reads,
     pub(super) connections: Arc<AtomicU64>,
     pub(super) outbox_limit: usize,
     pub(super) heartbeat_interval_ms: u64,
@@ -178,25 +175,23 @@ impl Handle {
         self.ask(|answer| Command::Operate(command, answer)).await
     }
 
-    /// Everything that the master knows.
+    /// Where everything that the master knows is read. The driver is not asked for it.
+    pub const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// What is made of everything that the master knows, and every change after that.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn state(&self) -> Result<ClusterState, Stopped> {
-        self.ask(Command::State).await
+    pub async fn watch<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&View) -> T + Send + 'static,
+    ) -> Result<(T, Inlet<Arc<Change>>), Stopped> {
+        self.reads.watch(self.outbox_limit, make).await
     }
 
-    /// Everything that the master knows, then every change.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn watch(&self) -> Result<Inlet<Arc<Change>>, Stopped> {
-        let (sender, inlet) = outbox(MAX_WATCH_OUTBOX.min(self.outbox_limit));
-        self.send(Command::Watch(sender)).await?;
-        Ok(inlet)
-    }
-
-    /// The figures for metrics.
+    /// What is counted, for metrics.
     ///
     /// # Errors
     /// [`Stopped`].

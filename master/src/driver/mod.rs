@@ -7,8 +7,8 @@
 //! picture and woken, once.
 //!
 //! Nothing blocks the loop but the registry's commit, which only registrations and changes of
-//! frameworks, agents and weights need. Reads of operators are answered inside the loop in this
-//! first form: they cost it a copy of what was asked for.
+//! frameworks, agents and weights need. Whoever reads the state or watches it is answered by the
+//! [mirror](crate::mirror), to which the loop hands what has changed before it tells anybody.
 //!
 //! Not lock-free: tokio's channels, the registry, the tracing subscriber.
 
@@ -21,24 +21,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ebb_types::{Change, Event, MasterToAgent, Timestamp};
+use ebb_types::{Event, MasterToAgent, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::allocator::{Allocator, Batch, StartError};
 use crate::core::{ConnectionId, Core, CoreConfig, Effect, Input, OperatorError, RequestId};
 use crate::ledger::Ledger;
 use crate::metrics::{DriverFigures, Figures};
+use crate::mirror::{self, Feed};
 use crate::store::{Registry, RegistryError, Writer};
 
 pub use clock::Clock;
 use command::Command;
 pub use command::{Handle, MAX_INBOX, Stopped};
-use outbox::Outbox;
+pub(crate) use outbox::Outbox;
 pub use outbox::{Cut, Inlet};
+pub(crate) use outbox::{Unsent, outbox};
 
 /// Most inputs of one batch.
 const MAX_BATCH: usize = 512;
-/// Most connections of schedulers, agents and watching operators each.
+/// Most connections of schedulers and agents each.
 const MAX_CONNECTIONS: usize = 100_000;
 
 /// What the driver is told once.
@@ -61,6 +63,9 @@ pub enum DriverError {
     /// The allocator.
     #[error(transparent)]
     Allocator(#[from] StartError),
+    /// The mirror.
+    #[error(transparent)]
+    Mirror(#[from] mirror::StartError),
 }
 
 /// Owns the core and everything that its effects touch.
@@ -74,7 +79,7 @@ pub struct Driver {
     proposals: mpsc::Receiver<Batch>,
     schedulers: HashMap<ConnectionId, Outbox<Event>>,
     agents: HashMap<ConnectionId, Outbox<MasterToAgent>>,
-    watchers: Vec<Outbox<Arc<Change>>>,
+    feed: Feed,
     answers: HashMap<RequestId, oneshot::Sender<Result<(), OperatorError>>>,
     next_request: u64,
     figures: DriverFigures,
@@ -100,7 +105,9 @@ impl Driver {
         let registry = Writer::start(registry)?;
         let ledger = Arc::new(Ledger::new());
         let heartbeat_interval_ms = config.core.heartbeat_interval_ms;
-        let core = Core::new(clock.now(), config.core, restored);
+        let mut core = Core::new(clock.now(), config.core, restored);
+        core.observe(true);
+        let (feed, reads) = mirror::start(core.master_info())?;
         // One batch a worker is all that can be under way.
         let (sink, proposals) = mpsc::channel(config.allocator_threads.max(1) as usize);
         let allocator = Allocator::start(
@@ -117,6 +124,7 @@ impl Driver {
         let (sender, inbox) = mpsc::channel(MAX_INBOX);
         let handle = Handle {
             inbox: sender,
+            reads,
             connections: Arc::new(AtomicU64::new(1)),
             outbox_limit: config.outbox_limit,
             heartbeat_interval_ms,
@@ -132,7 +140,7 @@ impl Driver {
             proposals,
             schedulers: HashMap::new(),
             agents: HashMap::new(),
-            watchers: Vec::new(),
+            feed,
             answers: HashMap::new(),
             next_request: 0,
             figures: DriverFigures::default(),
@@ -159,6 +167,7 @@ impl Driver {
                 }
                 proposed = self.proposals.recv() => batch = proposed,
                 () = sleep_until(&self.clock, due) => {}
+                () = self.feed.wanted() => {}
             }
             let now = self.clock.now();
             let mut effects = Vec::new();
@@ -237,16 +246,11 @@ impl Driver {
                 self.answers.insert(request, answer);
                 Input::Operator { request, command }
             }
-            Command::State(answer) => {
-                // Whoever asked may have gone.
-                let _unheard = answer.send(self.core.cluster_state()).is_err();
-                return;
-            }
             Command::Figures(answer) => {
+                // Whoever asked may have gone.
                 let _unheard = answer.send(self.figures()).is_err();
                 return;
             }
-            Command::Watch(outbox) => self.admit_watcher(outbox),
             Command::Explain(subject, answer) => {
                 let _unheard = answer.send(self.core.explain(now, subject)).is_err();
                 return;
@@ -271,26 +275,16 @@ impl Driver {
         }
     }
 
-    fn admit_watcher(&mut self, outbox: Outbox<Arc<Change>>) -> Input {
-        let snapshot = Change::Snapshot(Box::new(self.core.cluster_state()));
-        if self.watchers.len() >= MAX_CONNECTIONS {
-            outbox.end(too_many());
-        } else if outbox.push(Arc::new(snapshot)).is_ok() {
-            self.watchers.push(outbox);
-        }
-        Input::Observe(!self.watchers.is_empty())
-    }
-
     fn figures(&mut self) -> Figures {
         self.figures.inbox_depth = self.inbox.len() as u64;
         self.figures.scheduler_connections = self.schedulers.len() as u64;
         self.figures.agent_connections = self.agents.len() as u64;
         Figures {
             counters: self.core.counters().clone(),
-            gauges: self.core.gauges(),
             ledger: self.ledger.stats().figures(),
             allocator: self.allocator.figures(),
             driver: self.figures.take(),
+            mirror: self.feed.figures(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Inlet<T> {
 
 /// Why a message could not be handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsent {
+pub(crate) enum Unsent {
     /// The reader does not keep up.
     Full,
     /// The reader is gone.
@@ -39,7 +39,7 @@ pub(super) enum Unsent {
 }
 
 /// A pair of ends that holds at most `limit` messages.
-pub(super) fn outbox<T>(limit: usize) -> (Outbox<T>, Inlet<T>) {
+pub(crate) fn outbox<T>(limit: usize) -> (Outbox<T>, Inlet<T>) {
     let (sender, receiver) = mpsc::channel(limit.max(1));
     let cut = Arc::new(OnceLock::new());
     let inlet = Inlet {
@@ -50,7 +50,7 @@ pub(super) fn outbox<T>(limit: usize) -> (Outbox<T>, Inlet<T>) {
 }
 
 impl<T> Outbox<T> {
-    pub(super) fn push(&self, message: T) -> Result<(), Unsent> {
+    pub(crate) fn push(&self, message: T) -> Result<(), Unsent> {
         self.sender.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) => Unsent::Full,
             TrySendError::Closed(_) => Unsent::Gone,
@@ -58,8 +58,16 @@ impl<T> Outbox<T> {
     }
 
     /// Ends the connection after what was handed over. The first reason stands.
-    pub(super) fn end(self, cut: Cut) {
+    pub(crate) fn end(self, cut: Cut) {
         let _first = self.cut.set(cut).is_ok();
+    }
+
+    /// Ends the connection of a reader that does not keep up.
+    pub(crate) fn cut_off(self) {
+        tracing::warn!("a reader did not keep up and is cut off");
+        self.end(Cut::Slow(String::from(
+            "you did not read what the master sent for too long and were cut off; connect again and read faster",
+        )));
     }
 }
 

@@ -2,9 +2,8 @@
 //! allocator, once a batch.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use ebb_types::{AgentId, Change, Incarnation, Timestamp};
+use ebb_types::{AgentId, Incarnation, Timestamp};
 
 use super::outbox::{Cut, Outbox, Unsent};
 use super::{Driver, DriverError};
@@ -24,7 +23,6 @@ struct Round {
     wake_all: bool,
     wake_held_back: bool,
     lost: Vec<Input>,
-    unwatched: bool,
 }
 
 impl Driver {
@@ -35,16 +33,19 @@ impl Driver {
         mut effects: Vec<Effect>,
     ) -> Result<(), DriverError> {
         let mut round = Round::default();
-        while !effects.is_empty() {
+        loop {
             self.persist(&mut effects).await?;
+            // Before anybody is told of it, so that whoever is told and then reads finds it.
+            let news = self.core.news();
+            self.feed.push(now, news, || self.core.everything());
+            if effects.is_empty() {
+                break;
+            }
             for effect in effects.drain(..) {
                 self.perform_one(effect, &mut round);
             }
             for input in std::mem::take(&mut round.lost) {
                 effects.extend(self.core.step(now, input));
-            }
-            if std::mem::take(&mut round.unwatched) && self.watchers.is_empty() {
-                effects.extend(self.core.step(now, Input::Observe(false)));
             }
         }
         if round.publish {
@@ -138,7 +139,6 @@ impl Driver {
             Effect::Wake(agents) => round.wake.extend(agents),
             Effect::WakeAll => round.wake_all = true,
             Effect::WakeHeldBack => round.wake_held_back = true,
-            Effect::Changed(change) => self.tell_watchers(change, round),
             Effect::Answer { request, outcome } => {
                 if let Some(answer) = self.answers.remove(&request) {
                     let _unheard = answer.send(outcome).is_err();
@@ -164,19 +164,6 @@ impl Driver {
             debug_assert!(false, "{agent_id}: {transition:?}: {refused}");
         }
     }
-
-    fn tell_watchers(&mut self, change: Change, round: &mut Round) {
-        let change = Arc::new(change);
-        for outbox in std::mem::take(&mut self.watchers) {
-            match outbox.push(Arc::clone(&change)) {
-                Ok(()) => self.watchers.push(outbox),
-                Err(unsent) => {
-                    round.unwatched = true;
-                    cut_off(outbox, unsent, &mut self.figures);
-                }
-            }
-        }
-    }
 }
 
 /// Hands a message to a connection; that connection, if it is lost by that.
@@ -188,16 +175,9 @@ fn send<T>(
 ) -> Option<ConnectionId> {
     let unsent = outboxes.get(&connection)?.push(message).err()?;
     let outbox = outboxes.remove(&connection)?;
-    cut_off(outbox, unsent, figures);
-    Some(connection)
-}
-
-fn cut_off<T>(outbox: Outbox<T>, unsent: Unsent, figures: &mut DriverFigures) {
     if unsent == Unsent::Full {
         figures.slow_readers_cut += 1;
-        tracing::warn!("a reader did not keep up and is cut off");
-        outbox.end(Cut::Slow(String::from(
-            "you did not read what the master sent for too long and were cut off; connect again and read faster",
-        )));
+        outbox.cut_off();
     }
+    Some(connection)
 }

@@ -7,16 +7,22 @@ use ebb_master::core::allocate::Planner;
 use ebb_master::core::record::{Activity, RegistryWrite, Restored};
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
 use ebb_master::ledger::{Ledger, Transition};
+use ebb_master::mirror::{Books, Parts};
 use ebb_types::{AgentId, AgentToMaster, Call, Generation, MasterToAgent};
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::planted::Planted;
 use crate::world::{Happening, World};
 
+/// The copy of the books is held against them after every so many steps.
+const BOOKS_EVERY: u64 = 16;
+
 /// One life of the master.
 pub struct Master {
     pub life: u64,
     pub core: Core,
+    /// The copy that readers would see.
+    books: Books,
     ledger: Ledger,
     planner: Planner,
     awake: BTreeSet<AgentId>,
@@ -44,10 +50,14 @@ impl World {
         if self.planted != Some(Planted::GenerationReused) || self.registry.generation.0 == 0 {
             self.registry.generation = Generation(self.registry.generation.0 + 1);
         }
-        let core = Core::new(self.now(), config(), self.registry.clone());
+        let mut core = Core::new(self.now(), config(), self.registry.clone());
+        core.observe(true);
+        let mut books = Books::new(core.master_info());
+        books.start_anew(core.everything());
         self.master = Some(Master {
             life: self.master_lives,
             planner: Planner::new(core.claims().copy()),
+            books,
             core,
             ledger: Ledger::new(),
             awake: BTreeSet::new(),
@@ -92,6 +102,11 @@ impl World {
         if let Some(before) = before {
             self.check_quotas(&before, &master.core);
         }
+        let news = master.core.news();
+        master.books.follow(news);
+        if self.steps.is_multiple_of(BOOKS_EVERY) {
+            self.check_books(&mut master);
+        }
         // A crash in the middle: what comes after never happens.
         let crash_after =
             (self.faulty() && self.rng.chance(1)).then(|| self.rng.index(effects.len() + 1));
@@ -124,6 +139,14 @@ impl World {
             );
         }
         self.master = Some(master);
+    }
+
+    /// What readers would see is what the core has.
+    fn check_books(&mut self, master: &mut Master) {
+        let state = master.core.cluster_state();
+        if master.books.show(state.at).state(Parts::ALL) != state {
+            self.fail("the copy of the books shows another state than the books".to_owned());
+        }
     }
 
     fn check_master(&mut self, master: &Master) {
@@ -190,7 +213,6 @@ impl World {
                 master.awake.extend(master.ledger.slots().keys().cloned())
             }
             Effect::Answer { outcome, .. } => self.note_answer(outcome.is_ok()),
-            Effect::Changed(_) => {}
         }
     }
 

@@ -100,6 +100,12 @@ const BENCHES: &[Bench] = &[
         needs: &[],
     },
     Bench {
+        name: "readers",
+        about: "allocation rounds while fifty threads read the whole state, beside rounds while none does",
+        run: Run::OfMaster,
+        needs: &[],
+    },
+    Bench {
         name: "submit",
         about: "tasks a second through the master, with simulated agents over loopback",
         run: Run::Program,

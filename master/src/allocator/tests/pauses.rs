@@ -29,10 +29,11 @@ const ROUNDS_AFTER: usize = 6;
 /// Which repetitions of a step are paused at.
 const REPETITIONS: [u64; 3] = [1, 2, 7];
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     include_str!("../wakes.rs"),
     include_str!("../work.rs"),
     include_str!("../inbox.rs"),
+    include_str!("../../chain.rs"),
     include_str!("../worker.rs"),
     include_str!("../../ledger/slot.rs"),
     include_str!("../../ledger/mod.rs"),
@@ -456,7 +457,7 @@ fn a_worker_that_is_paused_before_any_step_stops_nobody() {
 }
 
 /// Operations on atomics but for adding and removing agents, which the driver alone does; and those that need no step of
-/// their own: counters, where the next search begins, a look at a word that is exchanged right after, the flag that ends
+/// their own: how long a chain is and its end, counters, where the next search begins, a look at a word that is exchanged right after, the flag that ends
 /// everything, and loads of a slot, whose step stands in the slot.
 const OPERATIONS: [&str; 7] = [
     ".swap(",
@@ -467,8 +468,10 @@ const OPERATIONS: [&str; 7] = [
     ".compare_",
     "park(",
 ];
-const EXEMPT: [&str; 9] = [
+const EXEMPT: [&str; 11] = [
     "counter.fetch_add",
+    "self.0.load().as_ref().map_or(",
+    "unlink(self.0.swap(None))",
     ".fetch_add(u64::from(conflicts)",
     "load(Ordering::Relaxed),",
     "self.next.",

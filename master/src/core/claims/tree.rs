@@ -243,7 +243,7 @@ impl Tree {
         if let Some(index) = self.role(role) {
             return index;
         }
-        let parent = match parent_of(role) {
+        let parent = match role.parent() {
             Some(parent) => self.intern_role(&parent),
             None => ROOT,
         };
@@ -570,10 +570,4 @@ fn need(nodes: &[Node], class: Class, totals: &[Sums; CLASSES], index: u32) -> N
         node.weight_milli,
         node.born,
     )
-}
-
-/// The role above one, if it is not a top-level role.
-fn parent_of(role: &Role) -> Option<Role> {
-    let (parent, _) = role.as_str().rsplit_once('/')?;
-    Role::new(parent).ok()
 }

@@ -196,7 +196,6 @@ fn a_drained_agent_has_its_tasks_killed_and_says_when_it_is_empty() {
         AgentActivity::Draining,
         "its end is pending"
     );
-    world.step(Input::Observe(true));
     world.acknowledge(&scheduler, &agent, "t", uuid);
     assert_eq!(activity(&world, &agent), AgentActivity::Drained);
     let told = world.changes.iter().any(|change| {

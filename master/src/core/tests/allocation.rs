@@ -220,7 +220,7 @@ fn a_framework_that_comes_back_is_offered_what_it_had_refused() {
     decline_all(&mut world, &scheduler, 600_000);
     world.hang_up(&scheduler);
     world.register(agent_info(500, 512));
-    assert_eq!(world.core.gauges().offers, 0);
+    assert_eq!(world.gauges().offers, 0);
     let mut info = framework_info("f", &["r"]);
     info.id = Some(scheduler.id);
     let back = world.subscribe(info);
@@ -296,7 +296,7 @@ fn many_agents_are_offered_as_they_come_and_what_they_lend_as_they_lend_it() {
         lend(&mut world, agent, 500);
     }
     assert_eq!(of_each(&world), [24; 5]);
-    let out = world.core.gauges().offered;
+    let out = world.gauges().offered;
     assert_eq!(
         out.regular,
         Quantities::cpus_mem(1000 * agents, 1024 * MIB * agents)
@@ -327,7 +327,7 @@ fn every_offer_is_counted_once_when_it_is_made_and_once_when_it_ends() {
         (counters.offers_declined, counters.offers_rescinded),
         (1, 1)
     );
-    let gauges = world.core.gauges();
+    let gauges = world.gauges();
     assert_eq!((gauges.offers, gauges.offered), (2, res(2000, 2048)));
     assert_eq!(gauges.allocated, res(1000, 1024));
     assert_eq!(gauges.total, Quantities::cpus_mem(5000, 5 * 1024 * MIB));
@@ -342,5 +342,5 @@ fn every_offer_is_counted_once_when_it_is_made_and_once_when_it_ends() {
     }
     let counters = world.core.counters();
     assert_eq!((counters.offers_expired, counters.offers_rescinded), (2, 3));
-    assert_eq!(world.core.gauges().offers, 0);
+    assert_eq!(world.gauges().offers, 0);
 }

@@ -1,7 +1,8 @@
 //! Scenarios on the core, each named by the rule that it holds.
 //!
 //! [`World`] is a driver without threads: it performs the effects of every step on a real ledger,
-//! lets the allocator plan on the spot, and checks the books after each step.
+//! lets the allocator plan on the spot, and checks the books, and a copy that follows the news, after each
+//! step.
 
 mod accept;
 mod activity;
@@ -10,6 +11,7 @@ mod allocation;
 mod explain;
 mod frameworks;
 mod kills;
+mod mirror;
 mod offers;
 mod operator;
 mod quota;
@@ -28,11 +30,12 @@ use ebb_types::{
 };
 
 use super::record::{RegistryWrite, Restored};
-use super::{ConnectionId, Core, CoreConfig, Effect, Input, OperatorError};
+use super::{ConnectionId, Core, CoreConfig, Effect, Input, News, OperatorError};
 use crate::allocator::Proposal;
 use crate::allocator::{pass, pass_all};
 use crate::core::allocate::Planner;
 use crate::ledger::Ledger;
+use crate::mirror::{Books, Gauges, Parts};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -46,7 +49,11 @@ pub(super) struct World {
     pub(super) orders: BTreeMap<ConnectionId, Vec<MasterToAgent>>,
     pub(super) closed: BTreeMap<ConnectionId, String>,
     pub(super) answers: Vec<Result<(), OperatorError>>,
+    /// What those who watch were told.
     pub(super) changes: Vec<Change>,
+    books: Books,
+    /// News that the test has yet to hand on, where it does.
+    unpublished: Option<Vec<News>>,
     /// Proposals that the ledger has and the core has not been told of.
     pub(super) in_flight: Vec<Proposal>,
     /// Whether the allocator runs.
@@ -156,8 +163,14 @@ impl World {
 
     pub(super) fn restored(restored: Restored) -> Self {
         let now = Timestamp::from_ms(1_000_000);
-        let core = Core::new(now, CoreConfig::default(), restored);
+        let mut core = Core::new(now, CoreConfig::default(), restored);
+        core.observe(true);
+        let mut books = Books::new(core.master_info());
+        books.start_anew(core.everything());
+        books.observe(true);
         Self {
+            books,
+            unpublished: None,
             planner: Planner::new(core.claims().copy()),
             core,
             ledger: Ledger::new(),
@@ -181,6 +194,7 @@ impl World {
 
     pub(super) fn step(&mut self, input: Input) -> Vec<Effect> {
         let effects = self.core.step(self.now, input);
+        self.check_books();
         let mut woken = BTreeSet::new();
         let mut all = false;
         for effect in effects.clone() {
@@ -260,10 +274,31 @@ impl World {
                     .apply(&agent_id, incarnation, &transition)
                     .unwrap();
             }
-            Effect::Changed(change) => self.changes.push(change),
             Effect::Answer { outcome, .. } => self.answers.push(outcome),
             Effect::Publish | Effect::Wake(_) | Effect::WakeAll | Effect::WakeHeldBack => {}
         }
+    }
+
+    /// The copy shows what the core shows, and so does one that begins now.
+    fn check_books(&mut self) {
+        let news = self.core.news();
+        if let Some(unpublished) = &mut self.unpublished {
+            unpublished.extend(news.iter().cloned());
+        }
+        self.books.follow(news);
+        self.changes.extend(self.books.changes());
+        let state = self.core.cluster_state();
+        let view = self.books.show(state.at);
+        assert_eq!(view.state(Parts::ALL), state);
+        let mut anew = Books::new(self.core.master_info());
+        anew.start_anew(self.core.everything());
+        let other = anew.show(state.at);
+        assert_eq!(other.state(Parts::ALL), state);
+        assert_eq!(other.gauges(), view.gauges());
+    }
+
+    pub(super) fn gauges(&mut self) -> Gauges {
+        self.books.show(self.now).gauges()
     }
 
     pub(super) fn check_ledger(&self) {

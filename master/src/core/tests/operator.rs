@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::{OperatorCommand, RequestId};
+use ebb_types::AgentStatus;
 
 fn operate(world: &mut World, command: OperatorCommand) -> Result<(), OperatorError> {
     world.step(Input::Operator {
@@ -59,19 +60,66 @@ fn an_operator_can_kill_a_task() {
 }
 
 #[test]
-fn changes_are_told_only_while_somebody_watches() {
+fn changes_are_told_to_those_who_watch() {
     let (mut world, scheduler, agent) = World::with_running_task();
-    assert!(world.changes.is_empty());
-    world.step(Input::Observe(true));
-    world.update(&agent, &scheduler, "t", TaskState::Finished, 2);
-    let told = world.changes.iter().any(|change| {
-        matches!(change, Change::TaskUpdated { status, .. } if status.state == TaskState::Finished)
-    });
-    assert!(told, "{:?}", world.changes);
-    world.step(Input::Observe(false));
-    let before = world.changes.len();
+    let added =
+        |change: &Change| matches!(change, Change::TaskAdded(task) if task.task_id == task_id("t"));
+    assert_eq!(world.changes.iter().filter(|one| added(one)).count(), 1);
+    world.changes.clear();
+    let uuid = world.update(&agent, &scheduler, "t", TaskState::Finished, 2);
+    match world.changes.as_slice() {
+        [
+            Change::TaskUpdated {
+                framework_id,
+                status,
+            },
+        ] => {
+            assert_eq!(*framework_id, scheduler.id);
+            assert_eq!(
+                (status.state, status.uuid),
+                (TaskState::Finished, Some(uuid))
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    world.acknowledge(&scheduler, &agent, "t", uuid);
+    assert_eq!(world.changes.len(), 1, "an acknowledgement is no news");
     world.agent_gone(&agent);
-    assert_eq!(world.changes.len(), before);
+    let gone = |change: &Change| matches!(change, Change::AgentUpdated(one) if one.status == AgentStatus::Disconnected);
+    assert_eq!(world.changes.iter().filter(|one| gone(one)).count(), 1);
+    let id = scheduler.id.clone();
+    assert_eq!(
+        operate(&mut world, OperatorCommand::Teardown(id.clone())),
+        Ok(())
+    );
+    assert_eq!(world.changes.last(), Some(&Change::FrameworkRemoved(id)));
+}
+
+#[test]
+fn there_are_news_only_while_somebody_keeps_a_copy() {
+    let (mut world, scheduler, agent) = World::with_running_task();
+    world.core.observe(false);
+    let status = TaskStatus::new(
+        task_id("t"),
+        TaskState::Finished,
+        Source::Executor,
+        world.now,
+    );
+    let message = AgentToMaster::Update {
+        framework_id: scheduler.id.clone(),
+        status,
+        latest_state: TaskState::Finished,
+    };
+    let input = Input::Agent {
+        connection: agent.connection,
+        incarnation: agent.incarnation,
+        message,
+    };
+    world.core.step(world.now, input.clone());
+    assert!(world.core.news().is_empty());
+    world.core.observe(true);
+    world.core.step(world.now, input);
+    assert!(!world.core.news().is_empty());
 }
 
 #[test]
@@ -86,7 +134,7 @@ fn the_state_shows_what_everybody_holds() {
     assert_eq!(state.frameworks[0].allocated, res(1000, 1024));
     assert_eq!((state.frameworks[0].live_tasks, state.offers.len()), (1, 1));
     assert_eq!(state.roles[0].offered, res(3000, 3072));
-    let gauges = world.core.gauges();
+    let gauges = world.gauges();
     assert_eq!(
         (gauges.offers, gauges.frameworks_connected, gauges.agents[0]),
         (1, 1, 1)

@@ -59,16 +59,11 @@ fn agents_that_do_not_come_back_after_a_restart_become_unreachable() {
 fn a_framework_that_only_agents_know_is_taken_in_until_it_comes_back() {
     let (world, scheduler, agent) = World::with_running_task();
     // The registry is lost.
-    let mut next = World::new();
-    next.core = Core::new(
-        next.now,
-        CoreConfig::default(),
-        Restored {
-            cluster: String::from("other"),
-            generation: Generation(1),
-            ..Restored::default()
-        },
-    );
+    let mut next = World::restored(Restored {
+        cluster: String::from("other"),
+        generation: Generation(1),
+        ..Restored::default()
+    });
     let task = world.running_task(&scheduler, &agent);
     next.offering = false;
     let back = next.reregister(&agent, agent_info(4000, 4096), vec![task]);

@@ -234,7 +234,7 @@ impl World {
     fn perform(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             // Nothing is restarted here, so nothing need be durable. What is published is followed before a pass.
-            Effect::Persist(_) | Effect::Publish | Effect::Changed(_) => {}
+            Effect::Persist(_) | Effect::Publish => {}
             Effect::ToScheduler { connection, event } => self.framework_hears(connection, event)?,
             Effect::ToAgent {
                 connection,
@@ -259,7 +259,7 @@ impl World {
                 }
             }
             Effect::Wake(agents) => self.awake.extend(agents),
-            Effect::WakeAll => self.all_awake = true,
+            Effect::WakeAll | Effect::WakeHeldBack => self.all_awake = true,
             Effect::Answer {
                 outcome: Ok(()), ..
             } => {}

@@ -14,7 +14,7 @@
 
 use ebb_types::{Quantities, Quota, QuotaState, ResourceKind, Role};
 
-use super::{Kind, Node, ROOT, Tree, need, parent_of};
+use super::{Kind, Node, ROOT, Tree, need};
 use crate::core::claims::order::{Order, Spot};
 use crate::core::drf::{Class, Sums};
 use crate::core::limits::is_allocatable;
@@ -241,7 +241,9 @@ impl Tree {
     pub(in crate::core::claims) fn quotas_above(&self, role: &Role) -> Vec<QuotaState> {
         let Some(index) = self.role(role) else {
             // A role that is not in the tree has none, those above it may.
-            return parent_of(role).map_or_else(Vec::new, |above| self.quotas_above(&above));
+            return role
+                .parent()
+                .map_or_else(Vec::new, |above| self.quotas_above(&above));
         };
         let line = std::iter::successors(Some(index), |at| Some(self.nodes[*at as usize].parent));
         let with_quota = line.take_while(|at| *at != ROOT).filter_map(|at| {
