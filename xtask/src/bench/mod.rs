@@ -51,6 +51,12 @@ const BENCHES: &[Bench] = &[
         needs: &[],
     },
     Bench {
+        name: "quota",
+        about: "3,000 agents handed out to 3,000 roles by their quotas; what is looked at where nothing has changed",
+        run: Run::OfMaster,
+        needs: &[],
+    },
+    Bench {
         name: "instructions",
         about: "instructions from a decline, or a task's end, to the next offer",
         run: Run::OfMaster,
