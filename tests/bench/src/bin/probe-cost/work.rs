@@ -25,9 +25,9 @@ use ebb_tests_bench::{
     Containers, at_least, at_most, figure, longer_percent, monotonic_ns, order, quantile,
 };
 
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 100;
 /// How long the work of a state takes, without probes; before it comes a tenth of it that does not count.
-const STRETCH_NS: f64 = 300e6;
+const STRETCH_NS: f64 = 100e6;
 const WARM_SHARE: u64 = 10;
 /// To find out how long a trip takes.
 const TRIAL_TRIPS: u64 = 2_000;
