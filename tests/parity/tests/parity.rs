@@ -25,6 +25,8 @@ const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
 const ERROR_MAX_PERCENT: f64 = 1.0;
 /// The same while the load runs, where an emulated processor's ticks come as late as the host lets them.
 const ERROR_MAX_PERCENT_LATE_TICKS: f64 = 5.0;
+/// Arrivals of tasks on a CPU for each one at which the kernel may have had no account for it.
+const ARRIVALS_PER_MISS_MIN: u64 = 1000;
 /// A comparison of less than this would be one of ticks.
 const COMPARED_MIN_NS: u64 = 300_000_000;
 
@@ -147,12 +149,20 @@ fn compare(name: &'static str, arguments: &[&str], below: &str) -> (ContainerCou
     }
     let losses = sampler.losses();
     println!("{name}: {losses:?}");
-    // The kernel decides what it shows; everything else would be a fault of ours.
+    // The kernel decides what it shows, and whether it gives a task's account at once: without one a task is charged
+    // from its arrival on the CPU, as above. Everything else would be a fault of ours.
     let expected = Losses {
         missed_switches: losses.missed_switches,
+        storage_misses: losses.storage_misses,
         ..Losses::default()
     };
     assert_eq!(losses, expected);
+    assert!(
+        losses.storage_misses * ARRIVALS_PER_MISS_MIN <= run_queue.wait_count,
+        "{name}: {} misses in {} arrivals",
+        losses.storage_misses,
+        run_queue.wait_count
+    );
     (counters, printed)
 }
 
