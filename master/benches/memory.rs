@@ -110,7 +110,7 @@ fn measure((agents, tasks): (usize, usize)) -> Result<[u64; 3], Error> {
         }
     }
     let with_tasks = resident_bytes()?;
-    let running = master.running_tasks();
+    let running = master.tasks_that_came_to(TaskState::Running);
     if running != tasks as u64 {
         return Err(format!("{running} of {tasks} tasks run").into());
     }

@@ -147,9 +147,9 @@ impl Master {
         Ok(woken)
     }
 
-    /// How many tasks have come to run.
-    pub fn running_tasks(&self) -> u64 {
-        self.core.counters().tasks_by_state[TaskState::Running as usize]
+    /// How many tasks have come to a state.
+    pub fn tasks_that_came_to(&self, state: TaskState) -> u64 {
+        self.core.counters().tasks_by_state[state as usize]
     }
 
     pub fn call(&mut self, connection: ConnectionId, call: Call) -> Result<(), Error> {
