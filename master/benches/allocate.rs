@@ -153,7 +153,7 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
         let slot = cluster
             .books
             .ledger
-            .get(&offer.agent_id)
+            .get_at(offer.agent)
             .ok_or("an agent is gone")?;
         let next = cluster.pass(&[slot]);
         cluster.take_in(&next);

@@ -18,7 +18,7 @@ use ebb_master::allocator::Proposal;
 use ebb_master::core::ConnectionId;
 use ebb_master::ledger::Transition;
 use ebb_types::{
-    AgentId, Call, Filters, FrameworkId, Offer, Quantities, Role, TaskId, TaskState, Timestamp,
+    Call, Filters, FrameworkId, Offer, Quantities, Role, TaskId, TaskState, Timestamp,
 };
 
 use support::books::{AGENT_CPU_MILLI, AGENT_MEM_BYTES, Books, ROLES};
@@ -75,15 +75,14 @@ fn free(books: &mut Books, offer: &Proposal, is_end: bool) -> Result<(), Error> 
     }
     let (all, life) = (offer.resources, offer.incarnation);
     let recover = Transition::Recover(all);
-    books.ledger.apply(&offer.agent_id, life, &recover)?;
-    let (who, role) = (&offer.framework_id, &offer.role);
-    Ok(books.claims.credit(who, role, &all)?)
+    books.ledger.apply_at(offer.agent, life, &recover)?;
+    books.credit(offer)
 }
 
 /// What the allocator makes of that.
-fn offer_again(cluster: &mut Cluster, agent_id: &AgentId) -> Result<Vec<Proposal>, Error> {
+fn offer_again(cluster: &mut Cluster, agent: u32) -> Result<Vec<Proposal>, Error> {
     cluster.follow();
-    let slot = cluster.books.ledger.get(agent_id);
+    let slot = cluster.books.ledger.get_at(agent);
     Ok(cluster.pass(&[slot.ok_or("an agent is gone")?]))
 }
 
@@ -103,17 +102,17 @@ fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
                     used: offer.resources,
                 };
                 let ledger = &cluster.books.ledger;
-                ledger.apply(&offer.agent_id, offer.incarnation, &accept)?;
+                ledger.apply_at(offer.agent, offer.incarnation, &accept)?;
             }
             let next = if only_worker {
                 free(&mut cluster.books, offer, is_end)?;
-                let next = counted_event(|| offer_again(&mut cluster, &offer.agent_id))?;
+                let next = counted_event(|| offer_again(&mut cluster, offer.agent))?;
                 cluster.take_in(&next);
                 next
             } else {
                 counted_event(|| {
                     free(&mut cluster.books, offer, is_end)?;
-                    let next = offer_again(&mut cluster, &offer.agent_id)?;
+                    let next = offer_again(&mut cluster, offer.agent)?;
                     cluster.take_in(&next);
                     Ok(next)
                 })?

@@ -51,8 +51,7 @@ impl Books {
     pub fn take_in(&mut self, batch: BatchId, proposals: &[Proposal]) {
         self.claims.note_batch(batch);
         for proposal in proposals {
-            self.claims
-                .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
+            self.claims.charge_seat(proposal.seat, &proposal.resources);
         }
     }
 
@@ -61,12 +60,20 @@ impl Books {
         for proposal in proposals {
             let back = Transition::Decline(proposal.resources);
             self.ledger
-                .apply(&proposal.agent_id, proposal.incarnation, &back)?;
-            let (who, role) = (&proposal.framework_id, &proposal.role);
-            self.claims.credit(who, role, &proposal.resources)?;
+                .apply_at(proposal.agent, proposal.incarnation, &back)?;
+            self.credit(proposal)?;
+            let (seat, agent) = (proposal.seat, proposal.agent);
             self.claims
-                .refuse(who, role, &proposal.agent_id, &proposal.resources, expires);
+                .refuse_seat(seat, agent, &proposal.resources, expires);
         }
         Ok(())
+    }
+
+    /// What the driver does when what was proposed is held no more.
+    pub fn credit(&mut self, proposal: &Proposal) -> Result<(), Error> {
+        if self.claims.credit_seat(proposal.seat, &proposal.resources) {
+            return Ok(());
+        }
+        Err(format!("{proposal:?} is not held").into())
     }
 }

@@ -14,9 +14,10 @@ mod workers;
 
 use std::borrow::Borrow;
 
-use ebb_types::{AgentId, FrameworkId, Incarnation, Resources, Role};
+use ebb_types::{AgentId, Incarnation, Resources};
 
 use crate::core::allocate::{AgentView, Outcome, Planner};
+use crate::core::claims::Seat;
 use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
@@ -29,16 +30,14 @@ const AGENTS_AT_ONCE: usize = 1024;
 
 /// Resources of one agent for one framework in one role: an offer without an id yet. They are
 /// already offered in the ledger when the driver receives it from the allocator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// The agent.
-    pub agent_id: AgentId,
-    /// Its life.
+    /// The agent's number in the book of claims.
+    pub agent: u32,
+    /// Its registration, which is no other agent's: numbers are used again.
     pub incarnation: Incarnation,
     /// Who is to be offered them.
-    pub framework_id: FrameworkId,
-    /// For which of its roles.
-    pub role: Role,
+    pub seat: Seat,
     /// What.
     pub resources: Resources,
 }
@@ -99,35 +98,32 @@ fn pass_some<S: Borrow<AgentSlot>>(
     slots: &[S],
     proposals: &mut Vec<Proposal>,
 ) {
-    let mut lives = Vec::with_capacity(slots.len());
-    let mut views = Vec::with_capacity(slots.len());
-    for slot in slots {
+    let mut views = planner.views();
+    views.extend(slots.iter().map(|slot| {
         let slot = slot.borrow();
         let (incarnation, free) = slot.free();
-        lives.push(incarnation);
-        views.push(AgentView {
+        AgentView {
             agent: slot.number(),
+            incarnation,
             free,
-        });
-    }
+        }
+    }));
     let choices = planner.plan(&views, |position, part| {
-        commit(slots[position].borrow(), lives[position], part)
+        commit(slots[position].borrow(), views[position].incarnation, part)
     });
     let claims = planner.claims();
-    for choice in choices {
-        let names = claims.names(choice.member);
-        debug_assert!(names.is_some(), "a member was chosen that does not exist");
-        let Some((framework_id, role)) = names else {
-            continue;
-        };
-        proposals.push(Proposal {
-            agent_id: slots[choice.position].borrow().agent_id().clone(),
-            incarnation: lives[choice.position],
-            framework_id: framework_id.clone(),
-            role: role.clone(),
+    proposals.extend(choices.into_iter().filter_map(|choice| {
+        let view = views[choice.position];
+        let seat = claims.seat(choice.member);
+        debug_assert!(seat.is_some(), "a member was chosen that does not exist");
+        Some(Proposal {
+            agent: view.agent,
+            incarnation: view.incarnation,
+            seat: seat?,
             resources: choice.resources,
-        });
-    }
+        })
+    }));
+    planner.keep_views(views);
 }
 
 fn commit(slot: &AgentSlot, incarnation: Incarnation, part: &Resources) -> Outcome {

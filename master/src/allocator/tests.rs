@@ -89,8 +89,7 @@ impl Driver {
 
     fn charge(&mut self, proposals: &[Proposal]) {
         for proposal in proposals {
-            self.claims
-                .charge(&proposal.framework_id, &proposal.role, &proposal.resources);
+            self.claims.charge_seat(proposal.seat, &proposal.resources);
         }
     }
 
@@ -102,11 +101,17 @@ impl Driver {
     fn decline(&mut self, proposal: &Proposal) {
         let back = Transition::Decline(proposal.resources);
         self.ledger
-            .apply(&proposal.agent_id, proposal.incarnation, &back)
+            .apply_at(proposal.agent, proposal.incarnation, &back)
             .unwrap();
-        self.claims
-            .credit(&proposal.framework_id, &proposal.role, &proposal.resources)
-            .unwrap();
+        assert!(self.claims.credit_seat(proposal.seat, &proposal.resources));
+    }
+
+    fn agent_of(&self, proposal: &Proposal) -> AgentId {
+        self.claims.agent_id(proposal.agent).unwrap().clone()
+    }
+
+    fn framework_of(&self, proposal: &Proposal) -> FrameworkId {
+        self.claims.in_seat(proposal.seat).unwrap().0.clone()
     }
 
     /// Starts workers whose batches come out of the channel.
@@ -125,19 +130,19 @@ fn a_pass_offers_in_the_ledger_what_it_proposes_and_nothing_twice() {
     let proposals = pass_all(&driver.ledger, &mut driver.planner());
     assert_eq!(proposals.len(), 10);
     for proposal in &proposals {
-        let slot = driver.ledger.get(&proposal.agent_id).unwrap();
+        let slot = driver.ledger.get_at(proposal.agent).unwrap();
         assert_eq!(slot.load().offered, proposal.resources);
     }
     let mut counts = BTreeMap::new();
     for proposal in &proposals {
-        *counts.entry(proposal.framework_id.clone()).or_insert(0) += 1;
+        *counts.entry(driver.framework_of(proposal)).or_insert(0) += 1;
     }
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [4, 3, 3]);
     driver.charge(&proposals);
     assert_eq!(pass_all(&driver.ledger, &mut driver.planner()), []);
     driver.decline(&proposals[7]);
     let named = [
-        proposals[7].agent_id.clone(),
+        driver.agent_of(&proposals[7]),
         AgentId::new("unknown").unwrap(),
     ];
     let again = pass(&driver.ledger, &mut driver.planner(), &named);
@@ -160,7 +165,7 @@ fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
     driver.publish(&allocator);
     allocator.wake_ids([&agent(0)]);
     let first = batches.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(first.proposals[0].framework_id, framework(0));
+    assert_eq!(driver.framework_of(&first.proposals[0]), framework(0));
     allocator.wake_ids([&agent(1)]);
     assert_eq!(
         batches.recv_timeout(QUIET).unwrap_err(),
@@ -169,7 +174,7 @@ fn a_worker_plans_on_only_when_its_batch_is_accounted_for() {
     driver.take_in(&first);
     driver.publish(&allocator);
     let second = batches.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(second.proposals[0].framework_id, framework(1));
+    assert_eq!(driver.framework_of(&second.proposals[0]), framework(1));
 }
 
 #[test]
@@ -283,15 +288,15 @@ impl Frameworks {
                 .dice
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            woken.push(proposal.agent_id.clone());
+            woken.push(driver.agent_of(&proposal));
             match (self.dice >> 33) % 3 {
                 0 => {
                     driver.decline(&proposal);
                     let until = NOW.plus_ms(1);
-                    let (who, on) = (&proposal.framework_id, &proposal.agent_id);
+                    let (seat, agent) = (proposal.seat, proposal.agent);
                     driver
                         .claims
-                        .refuse(who, &proposal.role, on, &proposal.resources, until);
+                        .refuse_seat(seat, agent, &proposal.resources, until);
                 }
                 1 => self.use_half(driver, &proposal),
                 _ => self.kept.push_back(proposal),
@@ -301,7 +306,7 @@ impl Frameworks {
             && let Some(proposal) = self.kept.pop_front()
         {
             driver.decline(&proposal);
-            woken.push(proposal.agent_id);
+            woken.push(driver.agent_of(&proposal));
         }
         while self.used.len() > MOST_KEPT
             && let Some(((framework_id, id), held)) = self.used.pop_first()
@@ -323,14 +328,11 @@ impl Frameworks {
         let accept = Transition::Accept { offered: all, used };
         driver
             .ledger
-            .apply(&proposal.agent_id, LIFE, &accept)
+            .apply_at(proposal.agent, LIFE, &accept)
             .unwrap();
         let rest = all.checked_sub(&used).unwrap();
-        driver
-            .claims
-            .credit(&proposal.framework_id, &proposal.role, &rest)
-            .unwrap();
-        let key = (proposal.framework_id.clone(), proposal.agent_id.clone());
+        assert!(driver.claims.credit_seat(proposal.seat, &rest));
+        let key = (driver.framework_of(proposal), driver.agent_of(proposal));
         let holding = self.used.entry(key).or_default();
         *holding = holding.checked_add(&used).unwrap();
     }
@@ -422,7 +424,7 @@ fn a_worker_that_is_far_behind_goes_on_with_a_copy() {
     entered.recv_timeout(PATIENCE).unwrap();
     leave.send(()).unwrap();
     let second = batches.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(second.proposals[0].agent_id, agent(1));
+    assert_eq!(driver.agent_of(&second.proposals[0]), agent(1));
 }
 
 /// A role at its limit, and agents of which it is offered nothing: once something of the role's ends, they are
@@ -446,10 +448,8 @@ fn what_was_left_because_of_a_quota_is_offered_once_quotas_leave_more() {
         for round in 0..3 {
             let batch = batches.recv_timeout(PATIENCE).unwrap();
             assert_eq!(batch.proposals.len(), 1, "in round {round}");
-            let proposal = batch.proposals[0].clone();
-            let is_new = holder
-                .as_ref()
-                .is_none_or(|old| old.agent_id != proposal.agent_id);
+            let proposal = batch.proposals[0];
+            let is_new = holder.is_none_or(|old| old.agent != proposal.agent);
             assert!(is_new, "only the others were left");
             driver.take_in(&batch);
             driver.publish(&allocator);
@@ -458,10 +458,8 @@ fn what_was_left_because_of_a_quota_is_offered_once_quotas_leave_more() {
                 RecvTimeoutError::Timeout
             );
             // A task of all of it is accepted and ends, and its agent is not looked at.
-            driver
-                .claims
-                .credit(&proposal.framework_id, &proposal.role, &proposal.resources)
-                .unwrap();
+            let held = &proposal.resources;
+            assert!(driver.claims.credit_seat(proposal.seat, held));
             holder = Some(proposal);
             driver.publish(&allocator);
             allocator.wake_held_back();

@@ -129,8 +129,9 @@ impl Worker {
     /// Rescinds what the driver did not take and queues its agents again.
     fn take_back(&self, batch: &Batch) {
         count(&self.shared.counters.rejected, batch.proposals.len());
+        let slots = self.shared.ledger.numbered();
         for proposal in &batch.proposals {
-            let Some(slot) = self.shared.ledger.get(&proposal.agent_id) else {
+            let Some(slot) = slots.get(proposal.agent) else {
                 continue;
             };
             let rescind = Transition::Rescind(proposal.resources);

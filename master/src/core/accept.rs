@@ -12,6 +12,7 @@ use ebb_types::{
     Operation, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
+use super::claims::Seat;
 use super::input::Effect;
 use super::limits::{MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_FRAMEWORK};
 use super::state::{Core, Executor, Part};
@@ -23,6 +24,7 @@ use crate::ledger::Transition;
 struct Pool {
     agent_id: AgentId,
     role: Role,
+    seat: Seat,
     offered: Resources,
     remaining: Resources,
 }
@@ -82,6 +84,7 @@ impl Core {
                     pool = Some(Pool {
                         agent_id: offer.agent_id.clone(),
                         role: offer.role.clone(),
+                        seat: offer.seat,
                         offered: offer.resources,
                         remaining: offer.resources,
                     });
@@ -172,9 +175,10 @@ impl Core {
         let used = pool.offered.saturating_sub(&pool.remaining);
         self.convert((id, &pool.role), &pool.agent_id, &used);
         if !pool.remaining.is_zero() {
-            let owner = (id, &pool.role);
-            self.credit(Part::Offered, owner, &pool.agent_id, &pool.remaining);
-            self.refuse(owner, &pool.agent_id, &pool.remaining, filters);
+            let (owner, seat) = ((id, &pool.role), pool.seat);
+            let (agent_id, rest) = (&pool.agent_id, &pool.remaining);
+            self.credit(Part::Offered, owner, Some(seat), agent_id, rest);
+            self.refuse(seat, agent_id, rest, filters);
         }
         let offered = pool.offered;
         self.transit(&pool.agent_id, Transition::Accept { offered, used });
@@ -234,6 +238,7 @@ impl Core {
         let task = Task {
             agent_id: pool.agent_id.clone(),
             role: pool.role.clone(),
+            seat: Some(pool.seat),
             name: Arc::from(&*info.name),
             resources: info.resources,
             kill_grace_ms: info.kill_grace_ms,

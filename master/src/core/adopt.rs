@@ -147,7 +147,7 @@ impl Core {
         for ((framework_id, executor_id), executor) in gone {
             self.executor_gone(agent_id, &framework_id, &executor_id);
             let owner = (&framework_id, &executor.role);
-            self.recover(owner, agent_id, &executor.info.resources);
+            self.recover(owner, None, agent_id, &executor.info.resources);
         }
     }
 
@@ -208,6 +208,7 @@ impl Core {
         let mut task = Task {
             agent_id: agent_id.clone(),
             role,
+            seat: None,
             name: Arc::from(running.info.name),
             resources: running.info.resources,
             kill_grace_ms: running.info.kill_grace_ms,
@@ -222,7 +223,7 @@ impl Core {
         self.counters.tasks_by_state[running.state as usize] += 1;
         if task.holds() {
             let owner = (&framework_id, &task.role);
-            self.charge(Part::Allocated, owner, agent_id, &task.resources);
+            task.seat = self.charge(Part::Allocated, owner, agent_id, &task.resources);
         }
         let mut status = TaskStatus::new(task_id.clone(), running.state, Source::Master, self.now);
         status.reason = Some(Reason::AgentReregistered);

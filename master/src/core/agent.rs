@@ -167,7 +167,7 @@ impl Core {
         let (framework_id, executor_id) = key;
         self.executor_gone(agent_id, &framework_id, &executor_id);
         let owner = (&framework_id, &executor.role);
-        self.recover(owner, agent_id, &executor.info.resources);
+        self.recover(owner, None, agent_id, &executor.info.resources);
         let event = Event::Failure {
             agent_id: Some(agent_id.clone()),
             executor_id: Some(executor_id),

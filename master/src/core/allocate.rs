@@ -18,7 +18,7 @@
 
 mod pool;
 
-use ebb_types::{Quantities, Resources};
+use ebb_types::{Incarnation, Quantities, Resources};
 
 use self::pool::{Candidate, Pool};
 use super::claims::{Claims, Entry};
@@ -34,6 +34,8 @@ pub const MAX_LOOKS_PER_AGENT: u32 = 4;
 pub struct AgentView {
     /// The agent's number.
     pub agent: u32,
+    /// Its registration.
+    pub incarnation: Incarnation,
     /// What can be offered of it.
     pub free: Resources,
 }
@@ -76,6 +78,8 @@ pub struct Planner {
     is_bounded: bool,
     /// Where the agents stand in the caller's list of which the last pass has left something because of a quota.
     held_back: Vec<usize>,
+    /// Room for the agents of the next pass.
+    views: Vec<AgentView>,
 }
 
 impl Planner {
@@ -184,6 +188,17 @@ impl Planner {
         for (member, resources) in self.ahead.drain(..).rev() {
             self.claims.uncharge(member, &resources);
         }
+    }
+
+    /// An empty list for the agents of a pass, with the room of one that was [kept](Self::keep_views).
+    pub fn views(&mut self) -> Vec<AgentView> {
+        std::mem::take(&mut self.views)
+    }
+
+    /// Keeps the room of a list for the next pass.
+    pub fn keep_views(&mut self, mut views: Vec<AgentView>) {
+        views.clear();
+        self.views = views;
     }
 
     /// Plans offers of what is free of the agents, in the order in which they are decided. Each decision is handed to

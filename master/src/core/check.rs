@@ -52,9 +52,7 @@ impl Core {
     ) -> Result<(), Violation> {
         let mut proposed: BTreeMap<_, Resources> = BTreeMap::new();
         for proposal in in_flight {
-            let sum = proposed
-                .entry((&proposal.agent_id, proposal.incarnation))
-                .or_default();
+            let sum = proposed.entry(proposal.incarnation).or_default();
             *sum = sum.saturating_add(&proposal.resources);
         }
         for (id, agent) in &self.agents {
@@ -67,7 +65,7 @@ impl Core {
             })?;
             let Some(ledger) = ledger else { continue };
             let extra = proposed
-                .get(&(id, agent.registration))
+                .get(&agent.registration)
                 .copied()
                 .unwrap_or_default();
             let offered = agent.holding.offered.saturating_add(&extra);

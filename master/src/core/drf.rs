@@ -53,22 +53,32 @@ impl Sums {
     }
 
     /// Whether the sums hold as much.
+    #[inline]
     pub fn contains(&self, amounts: &Quantities) -> bool {
-        ResourceKind::ALL
-            .into_iter()
-            .all(|kind| self.get(kind) >= u128::from(amounts.get(kind)))
+        // Without branches.
+        ResourceKind::ALL.into_iter().fold(true, |all, kind| {
+            all & (self.0[kind as usize] >= u128::from(amounts.get(kind)))
+        })
     }
 
     /// Takes from the sums; false, and nothing is changed, where they hold less.
     #[must_use]
     pub fn sub(&mut self, amounts: &Quantities) -> bool {
-        if !self.contains(amounts) {
-            return false;
+        let holds = self.contains(amounts);
+        if holds {
+            self.take(amounts);
         }
+        holds
+    }
+
+    /// Takes what they hold from the sums.
+    #[inline]
+    fn take(&mut self, amounts: &Quantities) {
+        debug_assert!(self.contains(amounts), "{amounts} is not in {self:?}");
         for kind in ResourceKind::ALL {
-            self.0[kind as usize] -= u128::from(amounts.get(kind));
+            let sum = &mut self.0[kind as usize];
+            *sum = sum.wrapping_sub(u128::from(amounts.get(kind)));
         }
-        true
     }
 
     /// Takes in that one of the summands has changed; it is at most the sum.
@@ -122,20 +132,33 @@ impl Share {
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
     pub fn dominant(held: &Sums, cluster: &Sums, weight_milli: u32) -> Self {
-        let mut dominant = Self::ZERO;
-        for kind in ResourceKind::ALL {
-            let (used, total) = (held.get(kind), cluster.get(kind));
-            if total > 0 && used > 0 {
-                let share = Self { used, total };
-                if dominant.used == 0 || share > dominant {
-                    dominant = share;
-                }
-            }
-        }
+        let all = |sums: &Sums| sums.0.iter().fold(0, |bits, sum| bits | sum);
+        let mut dominant = if (all(held) | all(cluster)) >> 64 == 0 {
+            Self::largest(held, cluster, |a, b| {
+                // What occurs in practice is short enough that no product overflows: one multiplication each.
+                let product = |a: u128, b: u128| u128::from(a as u64) * u128::from(b as u64);
+                product(a.used, b.total) > product(b.used, a.total)
+            })
+        } else {
+            Self::largest(held, cluster, |a, b| a > b)
+        };
         dominant.total = dominant
             .total
             .saturating_mul(u128::from(weight_milli.max(1)));
         dominant
+    }
+
+    #[inline]
+    fn largest(held: &Sums, cluster: &Sums, is_above: impl Fn(&Self, &Self) -> bool) -> Self {
+        let mut largest = Self::ZERO;
+        for kind in ResourceKind::ALL {
+            let (used, total) = (held.get(kind), cluster.get(kind));
+            let share = Self { used, total };
+            if total > 0 && is_above(&share, &largest) {
+                largest = share;
+            }
+        }
+        largest
     }
 
     /// The share as one number, in units of 2^-124 and below 16. Of two shares the smaller has the smaller number, and
@@ -143,18 +166,41 @@ impl Share {
     /// core and 2^62 bytes, with weights of 2^11 each); nearer ones than that count as equal, alike on every machine.
     fn number(&self) -> u128 {
         const HALF: u32 = NUMBER_BITS / 2;
-        if (self.used | self.total) >> 64 != 0 {
-            return self.number_digit_by_digit();
+        match (self.used | self.total).leading_zeros() {
+            64.. => {}
+            32.. => return self.number_in_quarters(),
+            _ => return self.number_digit_by_digit(),
         }
-        let (whole, rest) = (self.used / self.total, self.used % self.total);
-        let high = (rest << HALF) / self.total;
-        let rest = (rest << HALF) - high * self.total;
-        let low = (rest << HALF) / self.total;
+        let (used, total) = (self.used as u64, self.total as u64);
+        // Nearly always; one division of 64 bits less.
+        let (whole, rest) = if used < total {
+            (0, u128::from(used))
+        } else {
+            (u128::from(used / total), u128::from(used % total))
+        };
+        let total = u128::from(total);
+        let high = (rest << HALF) / total;
+        let rest = (rest << HALF) - high * total;
+        let low = (rest << HALF) / total;
         if whole >> (u128::BITS - NUMBER_BITS) == 0 {
             (whole << NUMBER_BITS) | (high << HALF) | low
         } else {
             u128::MAX
         }
+    }
+
+    /// The same for much memory with a large weight.
+    fn number_in_quarters(&self) -> u128 {
+        const QUARTER: u32 = NUMBER_BITS / 4;
+        let (mut number, mut rest) = (self.used / self.total, self.used % self.total);
+        if number >> (u128::BITS - NUMBER_BITS) != 0 {
+            return u128::MAX;
+        }
+        for _ in 0..4 {
+            number = (number << QUARTER) | ((rest << QUARTER) / self.total);
+            rest = (rest << QUARTER) % self.total;
+        }
+        number
     }
 
     /// The same for more than any cluster has.
@@ -247,8 +293,7 @@ impl Standing {
 
     /// Undoes a [`Standing::charge`]; what was charged is held.
     pub fn uncharge(&mut self, resources: &Resources) {
-        let credited = self.credit(resources);
-        debug_assert!(credited, "an allocation that was not made is undone");
+        self.take(resources);
         for class in Class::ALL {
             if !class.part(resources).is_zero() {
                 let count = &mut self.allocations[class as usize];
@@ -257,18 +302,23 @@ impl Standing {
         }
     }
 
-    /// Takes back; false, and nothing is changed, where less is held.
-    #[must_use]
-    pub fn credit(&mut self, resources: &Resources) -> bool {
-        let holds = |class: Class| self.held[class as usize].contains(class.part(resources));
-        if !Class::ALL.into_iter().all(holds) {
-            return false;
-        }
+    /// Whether as much is held.
+    #[inline]
+    pub fn holds(&self, resources: &Resources) -> bool {
+        Class::ALL.into_iter().fold(true, |all, class| {
+            all & self.held[class as usize].contains(class.part(resources))
+        })
+    }
+
+    /// Takes back what is held.
+    #[inline]
+    pub fn take(&mut self, resources: &Resources) {
         for class in Class::ALL {
-            let took = self.held[class as usize].sub(class.part(resources));
-            debug_assert!(took, "it was just found to be held");
+            let part = class.part(resources);
+            if !part.is_zero() {
+                self.held[class as usize].take(part);
+            }
         }
-        true
     }
 
     /// What is held.
@@ -393,6 +443,7 @@ mod tests {
             let b = Share { used, total: y };
             prop_assert_eq!(a.number().cmp(&b.number()), a.cmp(&b));
             prop_assert_eq!(a.number(), a.number_digit_by_digit());
+            prop_assert_eq!(a.number(), a.number_in_quarters());
         }
 
         #[test]
@@ -429,13 +480,15 @@ mod tests {
         }
 
         #[test]
-        fn crediting_undoes_charging_and_never_passes_it(amounts in prop::array::uniform4(any::<u64>())) {
+        fn taking_back_undoes_charging(amounts in prop::array::uniform4(any::<u64>())) {
             let part = Quantities::from_pairs(ResourceKind::ALL.into_iter().zip(amounts));
             let resources = Resources { regular: part, revocable: part };
             let mut standing = Standing::default();
             standing.charge(&resources);
-            prop_assert!(standing.credit(&resources) && standing.is_zero());
-            prop_assert_eq!(standing.credit(&resources), part.is_zero());
+            prop_assert!(standing.holds(&resources));
+            standing.take(&resources);
+            prop_assert!(standing.is_zero());
+            prop_assert_eq!(standing.holds(&resources), part.is_zero());
         }
     }
 }

@@ -4,15 +4,16 @@
 //! they last, and that the allocator looks again when they end.
 
 use ebb_types::limits::MAX_REFUSE_MS;
-use ebb_types::{AgentId, Filters, FrameworkId, Resources, Role};
+use ebb_types::{AgentId, Filters, Resources};
 
+use super::claims::Seat;
 use super::state::Core;
 
 impl Core {
     /// Remembers a refusal; a time of 0 is none.
     pub(super) fn refuse(
         &mut self,
-        (framework_id, role): (&FrameworkId, &Role),
+        seat: Seat,
         agent_id: &AgentId,
         resources: &Resources,
         filters: Filters,
@@ -21,9 +22,10 @@ impl Core {
             return;
         }
         let expires = self.now.plus_ms(filters.refuse_ms.min(MAX_REFUSE_MS));
-        self.roles
-            .refuse(framework_id, role, agent_id, resources, expires);
-        self.changed = true;
+        if let Some(agent) = self.roles.agent_number(agent_id) {
+            self.roles.refuse_seat(seat, agent, resources, expires);
+            self.changed = true;
+        }
     }
 
     /// Forgets the refusals that have ended.

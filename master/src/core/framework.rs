@@ -124,7 +124,7 @@ impl Core {
                 self.counters.updates_forwarded += 1;
                 self.effects.push(Effect::ToScheduler {
                     connection,
-                    event: Event::Update(status.clone()),
+                    event: Event::Update((**status).clone()),
                 });
             }
         }

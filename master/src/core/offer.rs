@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources};
+use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources, Role};
 
 use super::claims::BatchId;
 use super::input::{ConnectionId, Effect};
@@ -16,6 +16,14 @@ use super::timers::Deadline;
 use crate::allocator::Proposal;
 use crate::ledger::Transition;
 
+/// Who is to be offered a proposal, and of which agent.
+struct Receiver {
+    connection: ConnectionId,
+    framework_id: FrameworkId,
+    role: Role,
+    agent_id: AgentId,
+}
+
 impl Core {
     pub(super) fn on_proposals(&mut self, batch: Option<BatchId>, proposals: Vec<Proposal>) {
         if let Some(batch) = batch {
@@ -25,8 +33,9 @@ impl Core {
         let mut offers: BTreeMap<ConnectionId, Vec<Offer>> = BTreeMap::new();
         for proposal in proposals {
             match self.receiver(&proposal) {
-                Some(connection) => {
-                    if let Some(offer) = self.make_offer(proposal) {
+                Some(receiver) => {
+                    let connection = receiver.connection;
+                    if let Some(offer) = self.make_offer(&proposal, receiver) {
                         offers.entry(connection).or_default().push(offer);
                     }
                 }
@@ -44,54 +53,61 @@ impl Core {
 
     /// The scheduler to be offered a proposal, where it still holds: the world may have moved on
     /// since the allocator looked at it.
-    fn receiver(&self, proposal: &Proposal) -> Option<ConnectionId> {
-        let framework = self.frameworks.get(&proposal.framework_id)?;
-        let agent = self.agents.get(&proposal.agent_id)?;
-        let holds = agent.in_ledger
-            && agent.registration == proposal.incarnation
-            && framework.info.roles.contains(&proposal.role)
-            && !framework.suppressed.contains(&proposal.role)
+    fn receiver(&self, proposal: &Proposal) -> Option<Receiver> {
+        let (framework_id, role) = self.roles.in_seat(proposal.seat)?;
+        let framework = self.frameworks.get(framework_id)?;
+        let agent_id = self.meant_agent(proposal)?;
+        let holds = framework.info.roles.contains(role)
+            && !framework.suppressed.contains(role)
             && !proposal.resources.is_zero()
             && self.offers.len() < MAX_OFFERS
-            && self.has_room(proposal);
-        framework.connection.filter(|_| holds)
+            && (self.roles).has_room(proposal.seat, &proposal.resources.regular);
+        let connection = framework.connection.filter(|_| holds)?;
+        Some(Receiver {
+            connection,
+            framework_id: framework_id.clone(),
+            role: role.clone(),
+            agent_id: agent_id.clone(),
+        })
     }
 
-    fn has_room(&self, proposal: &Proposal) -> bool {
-        let (id, role) = (&proposal.framework_id, &proposal.role);
-        self.roles.has_room(id, role, &proposal.resources.regular)
+    /// The agent of a proposal, while the registration that it speaks of is in the ledger.
+    fn meant_agent(&self, proposal: &Proposal) -> Option<&AgentId> {
+        let id = self.roles.agent_id(proposal.agent)?;
+        let agent = self.agents.get(id)?;
+        (agent.in_ledger && agent.registration == proposal.incarnation).then_some(id)
     }
 
     /// Gives the resources of a proposal back, unless the registration that it speaks of is gone
     /// and its ledger with it.
     fn refuse_proposal(&mut self, proposal: &Proposal) {
         self.counters.proposals_refused += 1;
-        let current = self
-            .agents
-            .get(&proposal.agent_id)
-            .is_some_and(|agent| agent.in_ledger && agent.registration == proposal.incarnation);
-        if current {
-            self.transit(&proposal.agent_id, Transition::Rescind(proposal.resources));
-            if self.offers.len() < MAX_OFFERS {
-                self.wake.insert(proposal.agent_id.clone());
-            }
-            self.changed = true;
+        let Some(agent_id) = self.meant_agent(proposal).cloned() else {
+            return;
+        };
+        self.transit(&agent_id, Transition::Rescind(proposal.resources));
+        if self.offers.len() < MAX_OFFERS {
+            self.wake.insert(agent_id);
         }
+        self.changed = true;
     }
 
-    fn make_offer(&mut self, proposal: Proposal) -> Option<Offer> {
+    fn make_offer(&mut self, proposal: &Proposal, receiver: Receiver) -> Option<Offer> {
         let Ok(id) = self.ids.offer() else {
-            self.refuse_proposal(&proposal);
+            self.refuse_proposal(proposal);
             return None;
         };
-        let Proposal {
-            agent_id,
+        let Receiver {
             framework_id,
             role,
-            resources,
+            agent_id,
             ..
-        } = proposal;
-        self.charge(Part::Offered, (&framework_id, &role), &agent_id, &resources);
+        } = receiver;
+        let Proposal {
+            seat, resources, ..
+        } = *proposal;
+        self.roles.charge_seat(seat, &resources);
+        self.hold(Part::Offered, (&framework_id, &role), &agent_id, &resources);
         let deadline = self
             .config
             .offer_timeout_ms
@@ -109,6 +125,7 @@ impl Core {
             framework_id,
             agent_id,
             role,
+            seat,
             resources,
             deadline,
         };
@@ -168,7 +185,8 @@ impl Core {
     ) -> Option<OfferRecord> {
         let record = self.forget_offer(id)?;
         let owner = (&record.framework_id, &record.role);
-        self.credit(Part::Offered, owner, &record.agent_id, &record.resources);
+        let (seat, agent_id) = (Some(record.seat), &record.agent_id);
+        self.credit(Part::Offered, owner, seat, agent_id, &record.resources);
         self.transit(&record.agent_id, transition(record.resources));
         Some(record)
     }
@@ -250,8 +268,7 @@ impl Core {
                 continue;
             };
             self.counters.offers_declined += 1;
-            let owner = (framework_id, &record.role);
-            self.refuse(owner, &record.agent_id, &record.resources, filters);
+            self.refuse(record.seat, &record.agent_id, &record.resources, filters);
         }
     }
 

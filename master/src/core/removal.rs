@@ -7,6 +7,7 @@ use ebb_types::{
     TaskStatus,
 };
 
+use super::claims::Seat;
 use super::input::Effect;
 use super::limits::{MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS_PER_FRAMEWORK};
 use super::news::News;
@@ -84,7 +85,7 @@ impl Core {
             agents.insert(task.agent_id.clone());
             if task.holds() {
                 let owner = (id, &task.role);
-                self.recover(owner, &task.agent_id, &task.resources);
+                self.recover(owner, task.seat, &task.agent_id, &task.resources);
             }
             if let Some(agent) = self.agents.get_mut(&task.agent_id) {
                 let key = (id.clone(), task_id.clone());
@@ -149,7 +150,8 @@ impl Core {
             .collect();
         for (agent_id, executor_id, executor) in held {
             self.executor_gone(&agent_id, id, &executor_id);
-            self.recover((id, &executor.role), &agent_id, &executor.info.resources);
+            let (owner, resources) = ((id, &executor.role), &executor.info.resources);
+            self.recover(owner, None, &agent_id, resources);
         }
     }
 
@@ -157,13 +159,14 @@ impl Core {
     pub(super) fn recover(
         &mut self,
         owner: (&FrameworkId, &Role),
+        seat: Option<Seat>,
         agent_id: &AgentId,
         resources: &Resources,
     ) {
         if resources.is_zero() {
             return;
         }
-        self.credit(Part::Allocated, owner, agent_id, resources);
+        self.credit(Part::Allocated, owner, seat, agent_id, resources);
         self.transit(agent_id, Transition::Recover(*resources));
         self.enter_ledger.insert(agent_id.clone());
     }

@@ -13,7 +13,7 @@ use ebb_types::{
     TaskKey, Timestamp,
 };
 
-use super::claims::{Claims, Entry};
+use super::claims::{Claims, Entry, Seat};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
@@ -225,6 +225,8 @@ pub struct OfferRecord {
     pub(crate) framework_id: FrameworkId,
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
+    /// The framework in the role, as the book of claims knows it.
+    pub(crate) seat: Seat,
     pub(crate) resources: Resources,
     pub(crate) deadline: Option<Timestamp>,
 }
@@ -362,6 +364,18 @@ impl Core {
         (framework_id, role): (&FrameworkId, &Role),
         agent_id: &AgentId,
         resources: &Resources,
+    ) -> Option<Seat> {
+        self.hold(part, (framework_id, role), agent_id, resources);
+        self.roles.charge(framework_id, role, resources)
+    }
+
+    /// The part of [`Core::charge`] that does not concern the book of claims.
+    pub(super) fn hold(
+        &mut self,
+        part: Part,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        resources: &Resources,
     ) {
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(part, resources);
@@ -376,21 +390,27 @@ impl Core {
                 .or_default()
                 .add(part, resources);
         }
-        self.roles.charge(framework_id, role, resources);
         self.changed = true;
     }
 
-    /// The reverse of [`Core::charge`].
+    /// The reverse of [`Core::charge`]. Costs less where the seat is told.
     pub(super) fn credit(
         &mut self,
         part: Part,
         (framework_id, role): (&FrameworkId, &Role),
+        seat: Option<Seat>,
         agent_id: &AgentId,
         resources: &Resources,
     ) {
+        let credited = match seat {
+            Some(seat) => self.roles.credit_seat(seat, resources),
+            None => self.roles.credit(framework_id, role, resources).is_ok(),
+        };
+        debug_assert!(
+            credited,
+            "{framework_id} in {role} does not hold {resources}"
+        );
         self.shift_out(part, (framework_id, role), agent_id, resources);
-        let credited = self.roles.credit(framework_id, role, resources);
-        debug_assert_eq!(credited, Ok(()));
         self.changed = true;
         self.wake.insert(agent_id.clone());
         self.wake_held_back = true;

@@ -11,6 +11,7 @@ use ebb_types::{
     TaskStatus, UpdateUuid,
 };
 
+use super::claims::Seat;
 use super::limits::MAX_STATUSES_PER_TASK;
 
 /// A task.
@@ -18,6 +19,8 @@ use super::limits::MAX_STATUSES_PER_TASK;
 pub(super) struct Task {
     pub(super) agent_id: AgentId,
     pub(super) role: Role,
+    /// Its framework in its role, as the book of claims knows it, while it holds something.
+    pub(super) seat: Option<Seat>,
     pub(super) name: Arc<str>,
     pub(super) resources: Resources,
     /// Its own time between the polite and the forced kill, in milliseconds.
@@ -30,7 +33,7 @@ pub(super) struct Task {
     pub(super) container_id: Option<ContainerId>,
     pub(super) statuses: VecDeque<Arc<TaskStatus>>,
     /// The status that its framework has yet to acknowledge.
-    pub(super) unacknowledged: Option<TaskStatus>,
+    pub(super) unacknowledged: Option<Arc<TaskStatus>>,
     /// Whether its agent has ever spoken of it.
     pub(super) confirmed: bool,
 }
@@ -41,7 +44,8 @@ impl Task {
         holds(self.state)
     }
 
-    pub(super) fn remember(&mut self, status: TaskStatus) {
+    pub(super) fn remember(&mut self, status: impl Into<Arc<TaskStatus>>) {
+        let status = status.into();
         // A repetition of the newest status is no news.
         if status.uuid.is_some()
             && self
@@ -57,7 +61,7 @@ impl Task {
         if status.container_id.is_some() {
             self.container_id.clone_from(&status.container_id);
         }
-        self.statuses.push_back(Arc::new(status));
+        self.statuses.push_back(status);
     }
 
     /// The state that reconciliation answers with: what the framework was told last.

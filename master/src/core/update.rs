@@ -5,6 +5,8 @@
 //! stays in the books until its framework has acknowledged the end. What nobody is left to
 //! acknowledge, the master acknowledges itself, so that no agent retries for ever.
 
+use std::sync::Arc;
+
 use ebb_types::{
     AgentId, Capability, FrameworkId, MasterToAgent, TaskId, TaskState, TaskStatus, UpdateUuid,
 };
@@ -41,10 +43,11 @@ impl Core {
         match framework.tasks.get_mut(&task_id) {
             Some(task) if task.agent_id == *agent_id => {
                 task.confirmed = true;
-                task.remember(status.clone());
+                let told = Arc::new(status.clone());
                 if !hidden {
-                    task.unacknowledged = Some(status.clone());
+                    task.unacknowledged = Some(Arc::clone(&told));
                 }
+                task.remember(told);
                 self.advance(framework_id, &task_id, latest_state);
                 self.task_changed(framework_id, &task_id);
                 if hidden {
@@ -140,9 +143,9 @@ impl Core {
         task.state = state;
         self.counters.tasks_by_state[state as usize] += 1;
         if held && !task.holds() {
-            let (role, agent_id, resources) =
-                (task.role.clone(), task.agent_id.clone(), task.resources);
-            self.recover((framework_id, &role), &agent_id, &resources);
+            let (role, seat) = (task.role.clone(), task.seat);
+            let (agent_id, resources) = (task.agent_id.clone(), task.resources);
+            self.recover((framework_id, &role), seat, &agent_id, &resources);
         }
     }
 

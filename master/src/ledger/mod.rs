@@ -184,7 +184,6 @@ impl Ledger {
 
     /// An agent's slot.
     pub fn get(&self, agent_id: &AgentId) -> Option<Arc<AgentSlot>> {
-        step("look an agent up");
         self.slots.load().get(agent_id).cloned()
     }
 
@@ -198,12 +197,33 @@ impl Ledger {
         incarnation: Incarnation,
         transition: &Transition,
     ) -> Result<(), Refused> {
-        step("look an agent up");
         self.slots
             .load()
             .get(agent_id)
             .ok_or(Refused::NoAgent)?
             .apply(incarnation, transition)
+    }
+
+    /// Applies a transition to the agent of a number in the book of claims.
+    ///
+    /// # Errors
+    /// [`Refused`] says why nothing was changed.
+    pub fn apply_at(
+        &self,
+        number: u32,
+        incarnation: Incarnation,
+        transition: &Transition,
+    ) -> Result<(), Refused> {
+        self.numbered()
+            .0
+            .get(&number)
+            .ok_or(Refused::NoAgent)?
+            .apply(incarnation, transition)
+    }
+
+    /// The slot of the agent of a number in the book of claims.
+    pub fn get_at(&self, number: u32) -> Option<Arc<AgentSlot>> {
+        self.numbered().get(number)
     }
 
     /// All slots, by agent id; a picture that later additions and removals do not touch.

@@ -256,7 +256,7 @@ impl World {
                 let back = Transition::Rescind(proposal.resources);
                 let undone = master
                     .ledger
-                    .apply(&proposal.agent_id, proposal.incarnation, &back);
+                    .apply_at(proposal.agent, proposal.incarnation, &back);
                 debug_assert!(undone.is_ok());
             }
             proposals

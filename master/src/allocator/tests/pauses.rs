@@ -321,7 +321,7 @@ impl Course {
     fn known(&self) -> BTreeMap<AgentId, Resources> {
         let mut known: BTreeMap<AgentId, Resources> = BTreeMap::new();
         for proposal in &self.held {
-            let sum = known.entry(proposal.agent_id.clone()).or_default();
+            let sum = known.entry(self.driver.agent_of(proposal)).or_default();
             *sum = sum.checked_add(&proposal.resources).unwrap();
         }
         known

@@ -73,10 +73,19 @@ fn role_of(framework: usize) -> Role {
     Role::new(format!("role-{}", framework % ROLES)).unwrap()
 }
 
+/// A proposal, its numbers looked up.
+#[derive(Clone, Debug)]
+struct Named {
+    agent_id: AgentId,
+    incarnation: Incarnation,
+    framework_id: FrameworkId,
+    role: Role,
+}
+
 /// Resources that a framework holds on an agent: an offer or a task.
 #[derive(Clone)]
 struct Held {
-    by: Proposal,
+    by: Named,
     resources: Resources,
 }
 
@@ -161,12 +170,12 @@ impl Play {
         self.lives[number]
     }
 
-    fn transit(&mut self, by: &Proposal, transition: Transition) {
+    fn transit(&mut self, by: &Named, transition: Transition) {
         let made = self.ledger.apply(&by.agent_id, by.incarnation, &transition);
         assert_eq!(made, Ok(()), "{transition:?} of {by:?}");
     }
 
-    fn credit(&mut self, by: &Proposal, resources: &Resources) {
+    fn credit(&mut self, by: &Named, resources: &Resources) {
         let credited: Result<(), NotHeld> =
             self.claims.credit(&by.framework_id, &by.role, resources);
         assert_eq!(credited, Ok(()));
@@ -176,20 +185,37 @@ impl Play {
     /// Takes a batch in as the core does: what no longer holds is taken back.
     fn take_in(&mut self, batch: Batch) {
         self.claims.note_batch(batch.id);
-        for by in batch.proposals {
-            if self.life(&by.agent_id) != Some(by.incarnation) {
+        for proposal in batch.proposals {
+            let agent_id = self.claims.agent_id(proposal.agent).cloned();
+            let life = |id: &AgentId| self.life(id) == Some(proposal.incarnation);
+            let Some(agent_id) = agent_id.filter(life) else {
                 self.count("proposals of agents that were gone");
                 continue;
-            }
-            let terms = self.claims.framework(&by.framework_id);
-            let wanted = terms.is_some_and(|terms| terms.active && terms.suppressed.is_empty());
-            let resources = by.resources;
-            if !wanted {
+            };
+            let Proposal {
+                incarnation,
+                resources,
+                ..
+            } = proposal;
+            let who = self.claims.in_seat(proposal.seat);
+            let wanted = who.filter(|(id, _)| {
+                let terms = self.claims.framework(id);
+                terms.is_some_and(|terms| terms.active && terms.suppressed.is_empty())
+            });
+            let Some((framework_id, role)) = wanted else {
                 self.count("proposals to frameworks that were gone");
-                self.transit(&by, Transition::Rescind(resources));
-                self.woken.insert(by.agent_id);
+                let back = Transition::Rescind(resources);
+                let made = self.ledger.apply(&agent_id, incarnation, &back);
+                assert_eq!(made, Ok(()), "{proposal:?}");
+                self.woken.insert(agent_id);
                 continue;
-            }
+            };
+            let by = Named {
+                agent_id,
+                incarnation,
+                framework_id: framework_id.clone(),
+                role: role.clone(),
+            };
             self.count("offers");
             self.claims.charge(&by.framework_id, &by.role, &resources);
             self.offers.push(Held { by, resources });

@@ -56,6 +56,19 @@ impl Bits {
         self.words.get(page as usize).copied().unwrap_or(0)
     }
 
+    fn clear(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        for (number, above) in self.above.iter_mut().enumerate() {
+            while *above != 0 {
+                self.words[number * 64 + above.trailing_zeros() as usize] = 0;
+                *above &= *above - 1;
+            }
+        }
+        self.len = 0;
+    }
+
     /// The pages with a bit in them, in order.
     fn pages(&self) -> impl Iterator<Item = u32> {
         (0u32..).zip(&self.above).flat_map(|(number, word)| {
@@ -154,12 +167,8 @@ impl Pool {
 
     /// Forgets all that waits.
     pub(super) fn clear(&mut self, class: Class) {
-        let pages: Vec<u32> = self.waiting[class as usize].pages().collect();
-        for page in pages {
-            for bit in 0..64 {
-                self.remove(page * 64 + bit, class);
-            }
-        }
+        self.waiting[class as usize].clear();
+        self.passing[class as usize].clear();
     }
 
     /// The first agent that a member has not refused, and of which it may have a part that is large enough: of what is
@@ -175,13 +184,13 @@ impl Pool {
             return None;
         }
         let slot = class as usize;
-        let refuses_nothing = claims.refuses_nothing(member);
+        let refused_words = claims.refused_words(member, class);
         for page in self.waiting[slot].pages() {
             let waiting = self.waiting[slot].word(page);
-            if refuses_nothing && most.is_none() {
+            let refused = refused_words.get(page as usize).copied().unwrap_or(0);
+            if refused == 0 && most.is_none() {
                 return Some(page * 64 + waiting.trailing_zeros());
             }
-            let refused = claims.refused_word(member, page, class);
             let mut rest = waiting & (!refused | self.passing[slot].word(page));
             while rest != 0 {
                 let bit = rest.trailing_zeros();

@@ -9,7 +9,8 @@ mod scenes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentId, FrameworkId, Limits, Quantities, Quota, ResourceKind, Resources, Role, Timestamp,
+    AgentId, FrameworkId, Incarnation, Limits, Quantities, Quota, ResourceKind, Resources, Role,
+    Timestamp,
 };
 use proptest::prelude::*;
 
@@ -137,6 +138,7 @@ fn plan(
 ) -> Vec<(AgentId, Who, Resources)> {
     let mut left: Vec<Resources> = known.values().map(|(_, free)| *free).collect();
     let views = known.iter().map(|(agent, (_, free))| AgentView {
+        incarnation: Incarnation(1),
         agent: *agent,
         free: *free,
     });
@@ -227,6 +229,7 @@ fn a_plan_goes_on_where_others_are_faster() {
     let mut planner = Planner::new(claims);
     let mut asked = [0; 4];
     let views = known.iter().map(|(agent, (_, free))| AgentView {
+        incarnation: Incarnation(1),
         agent: *agent,
         free: *free,
     });

@@ -22,6 +22,7 @@ mod refuse;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role};
@@ -60,6 +61,14 @@ impl FrameworkTerms {
         let wanted = self.active && self.roles.contains(role) && !self.suppressed.contains(role);
         [wanted, wanted && self.revocable]
     }
+}
+
+/// A framework in a role, as it is named outside of the book: by its number, and by when it came, since numbers are used
+/// again. All copies of a book number alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    member: u32,
+    born: NonZeroU64,
 }
 
 /// More is to be taken back than is held: always a fault in Ebb.
@@ -282,8 +291,11 @@ impl Claims {
             if !terms.active || !terms.roles.contains(role) {
                 self.void_member(member);
             }
-            self.tree
-                .set_wants(member, terms.roles.contains(role), terms.wants(role));
+            self.tree.set_wants(
+                member,
+                (terms.roles.contains(role), terms.active),
+                terms.wants(role),
+            );
         }
     }
 
@@ -404,11 +416,39 @@ impl Claims {
         Some((&member.framework_id, &member.role))
     }
 
+    /// The name of a member for the world outside.
+    pub fn seat(&self, member: u32) -> Option<Seat> {
+        let born = NonZeroU64::new(self.tree.born(member))?;
+        Some(Seat { member, born })
+    }
+
+    /// Whether who has had a seat has it still.
+    fn is_taken(&self, seat: Seat) -> bool {
+        self.tree.born(seat.member) == seat.born.get()
+    }
+
+    /// The framework and the role in a seat, unless they have left it.
+    pub fn in_seat(&self, seat: Seat) -> Option<(&FrameworkId, &Role)> {
+        self.names(seat.member).filter(|_| self.is_taken(seat))
+    }
+
+    /// The agent of a number.
+    pub fn agent_id(&self, number: u32) -> Option<&AgentId> {
+        let agent = self.agents.get(number as usize)?.as_ref()?;
+        Some(&agent.id)
+    }
+
     /// Counts resources as held (offered or allocated) by a framework in a role. The framework need
-    /// not be known (yet): after a fail-over its tasks may be heard of before it is.
-    pub fn charge(&mut self, framework_id: &FrameworkId, role: &Role, resources: &Resources) {
+    /// not be known (yet): after a fail-over its tasks may be heard of before it is. Its seat, which it has at least
+    /// until that is credited; none where there is nothing to be held.
+    pub fn charge(
+        &mut self,
+        framework_id: &FrameworkId,
+        role: &Role,
+        resources: &Resources,
+    ) -> Option<Seat> {
         if resources.is_zero() {
-            return;
+            return None;
         }
         let member = match self.member(framework_id, role) {
             Some(member) => member,
@@ -421,6 +461,13 @@ impl Claims {
             }
         };
         self.charge_member(member, resources);
+        self.seat(member)
+    }
+
+    /// [`Claims::charge`] to a seat that is taken.
+    pub fn charge_seat(&mut self, seat: Seat, resources: &Resources) {
+        debug_assert!(self.in_seat(seat).is_some(), "{seat:?} is empty");
+        self.charge_member(seat.member, resources);
     }
 
     /// Counts resources as held by a member.
@@ -453,6 +500,12 @@ impl Claims {
             role: role.clone(),
             resources: *resources,
         })
+    }
+
+    /// [`Claims::credit`] to a seat; false, and nothing is changed, where less is held there.
+    #[must_use]
+    pub fn credit_seat(&mut self, seat: Seat, resources: &Resources) -> bool {
+        self.is_taken(seat) && self.credit_member(seat.member, resources)
     }
 
     /// Counts resources as held by a member no more; false, and nothing is changed, where it holds less.
@@ -516,12 +569,10 @@ impl Claims {
         self.tree.room(member)
     }
 
-    /// Whether a framework may be offered so much of what is owned: it passes no limit, and takes nothing that is owed to
+    /// Whether whoever has a seat may be offered so much of what is owned: it passes no limit, and takes nothing that is owed to
     /// others.
-    pub fn has_room(&self, framework_id: &FrameworkId, role: &Role, regular: &Quantities) -> bool {
-        let room = self
-            .member(framework_id, role)
-            .and_then(|member| self.room(member));
+    pub fn has_room(&self, seat: Seat, regular: &Quantities) -> bool {
+        let room = self.room(seat.member);
         room.is_none_or(|room| room.most.contains(regular))
     }
 
@@ -568,8 +619,10 @@ impl Claims {
                 };
                 of_agents[agent as usize] += 1;
                 let refused = self.profiles.get(refusal.profile);
-                let is_marked =
-                    |class: Class| by.refusals.word(agent / 64, class) & (1 << (agent % 64)) != 0;
+                let is_marked = |class: Class| {
+                    let word = by.refusals.words(class).get(agent as usize / 64);
+                    word.is_some_and(|word| word & (1 << (agent % 64)) != 0)
+                };
                 if !Class::ALL
                     .into_iter()
                     .all(|class| is_marked(class) != class.part(refused).is_zero())

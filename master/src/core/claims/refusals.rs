@@ -1,5 +1,5 @@
-//! What a framework has refused in a role, agent by agent, in pages of 64 agents: who looks for an agent that a member
-//! has not refused passes over 64 of them in one step, however many refusals there are.
+//! What a framework has refused in a role, agent by agent, and in words of 64 agents: who looks for an agent that a
+//! member has not refused passes over 64 of them in one step, however many refusals there are.
 //!
 //! A member has one refusal of an agent: the latest, unless an earlier one says all that it says. At worst it is offered
 //! once more what it refused. Amounts are kept once for all who refused the same ([`Profiles`]).
@@ -28,35 +28,127 @@ pub(super) enum Change {
     Replaced(Refusal),
 }
 
-/// The refusals of 64 agents.
-#[derive(Clone, Debug, Default)]
-struct Page {
-    present: u64,
-    /// One for each bit in `present`, in their order.
-    refusals: Vec<Refusal>,
+/// A place in a [`Table`].
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    agent: u32,
+    refusal: Refusal,
 }
 
-impl Page {
-    const fn at(&self, bit: u64) -> usize {
-        (self.present & (bit - 1)).count_ones() as usize
+/// No agent has this number: there would have to be as many others.
+const NOBODY: u32 = u32::MAX;
+
+const EMPTY: Cell = Cell {
+    agent: NOBODY,
+    refusal: Refusal {
+        profile: 0,
+        expires: Timestamp::from_ms(0),
+    },
+};
+
+/// Fewest places of a table that is not empty; a power of 2.
+const MIN_CELLS: usize = 4;
+
+/// Refusals by agent: open addressing with linear probing, at most three quarters full.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    cells: Vec<Cell>,
+    len: usize,
+}
+
+impl Table {
+    /// Where an agent would stand if nobody else did.
+    const fn home(&self, agent: u32) -> usize {
+        // Fibonacci hashing: neighbours lie far from one another.
+        let hash = (agent as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> 32) as usize & (self.cells.len() - 1)
+    }
+
+    /// Where an agent stands, or where it is to be put; nothing of a table that is empty.
+    fn find(&self, agent: u32) -> Option<Result<usize, usize>> {
+        if self.cells.is_empty() {
+            return None;
+        }
+        let mut at = self.home(agent);
+        loop {
+            match self.cells[at].agent {
+                found if found == agent => return Some(Ok(at)),
+                NOBODY => return Some(Err(at)),
+                _ => at = (at + 1) & (self.cells.len() - 1),
+            }
+        }
+    }
+
+    fn get(&self, agent: u32) -> Option<Refusal> {
+        let at = self.find(agent)?.ok()?;
+        Some(self.cells[at].refusal)
+    }
+
+    fn put(&mut self, agent: u32, refusal: Refusal) {
+        match self.find(agent) {
+            Some(Ok(at)) => self.cells[at].refusal = refusal,
+            Some(Err(at)) if (self.len + 1) * 4 <= self.cells.len() * 3 => {
+                self.cells[at] = Cell { agent, refusal };
+                self.len += 1;
+            }
+            _ => {
+                self.resize((self.cells.len() * 2).max(MIN_CELLS));
+                self.put(agent, refusal);
+            }
+        }
+    }
+
+    fn remove(&mut self, agent: u32) {
+        let Some(Ok(mut hole)) = self.find(agent) else {
+            return;
+        };
+        let mask = self.cells.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let next = self.cells[at];
+            if next.agent == NOBODY {
+                break;
+            }
+            // It may stand in the hole unless its home lies behind that.
+            let from_home = at.wrapping_sub(self.home(next.agent)) & mask;
+            if from_home >= at.wrapping_sub(hole) & mask {
+                self.cells[hole] = next;
+                hole = at;
+            }
+        }
+        self.cells[hole] = EMPTY;
+        self.len -= 1;
+        if self.len * 8 < self.cells.len() && self.cells.len() > MIN_CELLS {
+            self.resize(self.cells.len() / 4);
+        }
+    }
+
+    fn resize(&mut self, cells: usize) {
+        let cells = vec![EMPTY; cells.max(MIN_CELLS)];
+        let old = std::mem::replace(&mut self.cells, cells);
+        self.len = 0;
+        for cell in old.into_iter().filter(|cell| cell.agent != NOBODY) {
+            self.put(cell.agent, cell.refusal);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, Refusal)> {
+        let taken = self.cells.iter().filter(|cell| cell.agent != NOBODY);
+        taken.map(|cell| (cell.agent, cell.refusal))
     }
 }
 
 /// What one member has refused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
-    pages: BTreeMap<u32, Page>,
-    /// Of each page those agents of which something of a class was refused, up to the last page that has one.
+    table: Table,
+    /// In words of 64 agents those of which something of a class was refused, up to the last word that has one.
     words: [Vec<u64>; CLASSES],
-    len: usize,
 }
 
-const fn place(agent: u32) -> (u32, u64) {
-    (agent / 64, 1 << (agent % 64))
-}
-
-fn set_bit(words: &mut Vec<u64>, page: u32, bit: u64, is_set: bool) {
-    let page = page as usize;
+fn set_bit(words: &mut Vec<u64>, agent: u32, is_set: bool) {
+    let (page, bit) = (agent as usize / 64, 1 << (agent % 64));
     if is_set && page >= words.len() {
         words.resize(page + 1, 0);
     }
@@ -66,20 +158,13 @@ fn set_bit(words: &mut Vec<u64>, page: u32, bit: u64, is_set: bool) {
 }
 
 impl Refusals {
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Which of the 64 agents of a page it has refused something of a class of.
-    pub(super) fn word(&self, page: u32, class: Class) -> u64 {
-        let words = &self.words[class as usize];
-        words.get(page as usize).copied().unwrap_or(0)
+    /// The agents, in words of 64, of which it has refused something of a class; those beyond the last word it has not.
+    pub(super) fn words(&self, class: Class) -> &[u64] {
+        &self.words[class as usize]
     }
 
     pub(super) fn get(&self, agent: u32) -> Option<Refusal> {
-        let (page, bit) = place(agent);
-        let page = self.pages.get(&page)?;
-        (page.present & bit != 0).then(|| page.refusals[page.at(bit)])
+        self.table.get(agent)
     }
 
     /// Sets the refusal of an agent to what `next` makes of the one that was there, with the classes that there is some
@@ -89,24 +174,15 @@ impl Refusals {
         agent: u32,
         next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
     ) -> Change {
-        let (number, bit) = place(agent);
-        let page = self.pages.entry(number).or_default();
-        let at = page.at(bit);
-        let earlier = (page.present & bit != 0).then(|| page.refusals[at]);
+        let earlier = self.table.get(agent);
         let Some((refusal, of_class)) = next(earlier) else {
             return Change::None;
         };
         for (words, is_some) in self.words.iter_mut().zip(of_class) {
-            set_bit(words, number, bit, is_some);
+            set_bit(words, agent, is_some);
         }
-        if let Some(earlier) = earlier {
-            page.refusals[at] = refusal;
-            return Change::Replaced(earlier);
-        }
-        page.present |= bit;
-        page.refusals.insert(at, refusal);
-        self.len += 1;
-        Change::Added
+        self.table.put(agent, refusal);
+        earlier.map_or(Change::Added, Change::Replaced)
     }
 
     /// Drops the refusal of an agent if it is one of those.
@@ -115,31 +191,17 @@ impl Refusals {
         agent: u32,
         is_one: impl FnOnce(&Refusal) -> bool,
     ) -> Option<Refusal> {
-        let (number, bit) = place(agent);
-        let page = self.pages.get_mut(&number)?;
-        let at = page.at(bit);
-        if page.present & bit == 0 || !is_one(&page.refusals[at]) {
-            return None;
-        }
-        let refusal = page.refusals.remove(at);
-        page.present &= !bit;
+        let refusal = self.table.get(agent).filter(is_one)?;
+        self.table.remove(agent);
         for words in &mut self.words {
-            set_bit(words, number, bit, false);
+            set_bit(words, agent, false);
         }
-        if page.present == 0 {
-            self.pages.remove(&number);
-        }
-        self.len -= 1;
         Some(refusal)
     }
 
-    /// All of them, by agent.
+    /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Refusal)> {
-        self.pages.iter().flat_map(|(number, page)| {
-            let bits = (0..64).filter(|bit| page.present & (1 << bit) != 0);
-            bits.map(move |bit| number * 64 + bit)
-                .zip(page.refusals.iter().copied())
-        })
+        self.table.iter()
     }
 }
 

@@ -9,7 +9,7 @@ use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 
 use super::refusals::{Change, Meet, Refusal, Refusals};
 use super::tree::Tree;
-use super::{AgentEntry, Claims, Entry, MAX_REFUSALS, expiry};
+use super::{AgentEntry, Claims, Entry, MAX_REFUSALS, Seat, expiry};
 use crate::core::drf::Class;
 
 impl Claims {
@@ -30,6 +30,15 @@ impl Claims {
         let member = self.member(framework_id, role).filter(|_| is_active);
         if let (Some(member), Some(agent)) = (member, self.agent_number(agent_id)) {
             self.refuse_numbered(member, agent, refused, expires);
+        }
+    }
+
+    /// [`Claims::refuse`] by a seat and the number of an agent.
+    pub fn refuse_seat(&mut self, seat: Seat, agent: u32, refused: &Resources, expires: Timestamp) {
+        let is_active = self.is_taken(seat)
+            && (self.tree.member(seat.member)).is_some_and(|member| member.is_active);
+        if is_active && self.agent_id(agent).is_some() {
+            self.refuse_numbered(seat.member, agent, refused, expires);
         }
     }
 
@@ -196,17 +205,11 @@ impl Claims {
         self.crowded_out
     }
 
-    /// Whether a member has refused nothing.
-    pub(in crate::core) fn refuses_nothing(&self, member: u32) -> bool {
-        self.tree
-            .member(member)
-            .is_none_or(|one| one.refusals.len() == 0)
-    }
-
-    /// Which of 64 agents a member has refused some of.
-    pub(in crate::core) fn refused_word(&self, member: u32, page: u32, class: Class) -> u64 {
+    /// The agents, in words of 64, of which a member has refused something of a class; those beyond the last word it has
+    /// not.
+    pub(in crate::core) fn refused_words(&self, member: u32, class: Class) -> &[u64] {
         let member = self.tree.member(member);
-        member.map_or(0, |member| member.refusals.word(page, class))
+        member.map_or(&[], |member| member.refusals.words(class))
     }
 
     /// Whether a member has refused as much of an agent as this.

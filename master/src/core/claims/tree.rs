@@ -36,6 +36,8 @@ pub(super) struct Member {
     pub(super) wants: [bool; CLASSES],
     /// Whether its framework is subscribed in the role; else it is here for what it holds.
     pub(super) is_subscribed: bool,
+    /// Whether it is subscribed and connected.
+    pub(super) is_active: bool,
     pub(super) refusals: Refusals,
 }
 
@@ -138,6 +140,7 @@ impl Tree {
         }
         let node = &mut self.nodes[index as usize];
         node.kind = Kind::Free;
+        node.born = 0;
         node.terms = None;
         self.orders[index as usize] = Default::default();
         self.free.push(index);
@@ -213,6 +216,11 @@ impl Tree {
             })
     }
 
+    /// When a node came; nodes come and go, and their numbers are used again.
+    pub(super) fn born(&self, index: u32) -> u64 {
+        self.nodes.get(index as usize).map_or(0, |node| node.born)
+    }
+
     /// What a node holds.
     pub(super) fn standing(&self, index: u32) -> &Standing {
         &self.nodes[index as usize].standing
@@ -276,6 +284,7 @@ impl Tree {
             role: role.clone(),
             wants: [false; CLASSES],
             is_subscribed: false,
+            is_active: false,
             refusals: Refusals::default(),
         };
         let index = self.add(Kind::Member(Box::new(member)), own);
@@ -338,29 +347,27 @@ impl Tree {
     /// Counts resources as held no more; false, and nothing is changed, where less is held.
     #[must_use]
     pub(super) fn credit(&mut self, member: u32, resources: &Resources) -> bool {
-        let Some(node) = self.nodes.get_mut(member as usize) else {
-            return false;
-        };
-        let mut tried = node.standing;
-        if !tried.credit(resources) {
-            return false;
+        let node = self.nodes.get(member as usize);
+        // What a framework holds, its role holds.
+        let holds = node.is_some_and(|node| node.standing.holds(resources));
+        if holds {
+            self.change(member, resources, |standing| standing.take(resources));
         }
-        self.change(member, resources, |standing| {
-            let credited = standing.credit(resources);
-            debug_assert!(credited, "a role holds less than one of its frameworks");
-        });
-        true
+        holds
     }
 
     fn change(&mut self, member: u32, resources: &Resources, to: impl Fn(&mut Standing)) {
         let changed = Class::ALL.map(|class| !class.part(resources).is_zero());
         let (mut index, mut owed) = (member, None);
         loop {
-            let was_full = self.nodes[index as usize].is_full();
-            to(&mut self.nodes[index as usize].standing);
-            if changed[Class::Regular as usize] && self.nodes[index as usize].terms.is_some() {
+            let node = &mut self.nodes[index as usize];
+            if changed[Class::Regular as usize] && node.terms.is_some() {
+                let was_full = node.is_full();
+                to(&mut node.standing);
                 owed = self.settle_terms(index, owed);
                 self.count_full(index, was_full);
+            } else {
+                to(&mut node.standing);
             }
             if index == ROOT {
                 return;
@@ -380,12 +387,18 @@ impl Tree {
         self.orders[parent as usize][slot].touch(index, &mut self.spots[slot]);
     }
 
-    /// Says which classes a member may be offered.
-    pub(super) fn set_wants(&mut self, index: u32, is_subscribed: bool, wants: [bool; CLASSES]) {
+    /// Says whether a member is subscribed and connected, and which classes it may be offered.
+    pub(super) fn set_wants(
+        &mut self,
+        index: u32,
+        (is_subscribed, is_connected): (bool, bool),
+        wants: [bool; CLASSES],
+    ) {
         let Some(member) = self.member_mut(index) else {
             return;
         };
         member.is_subscribed = is_subscribed;
+        member.is_active = is_subscribed && is_connected;
         member.wants = wants;
         for class in Class::ALL {
             self.place(index, class);

@@ -120,6 +120,7 @@ impl Game<'_> {
     /// Offers what is free of some agents and has it used; whether there was anything to offer.
     fn round(&mut self, first: usize, last: usize) -> bool {
         let views = (first..last).map(|at| AgentView {
+            incarnation: Incarnation(1),
             agent: self.claims.agent_number(&agent(at)).unwrap(),
             free: Resources::regular(amount(self.end.free[at])),
         });
