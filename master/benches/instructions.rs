@@ -2,10 +2,10 @@
 //!
 //! Counted by callgrind, one event at a time, so that there is a median: this program starts itself under valgrind and
 //! has it count inside of [`counted_event`] alone and write down its count at each return. Three views of each event:
-//! `worker` is what a worker thread does when it is woken (follow what was published, plan, commit); `books` is the
-//! allocator's whole path, as in the benchmark of rounds (before that the ledger and the book of claims, after it the
-//! charge); `core` is all that the master does with the event's message, from the core's step to the offer as it is
-//! handed to the framework's connection. Not counted: decoding, encoding, sockets, system calls.
+//! `at once` is the whole path of what a single event frees, which the driver offers again itself: the ledger, the book of
+//! claims, the plan, the commit, the charge; `worker` is what a worker thread does when it is woken for more than that
+//! (follow what was published, plan, commit); `core` is all that the master does with the event's message, from the core's
+//! step to the offer as it is handed to the framework's connection. Not counted: decoding, encoding, sockets, system calls.
 //! Printed on standard output, a row a line: `{"case","metric","value","unit","bar"}`.
 //!
 //! Arguments: `AGENTSxFRAMEWORKS` (else 10000x1000); `--play SHAPE`, with which it starts itself. `--bench`, which
@@ -14,8 +14,9 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-use ebb_master::allocator::Proposal;
+use ebb_master::allocator::{Proposal, pass_slots};
 use ebb_master::core::ConnectionId;
+use ebb_master::core::allocate::Planner;
 use ebb_master::ledger::Transition;
 use ebb_types::{
     Call, Filters, FrameworkId, Offer, Quantities, Role, TaskId, TaskState, Timestamp,
@@ -46,13 +47,18 @@ const WARM_UP: usize = 100;
 /// Far from one another among the agents.
 const STRIDE: usize = 7919;
 const REFUSE_MS: u64 = 5000;
+/// When the events happen. Before that everything is declined a few times, so that refusals stand and memory that is
+/// kept has been taken.
+const START_MS: u64 = 1_000_000;
+const ROUNDS: u64 = 10;
+const ROUND_MS: u64 = 1000;
 const MAX_INSTRUCTIONS: f64 = 3000.0;
 /// In the order in which they are played.
 const CASES: [(&str, Option<f64>); 6] = [
     ("decline, worker", None),
     ("task's end, worker", None),
-    ("decline, books", Some(MAX_INSTRUCTIONS)),
-    ("task's end, books", Some(MAX_INSTRUCTIONS)),
+    ("decline, at once", Some(MAX_INSTRUCTIONS)),
+    ("task's end, at once", Some(MAX_INSTRUCTIONS)),
     ("decline, core", None),
     ("task's end, core", None),
 ];
@@ -70,7 +76,7 @@ fn counted_event<T>(event: impl FnOnce() -> Result<T, Error>) -> Result<T, Error
 /// What frees an agent, on the books: a decline of all of it, or the end of a task that had all of it.
 fn free(books: &mut Books, offer: &Proposal, is_end: bool) -> Result<(), Error> {
     if !is_end {
-        let expires = Timestamp::from_ms(REFUSE_MS);
+        let expires = Timestamp::from_ms(START_MS + REFUSE_MS);
         return books.decline(std::slice::from_ref(offer), expires);
     }
     let (all, life) = (offer.resources, offer.incarnation);
@@ -86,13 +92,28 @@ fn offer_again(cluster: &mut Cluster, agent: u32) -> Result<Vec<Proposal>, Error
     Ok(cluster.pass(&[slot.ok_or("an agent is gone")?]))
 }
 
+/// What the driver makes of that itself: it plans with the book, and takes in what is proposed.
+fn offer_at_once(
+    books: &mut Books,
+    planner: &mut Planner,
+    agent: u32,
+) -> Result<Vec<Proposal>, Error> {
+    let slot = books.ledger.get_at(agent).ok_or("an agent is gone")?;
+    planner.exchange(&mut books.claims);
+    let proposals = pass_slots(planner, &[slot]);
+    planner.forget_proposals();
+    planner.exchange(&mut books.claims);
+    for proposal in &proposals {
+        books.claims.charge_seat(proposal.seat, &proposal.resources);
+    }
+    Ok(proposals)
+}
+
 /// The events without the core.
 fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
     let mut cluster = Cluster::new(agents, frameworks)?;
-    let slots = cluster.slots();
-    let mut offers = cluster.pass(&slots);
-    cluster.take_in(&offers);
-    cluster.follow();
+    let mut offers = warm_up(&mut cluster)?;
+    let mut planner = Planner::default();
     for (only_worker, is_end) in [(true, false), (true, true), (false, false), (false, true)] {
         for event in 0..EVENTS {
             let offer = &mut offers[(event * STRIDE) % agents];
@@ -110,17 +131,36 @@ fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
                 cluster.take_in(&next);
                 next
             } else {
-                counted_event(|| {
+                let next = counted_event(|| {
                     free(&mut cluster.books, offer, is_end)?;
-                    let next = offer_again(&mut cluster, offer.agent)?;
-                    cluster.take_in(&next);
-                    Ok(next)
-                })?
+                    offer_at_once(&mut cluster.books, &mut planner, offer.agent)
+                })?;
+                cluster.follow();
+                next
             };
             *offer = next.into_iter().next().ok_or("it was not offered")?;
         }
     }
     Ok(())
+}
+
+/// Declines everything a few times, and has all of it offered.
+fn warm_up(cluster: &mut Cluster) -> Result<Vec<Proposal>, Error> {
+    let slots = cluster.slots();
+    for round in 0..ROUNDS {
+        let now = Timestamp::from_ms(START_MS - (ROUNDS - round) * ROUND_MS);
+        cluster.books.claims.expire(now);
+        cluster.follow();
+        let offers = cluster.pass(&slots);
+        cluster.take_in(&offers);
+        cluster.books.decline(&offers, now.plus_ms(REFUSE_MS))?;
+    }
+    cluster.books.claims.expire(Timestamp::from_ms(START_MS));
+    cluster.follow();
+    let offers = cluster.pass(&slots);
+    cluster.take_in(&offers);
+    cluster.follow();
+    Ok(offers)
 }
 
 /// An offer that is out.

@@ -18,12 +18,12 @@ const LIFE: Incarnation = Incarnation(1);
 /// Agents of which nothing is used, and frameworks in roles of several weights.
 pub struct Books {
     pub ledger: Arc<Ledger>,
-    pub claims: Claims,
+    pub claims: Box<Claims>,
 }
 
 impl Books {
     pub fn new(agents: usize, frameworks: usize) -> Result<Self, Error> {
-        let (ledger, mut claims) = (Ledger::new(), Claims::new());
+        let (ledger, mut claims) = (Ledger::new(), Box::new(Claims::new()));
         let total = Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES);
         for number in 0..agents {
             let id = AgentId::new(format!("agent-{number:06}"))?;

@@ -22,7 +22,8 @@ use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
 pub use workers::{
-    Allocator, AllocatorFigures, Batch, MAX_AGENTS_PER_PASS, MAX_WORKERS, StartError,
+    Allocator, AllocatorFigures, Batch, MAX_AGENTS_AT_ONCE, MAX_AGENTS_PER_PASS, MAX_WORKERS,
+    StartError,
 };
 
 /// So many agents are planned together: what is known of them stays near while they are offered.

@@ -71,7 +71,7 @@ impl Shared {
             // Loaded after the bits were taken: whoever set one has added its agent before.
             let numbered = self.ledger.numbered();
             let alike = bits.flat_map(|bit| (bit..numbered.end()).step_by(BITS as usize));
-            slots.extend(alike.filter_map(|number| numbered.get(number)));
+            slots.extend(alike.filter_map(|number| numbered.get(number).cloned()));
             slots.len() - before
         });
         slots

@@ -137,7 +137,7 @@ impl Worker {
             let rescind = Transition::Rescind(proposal.resources);
             // Refused only when the agent was removed or came back, with nothing offered then.
             if slot.apply(proposal.incarnation, &rescind).is_ok() {
-                self.shared.wake(&slot);
+                self.shared.wake(slot);
             }
         }
     }

@@ -25,11 +25,11 @@ use std::thread::{JoinHandle, Thread};
 
 use ebb_types::AgentId;
 
-use super::Proposal;
 use super::inbox::Inbox;
 use super::wakes::Wakes;
 use super::work::{Counters, Shared, count};
 use super::worker::Worker;
+use super::{Proposal, pass_and_hold_back};
 use crate::core::allocate::Planner;
 use crate::core::claims::{BatchId, Claims, Entry};
 use crate::ledger::{AgentSlot, Ledger};
@@ -37,6 +37,8 @@ use crate::ledger::{AgentSlot, Ledger};
 /// About the most agents that one pass looks at (up to 63 more), so that a batch stays small enough for one step of the
 /// driver.
 pub const MAX_AGENTS_PER_PASS: usize = 4096;
+/// Most agents for which the driver plans itself; of more, the workers do.
+pub const MAX_AGENTS_AT_ONCE: usize = 16;
 /// Most worker threads.
 pub const MAX_WORKERS: u32 = 64;
 
@@ -175,6 +177,20 @@ impl Allocator {
             self.shared.wake(&slot);
         }
         self.unpark();
+    }
+
+    /// Plans and commits on the caller's thread for at most [`MAX_AGENTS_AT_ONCE`] agents: what an event has freed is
+    /// offered again without waiting for another thread. Agents that the ledger does not have are passed over. For the
+    /// driver alone, with the book that it publishes from; to be called after [`Allocator::wake_held_back`].
+    pub fn plan_at_once(&self, planner: &mut Planner, agents: &[AgentId]) -> Vec<Proposal> {
+        let ledger = &self.shared.ledger;
+        let slots: Vec<_> = agents.iter().filter_map(|id| ledger.get(id)).collect();
+        let proposals = pass_and_hold_back(planner, &slots, |slot| self.shared.hold_back(slot));
+        let counters = &self.shared.counters;
+        count(&counters.passes, 1);
+        count(&counters.agents, slots.len());
+        count(&counters.proposals, proposals.len());
+        proposals
     }
 
     /// Has the workers look at the agents again of which they have left something because of a quota. To be called after

@@ -65,7 +65,7 @@ pub struct Choice {
 /// A copy of the book that plans.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
-    claims: Claims,
+    claims: Box<Claims>,
     pool: Pool,
     /// What was proposed and stands in no entry yet.
     ahead: Vec<(u32, Resources)>,
@@ -86,7 +86,7 @@ impl Planner {
     /// A planner with a copy of a book.
     pub fn new(claims: Claims) -> Self {
         Self {
-            claims,
+            claims: Box::new(claims),
             ..Self::default()
         }
     }
@@ -94,7 +94,7 @@ impl Planner {
     /// The planner of a worker thread: once a batch of that thread is accounted for, it forgets what it has proposed.
     pub fn of_worker(worker: u32, claims: Claims) -> Self {
         Self {
-            claims,
+            claims: Box::new(claims),
             worker: Some(worker),
             ..Self::default()
         }
@@ -103,7 +103,20 @@ impl Planner {
     /// Goes on with another copy of the book.
     pub fn start_anew(&mut self, claims: Claims) {
         self.ahead.clear();
-        self.claims = claims;
+        *self.claims = claims;
+    }
+
+    /// Hands over what it has proposed, in that order: it stays charged in the book, and whoever has the book is to
+    /// [adopt](Claims::adopt) or [undo](Claims::uncharge) each charge.
+    pub fn hand_over(&mut self, proposed: &mut Vec<(u32, Resources)>) {
+        debug_assert!(proposed.is_empty(), "some were neither adopted nor undone");
+        std::mem::swap(&mut self.ahead, proposed);
+    }
+
+    /// Exchanges its book for another one. What it has proposed is to be forgotten or handed over before.
+    pub fn exchange(&mut self, claims: &mut Box<Claims>) {
+        debug_assert!(self.ahead.is_empty(), "proposals stand in the book");
+        std::mem::swap(&mut self.claims, claims);
     }
 
     /// Repeats what the book has entered since.
@@ -173,7 +186,7 @@ impl Planner {
     }
 
     /// What it knows.
-    pub const fn claims(&self) -> &Claims {
+    pub fn claims(&self) -> &Claims {
         &self.claims
     }
 

@@ -106,12 +106,41 @@ impl Sums {
         self.0.iter().all(|sum| *sum == 0)
     }
 
+    /// The sums, where all of them are below 2^64.
+    #[inline]
+    fn short(&self) -> Option<[u64; ResourceKind::ALL.len()]> {
+        let bits = self.0.iter().fold(0, |bits, sum| bits | sum >> 64);
+        (bits == 0).then(|| self.0.map(|sum| sum as u64))
+    }
+
     /// Whether both have something of the same kinds.
     pub fn has_same_kinds(&self, other: &Self) -> bool {
         self.0
             .iter()
             .zip(&other.0)
             .all(|(a, b)| (*a == 0) == (*b == 0))
+    }
+}
+
+/// What a cluster has of a class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    sums: Sums,
+    short: Option<[u64; ResourceKind::ALL.len()]>,
+}
+
+impl Totals {
+    /// These sums.
+    pub fn new(sums: Sums) -> Self {
+        Self {
+            sums,
+            short: sums.short(),
+        }
+    }
+
+    /// What there is.
+    pub const fn sums(&self) -> &Sums {
+        &self.sums
     }
 }
 
@@ -131,34 +160,43 @@ impl Share {
 
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
-    pub fn dominant(held: &Sums, cluster: &Sums, weight_milli: u32) -> Self {
-        let all = |sums: &Sums| sums.0.iter().fold(0, |bits, sum| bits | sum);
-        let mut dominant = if (all(held) | all(cluster)) >> 64 == 0 {
-            Self::largest(held, cluster, |a, b| {
-                // What occurs in practice is short enough that no product overflows: one multiplication each.
-                let product = |a: u128, b: u128| u128::from(a as u64) * u128::from(b as u64);
-                product(a.used, b.total) > product(b.used, a.total)
-            })
-        } else {
-            Self::largest(held, cluster, |a, b| a > b)
-        };
+    pub fn dominant(held: &Sums, cluster: &Totals, weight_milli: u32) -> Self {
+        let mut dominant = Self::largest_short(held, cluster)
+            .unwrap_or_else(|| Self::largest_long(held, &cluster.sums));
         dominant.total = dominant
             .total
             .saturating_mul(u128::from(weight_milli.max(1)));
         dominant
     }
 
+    /// The largest share where all sums are below 2^64, as they nearly always are: no product overflows, and each is one
+    /// multiplication.
     #[inline]
-    fn largest(held: &Sums, cluster: &Sums, is_above: impl Fn(&Self, &Self) -> bool) -> Self {
-        let mut largest = Self::ZERO;
-        for kind in ResourceKind::ALL {
-            let (used, total) = (held.get(kind), cluster.get(kind));
-            let share = Self { used, total };
-            if total > 0 && is_above(&share, &largest) {
-                largest = share;
+    fn largest_short(held: &Sums, cluster: &Totals) -> Option<Self> {
+        let (held, cluster) = (held.short()?, cluster.short.as_ref()?);
+        let (mut used, mut total) = (0u64, 1u64);
+        for (of_used, of_total) in held.into_iter().zip(cluster.iter().copied()) {
+            let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+            if of_total > 0 && product(of_used, total) > product(used, of_total) {
+                (used, total) = (of_used, of_total);
             }
         }
-        largest
+        Some(Self {
+            used: used.into(),
+            total: total.into(),
+        })
+    }
+
+    fn largest_long(held: &Sums, cluster: &Sums) -> Self {
+        let shares = ResourceKind::ALL.map(|kind| Self {
+            used: held.get(kind),
+            total: cluster.get(kind),
+        });
+        let known = shares.into_iter().filter(|share| share.total > 0);
+        known.fold(
+            Self::ZERO,
+            |largest, share| if share > largest { share } else { largest },
+        )
     }
 
     /// The share as one number, in units of 2^-124 and below 16. Of two shares the smaller has the smaller number, and
@@ -174,14 +212,21 @@ impl Share {
         let (used, total) = (self.used as u64, self.total as u64);
         // Nearly always; one division of 64 bits less.
         let (whole, rest) = if used < total {
-            (0, u128::from(used))
+            (0, used)
         } else {
-            (u128::from(used / total), u128::from(used % total))
+            (u128::from(used / total), used % total)
         };
-        let total = u128::from(total);
-        let high = (rest << HALF) / total;
-        let rest = (rest << HALF) - high * total;
-        let low = (rest << HALF) / total;
+        // Both fit into 64 bits, since the rest is below the total.
+        let half = |rest: u64| {
+            let wide = u128::from(rest) << HALF;
+            let part = (wide / u128::from(total)) as u64;
+            (
+                u128::from(part),
+                (wide as u64).wrapping_sub(part.wrapping_mul(total)),
+            )
+        };
+        let (high, rest) = half(rest);
+        let (low, _) = half(rest);
         if whole >> (u128::BITS - NUMBER_BITS) == 0 {
             (whole << NUMBER_BITS) | (high << HALF) | low
         } else {
@@ -279,27 +324,20 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Adds an allocation.
-    pub fn charge(&mut self, resources: &Resources) {
-        for class in Class::ALL {
-            let part = class.part(resources);
-            if !part.is_zero() {
-                self.held[class as usize].add(part);
-                let count = &mut self.allocations[class as usize];
-                *count = count.saturating_add(1);
-            }
-        }
+    /// Adds an allocation of a class.
+    #[inline]
+    pub fn charge(&mut self, class: Class, part: &Quantities) {
+        self.held[class as usize].add(part);
+        let count = &mut self.allocations[class as usize];
+        *count = count.saturating_add(1);
     }
 
     /// Undoes a [`Standing::charge`]; what was charged is held.
-    pub fn uncharge(&mut self, resources: &Resources) {
-        self.take(resources);
-        for class in Class::ALL {
-            if !class.part(resources).is_zero() {
-                let count = &mut self.allocations[class as usize];
-                *count = count.saturating_sub(1);
-            }
-        }
+    #[inline]
+    pub fn uncharge(&mut self, class: Class, part: &Quantities) {
+        self.take(class, part);
+        let count = &mut self.allocations[class as usize];
+        *count = count.saturating_sub(1);
     }
 
     /// Whether as much is held.
@@ -310,15 +348,10 @@ impl Standing {
         })
     }
 
-    /// Takes back what is held.
+    /// Takes back what is held of a class.
     #[inline]
-    pub fn take(&mut self, resources: &Resources) {
-        for class in Class::ALL {
-            let part = class.part(resources);
-            if !part.is_zero() {
-                self.held[class as usize].take(part);
-            }
-        }
+    pub fn take(&mut self, class: Class, part: &Quantities) {
+        self.held[class as usize].take(part);
     }
 
     /// What is held.
@@ -354,6 +387,20 @@ impl Ord for Need {
     }
 }
 
+impl Need {
+    /// Whether this one is needier, which is asked more often than anything else.
+    #[inline]
+    pub fn is_before(&self, other: &Self) -> bool {
+        if self.share != other.share {
+            return self.share < other.share;
+        }
+        if self.allocations != other.allocations {
+            return self.allocations < other.allocations;
+        }
+        self.born < other.born
+    }
+}
+
 impl PartialOrd for Need {
     #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -362,11 +409,18 @@ impl PartialOrd for Need {
 }
 
 impl Need {
+    /// Less needy than everybody.
+    pub const LAST: Self = Self {
+        share: u128::MAX,
+        allocations: u64::MAX,
+        born: u64::MAX,
+    };
+
     /// The need of a claimant that came as the `born`th.
     pub fn of(
         standing: &Standing,
         class: Class,
-        cluster: &Sums,
+        cluster: &Totals,
         weight_milli: u32,
         born: u64,
     ) -> Self {
@@ -463,14 +517,14 @@ mod tests {
                 *sum *= 2;
             }
             prop_assert_eq!(
-                Share::dominant(&held, &cluster, 1000),
-                Share::dominant(&twice, &cluster, 2000)
+                Share::dominant(&held, &Totals::new(cluster), 1000),
+                Share::dominant(&twice, &Totals::new(cluster), 2000)
             );
         }
 
         #[test]
         fn a_dominant_share_is_the_largest_over_the_kinds(held in sums(), cluster in sums()) {
-            let dominant = Share::dominant(&held, &cluster, 1);
+            let dominant = Share::dominant(&held, &Totals::new(cluster), 1);
             let singles: Vec<_> = ResourceKind::ALL.into_iter()
                 .filter(|kind| cluster.get(*kind) > 0)
                 .map(|kind| Share { used: held.get(kind), total: cluster.get(kind) })
@@ -484,9 +538,13 @@ mod tests {
             let part = Quantities::from_pairs(ResourceKind::ALL.into_iter().zip(amounts));
             let resources = Resources { regular: part, revocable: part };
             let mut standing = Standing::default();
-            standing.charge(&resources);
+            for class in Class::ALL {
+                standing.charge(class, class.part(&resources));
+            }
             prop_assert!(standing.holds(&resources));
-            standing.take(&resources);
+            for class in Class::ALL {
+                standing.take(class, class.part(&resources));
+            }
             prop_assert!(standing.is_zero());
             prop_assert_eq!(standing.holds(&resources), part.is_zero());
         }

@@ -31,17 +31,30 @@ impl Core {
             self.changed = true;
         }
         let mut offers: BTreeMap<ConnectionId, Vec<Offer>> = BTreeMap::new();
+        // What the core's own book was planned with is charged there already.
+        let mut planned = std::mem::take(&mut self.planned);
+        debug_assert!(planned.is_empty() || planned.len() == proposals.len());
+        let mut charged = planned.drain(..);
         for proposal in proposals {
-            match self.receiver(&proposal) {
-                Some(receiver) => {
-                    let connection = receiver.connection;
-                    if let Some(offer) = self.make_offer(&proposal, receiver) {
-                        offers.entry(connection).or_default().push(offer);
-                    }
+            let charged = charged.next();
+            let Some(receiver) = self.receiver(&proposal, charged.is_some()) else {
+                if let Some((member, resources)) = charged {
+                    self.roles.uncharge(member, &resources);
                 }
-                None => self.refuse_proposal(&proposal),
+                self.refuse_proposal(&proposal);
+                continue;
+            };
+            match charged {
+                Some((member, resources)) => self.roles.adopt(member, &resources),
+                None => self.roles.charge_seat(proposal.seat, &proposal.resources),
+            }
+            let connection = receiver.connection;
+            if let Some(offer) = self.make_offer(&proposal, receiver) {
+                offers.entry(connection).or_default().push(offer);
             }
         }
+        drop(charged);
+        self.planned = planned;
         for (connection, offers) in offers {
             self.counters.offers_made += offers.len() as u64;
             self.emit(Effect::ToScheduler {
@@ -53,7 +66,7 @@ impl Core {
 
     /// The scheduler to be offered a proposal, where it still holds: the world may have moved on
     /// since the allocator looked at it.
-    fn receiver(&self, proposal: &Proposal) -> Option<Receiver> {
+    fn receiver(&self, proposal: &Proposal, is_charged: bool) -> Option<Receiver> {
         let (framework_id, role) = self.roles.in_seat(proposal.seat)?;
         let framework = self.frameworks.get(framework_id)?;
         let agent_id = self.meant_agent(proposal)?;
@@ -61,7 +74,10 @@ impl Core {
             && !framework.suppressed.contains(role)
             && !proposal.resources.is_zero()
             && self.offers.len() < MAX_OFFERS
-            && (self.roles).has_room(proposal.seat, &proposal.resources.regular);
+            && (is_charged
+                || self
+                    .roles
+                    .has_room(proposal.seat, &proposal.resources.regular));
         let connection = framework.connection.filter(|_| holds)?;
         Some(Receiver {
             connection,
@@ -92,8 +108,11 @@ impl Core {
         self.changed = true;
     }
 
+    /// Makes an offer of what is charged in the book.
     fn make_offer(&mut self, proposal: &Proposal, receiver: Receiver) -> Option<Offer> {
         let Ok(id) = self.ids.offer() else {
+            let credited = self.roles.credit_seat(proposal.seat, &proposal.resources);
+            debug_assert!(credited, "an offer was not charged");
             self.refuse_proposal(proposal);
             return None;
         };
@@ -106,7 +125,6 @@ impl Core {
         let Proposal {
             seat, resources, ..
         } = *proposal;
-        self.roles.charge_seat(seat, &resources);
         self.hold(Part::Offered, (&framework_id, &role), &agent_id, &resources);
         let deadline = self
             .config

@@ -13,6 +13,7 @@ use ebb_types::{
     TaskKey, Timestamp,
 };
 
+use super::allocate::Planner;
 use super::claims::{Claims, Entry, Seat};
 use super::counters::Counters;
 use super::ids::IdMaker;
@@ -252,7 +253,11 @@ pub struct Core {
     pub(super) links: BTreeMap<ConnectionId, AgentId>,
     pub(super) weights: BTreeMap<Role, u32>,
     pub(super) quotas: BTreeMap<Role, Quota>,
-    pub(super) roles: Claims,
+    pub(super) roles: Box<Claims>,
+    /// Plans with the book, between two steps; what it has of its own is room that is kept.
+    pub(super) planner: Planner,
+    /// What it has proposed and the book holds already; empty but between [`Core::plan`] and the next step.
+    pub(super) planned: Vec<(u32, Resources)>,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -294,7 +299,9 @@ impl Core {
             links: BTreeMap::new(),
             weights: BTreeMap::new(),
             quotas: BTreeMap::new(),
-            roles: Claims::new(),
+            roles: Box::default(),
+            planner: Planner::default(),
+            planned: Vec::new(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
@@ -337,8 +344,18 @@ impl Core {
     }
 
     /// The book of claims.
-    pub const fn claims(&self) -> &Claims {
+    pub fn claims(&self) -> &Claims {
         &self.roles
+    }
+
+    /// Lends the book itself to be planned with: no copy is newer. All that is proposed is to be handed to
+    /// [`Core::step`] before anything else is.
+    pub fn plan<T>(&mut self, plan: impl FnOnce(&mut Planner) -> T) -> T {
+        self.planner.exchange(&mut self.roles);
+        let planned = plan(&mut self.planner);
+        self.planner.hand_over(&mut self.planned);
+        self.planner.exchange(&mut self.roles);
+        planned
     }
 
     /// The master, as it tells frameworks and operators of itself.

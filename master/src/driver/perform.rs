@@ -7,6 +7,8 @@ use ebb_types::{AgentId, Incarnation, Timestamp};
 
 use super::outbox::{Cut, Outbox, Unsent};
 use super::{Driver, DriverError};
+use crate::allocator::MAX_AGENTS_AT_ONCE;
+use crate::core::allocate::Planner;
 use crate::core::record::RegistryWrite;
 use crate::core::{ConnectionId, Effect, Input};
 use crate::ledger::{Refused, Transition};
@@ -30,9 +32,56 @@ impl Driver {
     pub(super) async fn perform(
         &mut self,
         now: Timestamp,
-        mut effects: Vec<Effect>,
+        effects: Vec<Effect>,
     ) -> Result<(), DriverError> {
         let mut round = Round::default();
+        self.settle(now, effects, &mut round).await?;
+        self.wake_held_back(&mut round);
+        // What is little is offered again at once: no thread has to be woken for it, and no book is newer than this one.
+        if !round.wake_all && (1..=MAX_AGENTS_AT_ONCE).contains(&round.wake.len()) {
+            let agents = std::mem::take(&mut round.wake);
+            let allocator = &self.allocator;
+            let plan = |planner: &mut Planner| allocator.plan_at_once(planner, &agents);
+            let proposals = self.core.plan(plan);
+            if !proposals.is_empty() {
+                let batch = None;
+                let input = Input::Proposals { batch, proposals };
+                let effects = self.core.step(now, input);
+                self.settle(now, effects, &mut round).await?;
+            }
+        }
+        self.wake_held_back(&mut round);
+        self.publish(&mut round);
+        if round.wake_all {
+            self.allocator.wake_all();
+        } else if !round.wake.is_empty() {
+            self.allocator.wake_ids(&round.wake);
+        }
+        Ok(())
+    }
+
+    fn wake_held_back(&mut self, round: &mut Round) {
+        if std::mem::take(&mut round.wake_held_back) && !round.wake_all {
+            self.publish(round);
+            self.allocator.wake_held_back();
+        }
+    }
+
+    fn publish(&mut self, round: &mut Round) {
+        if std::mem::take(&mut round.publish) {
+            let entries = self.core.publish();
+            self.allocator
+                .publish(&entries, || self.core.claims().copy());
+        }
+    }
+
+    /// Performs all but what concerns the allocator, which is left in the round.
+    async fn settle(
+        &mut self,
+        now: Timestamp,
+        mut effects: Vec<Effect>,
+        round: &mut Round,
+    ) -> Result<(), DriverError> {
         loop {
             self.persist(&mut effects).await?;
             // Before anybody is told of it, so that whoever is told and then reads finds it.
@@ -42,26 +91,11 @@ impl Driver {
                 break;
             }
             for effect in effects.drain(..) {
-                self.perform_one(effect, &mut round);
+                self.perform_one(effect, round);
             }
             for input in std::mem::take(&mut round.lost) {
                 effects.extend(self.core.step(now, input));
             }
-        }
-        if round.publish {
-            let entries = self.core.publish();
-            self.allocator
-                .publish(&entries, || self.core.claims().copy());
-        }
-        if round.wake_all {
-            self.allocator.wake_all();
-            return Ok(());
-        }
-        if round.wake_held_back {
-            self.allocator.wake_held_back();
-        }
-        if !round.wake.is_empty() {
-            self.allocator.wake_ids(&round.wake);
         }
         Ok(())
     }

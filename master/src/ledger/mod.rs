@@ -8,6 +8,7 @@
 //! Lock-free: transitions, loads and the look-up of slots. Not lock-free: memory allocation, and
 //! adding or removing an agent waits for nobody but copies the path to it in the map of slots.
 
+mod numbers;
 mod slot;
 mod transition;
 
@@ -18,6 +19,7 @@ use arc_swap::{ArcSwap, Guard};
 use ebb_types::{AgentId, Incarnation, Resources};
 use imbl::OrdMap;
 
+use self::numbers::Numbers;
 use crate::steps::step;
 
 #[cfg(feature = "loom")]
@@ -114,17 +116,17 @@ impl AgentSlot {
 }
 
 /// Slots by the agents' numbers, as they were at one moment.
-pub(crate) struct Numbered(Guard<Arc<OrdMap<u32, Arc<AgentSlot>>>>);
+pub(crate) struct Numbered(Guard<Arc<Numbers>>);
 
 impl Numbered {
     /// The slot of an agent.
-    pub(crate) fn get(&self, number: u32) -> Option<Arc<AgentSlot>> {
-        self.0.get(&number).cloned()
+    pub(crate) fn get(&self, number: u32) -> Option<&Arc<AgentSlot>> {
+        self.0.get(number)
     }
 
-    /// One more than the largest number.
+    /// No number is larger or as large.
     pub(crate) fn end(&self) -> u32 {
-        self.0.get_max().map_or(0, |(number, _)| number + 1)
+        self.0.end()
     }
 }
 
@@ -133,7 +135,7 @@ impl Numbered {
 pub struct Ledger {
     slots: ArcSwap<OrdMap<AgentId, Arc<AgentSlot>>>,
     /// The same by number.
-    numbers: ArcSwap<OrdMap<u32, Arc<AgentSlot>>>,
+    numbers: ArcSwap<Numbers>,
     stats: Arc<LedgerStats>,
 }
 
@@ -156,7 +158,7 @@ impl Ledger {
         self.slots
             .rcu(|slots| slots.update(agent_id.clone(), Arc::clone(&slot)));
         self.numbers
-            .rcu(|slots| slots.update(number, Arc::clone(&slot)));
+            .rcu(|slots| slots.with(number, Some(Arc::clone(&slot))));
         if let Some(earlier) = earlier {
             retire(&earlier);
         }
@@ -170,8 +172,8 @@ impl Ledger {
         self.slots.rcu(|slots| slots.without(agent_id));
         // Its number may be another agent's by now.
         let same = |other: &Arc<AgentSlot>| Arc::ptr_eq(other, &slot);
-        if self.numbers.load().get(&slot.number).is_some_and(same) {
-            self.numbers.rcu(|slots| slots.without(&slot.number));
+        if self.numbered().get(slot.number).is_some_and(same) {
+            self.numbers.rcu(|slots| slots.with(slot.number, None));
         }
         retire(&slot)
     }
@@ -197,11 +199,9 @@ impl Ledger {
         incarnation: Incarnation,
         transition: &Transition,
     ) -> Result<(), Refused> {
-        self.slots
-            .load()
-            .get(agent_id)
-            .ok_or(Refused::NoAgent)?
-            .apply(incarnation, transition)
+        let slots = self.slots.load();
+        let slot = slots.get(agent_id).ok_or(Refused::NoAgent)?;
+        slot.apply(incarnation, transition)
     }
 
     /// Applies a transition to the agent of a number in the book of claims.
@@ -214,16 +214,14 @@ impl Ledger {
         incarnation: Incarnation,
         transition: &Transition,
     ) -> Result<(), Refused> {
-        self.numbered()
-            .0
-            .get(&number)
-            .ok_or(Refused::NoAgent)?
-            .apply(incarnation, transition)
+        let slots = self.numbered();
+        let slot = slots.get(number).ok_or(Refused::NoAgent)?;
+        slot.apply(incarnation, transition)
     }
 
     /// The slot of the agent of a number in the book of claims.
     pub fn get_at(&self, number: u32) -> Option<Arc<AgentSlot>> {
-        self.numbered().get(number)
+        self.numbered().get(number).cloned()
     }
 
     /// All slots, by agent id; a picture that later additions and removals do not touch.

@@ -188,6 +188,7 @@ impl AgentLedger {
                 }
                 next.offered = add(&self.offered, &wanted)?;
             }
+            // Of what only changes its place or comes back there is a sum as before.
             Transition::Accept { offered, used } => {
                 if !offered.contains(&used) {
                     let excess = used.saturating_sub(&offered);
@@ -228,6 +229,8 @@ impl AgentLedger {
                     return Err(Refused::NotFree { missing });
                 }
                 next.allocated = add(&self.allocated, &wanted)?;
+                // What is lent is not bounded by what is free: it must have a sum, or `free` would be wrong.
+                add(&next.offered, &next.allocated)?;
             }
             Transition::Retire => {
                 next.incarnation = RETIRED;
@@ -235,10 +238,6 @@ impl AgentLedger {
                 next.oversubscribed = Quantities::ZERO;
             }
         }
-        // Offered and allocated must have a sum, or `free` would be wrong.
-        next.offered
-            .checked_add(&next.allocated)
-            .ok_or(Refused::Overflow)?;
         next.version = self.version.wrapping_add(1);
         debug_assert_eq!(next.check(), Ok(()), "after {transition:?} on {self:?}");
         Ok(next)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_master::allocator::{Proposal, pass};
+use ebb_master::allocator::{MAX_AGENTS_AT_ONCE, Proposal, pass};
 use ebb_master::core::allocate::Planner;
 use ebb_master::core::record::{Activity, RegistryWrite, Restored};
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
@@ -119,6 +119,20 @@ impl World {
             self.perform_master(&mut master, effect);
         }
         self.check_master(&master);
+        // Half of what is little is offered at once, as the driver does; the rest of it by a worker.
+        let is_little = (1..=MAX_AGENTS_AT_ONCE).contains(&master.awake.len());
+        if is_little && !is_offering && self.rng.chance(500) {
+            let awake = std::mem::take(&mut master.awake);
+            let (ledger, planted) = (&master.ledger, self.planted);
+            let proposals =
+                (master.core).plan(|planner| propose_from(ledger, planner, &awake, planted));
+            if !proposals.is_empty() {
+                self.master = Some(master);
+                let batch = None;
+                self.master_step(Input::Proposals { batch, proposals });
+                return;
+            }
+        }
         if !master.pass_due && !master.awake.is_empty() {
             master.pass_due = true;
             let soon = self.now_ms + self.rng.between(0, 5);
@@ -250,19 +264,8 @@ impl World {
         };
         master.pass_due = false;
         let awake = std::mem::take(&mut master.awake);
-        let proposals = if self.planted == Some(Planted::AllocatorSkipsCommit) {
-            let proposals = pass(&master.ledger, &mut master.planner, &awake);
-            for proposal in &proposals {
-                let back = Transition::Rescind(proposal.resources);
-                let undone = master
-                    .ledger
-                    .apply_at(proposal.agent, proposal.incarnation, &back);
-                debug_assert!(undone.is_ok());
-            }
-            proposals
-        } else {
-            pass(&master.ledger, &mut master.planner, &awake)
-        };
+        let (ledger, planner) = (&master.ledger, &mut master.planner);
+        let proposals = propose_from(ledger, planner, &awake, self.planted);
         if proposals.is_empty() {
             return;
         }
@@ -381,4 +384,21 @@ pub fn new_registry() -> Restored {
         cluster: "sim".to_owned(),
         ..Restored::default()
     }
+}
+
+fn propose_from(
+    ledger: &Ledger,
+    planner: &mut Planner,
+    awake: &BTreeSet<AgentId>,
+    planted: Option<Planted>,
+) -> Vec<Proposal> {
+    let proposals = pass(ledger, planner, awake);
+    if planted == Some(Planted::AllocatorSkipsCommit) {
+        for proposal in &proposals {
+            let back = Transition::Rescind(proposal.resources);
+            let undone = ledger.apply_at(proposal.agent, proposal.incarnation, &back);
+            debug_assert!(undone.is_ok());
+        }
+    }
+    proposals
 }

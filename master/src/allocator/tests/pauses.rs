@@ -458,7 +458,7 @@ fn a_worker_that_is_paused_before_any_step_stops_nobody() {
 
 /// Operations on atomics but for adding and removing agents, which the driver alone does; and those that need no step of
 /// their own: how long a chain is and its end, counters, where the next search begins, a look at a word that is exchanged right after, the flag that ends
-/// everything, and loads of a slot, whose step stands in the slot.
+/// everything, loads of a slot, whose step stands in the slot, and looks-up by id, which are the driver's.
 const OPERATIONS: [&str; 7] = [
     ".swap(",
     ".load(",
@@ -477,9 +477,9 @@ const EXEMPT: [&str; 11] = [
     "self.next.",
     "self.words[at].load(",
     "stop.load(",
-    "self.numbers.load().get(&slot.number)",
     "self.published.",
     "slot.load()",
+    "self.slots.load()",
 ];
 /// So many lines before an operation its step may stand.
 const NEAR: usize = 4;

@@ -16,6 +16,9 @@ const MIN_VOID: usize = 1024;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expiries {
+    /// The list that was added to last, as most often it is added to next.
+    last: (Timestamp, Vec<Pair>),
+    /// The others; none of them is empty.
     lists: BTreeMap<Timestamp, Vec<Pair>>,
     len: usize,
 }
@@ -29,9 +32,14 @@ impl Expiries {
         live: usize,
         is_live: impl Fn(Timestamp, Pair) -> bool,
     ) {
-        self.lists.entry(at).or_default().push(pair);
+        if self.last.0 != at {
+            self.put_last_away();
+            self.last = (at, self.lists.remove(&at).unwrap_or_default());
+        }
+        self.last.1.push(pair);
         self.len += 1;
         if self.len > 2 * live + MIN_VOID {
+            self.put_last_away();
             self.lists.retain(|at, pairs| {
                 pairs.sort_unstable();
                 pairs.dedup();
@@ -42,8 +50,18 @@ impl Expiries {
         }
     }
 
+    fn put_last_away(&mut self) {
+        let (at, pairs) = std::mem::take(&mut self.last);
+        if !pairs.is_empty() {
+            self.lists.insert(at, pairs);
+        }
+    }
+
     /// Takes out a list that has expired, with its time.
     pub(super) fn pop(&mut self, now: Timestamp) -> Option<(Timestamp, Vec<Pair>)> {
+        if self.last.0 <= now {
+            self.put_last_away();
+        }
         let first = self.lists.first_entry()?;
         if *first.key() > now {
             return None;
@@ -55,6 +73,8 @@ impl Expiries {
 
     /// When the next may end.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.lists.first_key_value().map(|(at, _)| *at)
+        let last = (!self.last.1.is_empty()).then_some(self.last.0);
+        let first = self.lists.first_key_value().map(|(at, _)| *at);
+        first.into_iter().chain(last).min()
     }
 }

@@ -596,8 +596,16 @@ impl Claims {
         self.tree.charge(member, resources);
     }
 
+    /// Enters what was charged ahead.
+    pub fn adopt(&mut self, member: u32, resources: &Resources) {
+        self.log.push(Entry::Charge {
+            member,
+            resources: *resources,
+        });
+    }
+
     /// The reverse of [`Claims::charge_ahead`].
-    pub(super) fn uncharge(&mut self, member: u32, resources: &Resources) {
+    pub fn uncharge(&mut self, member: u32, resources: &Resources) {
         self.tree.uncharge(member, resources);
     }
 

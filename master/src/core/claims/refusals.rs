@@ -84,18 +84,17 @@ impl Table {
         Some(self.cells[at].refusal)
     }
 
-    fn put(&mut self, agent: u32, refusal: Refusal) {
-        match self.find(agent) {
-            Some(Ok(at)) => self.cells[at].refusal = refusal,
-            Some(Err(at)) if (self.len + 1) * 4 <= self.cells.len() * 3 => {
-                self.cells[at] = Cell { agent, refusal };
-                self.len += 1;
-            }
-            _ => {
-                self.resize((self.cells.len() * 2).max(MIN_CELLS));
-                self.put(agent, refusal);
-            }
+    /// Adds the refusal of an agent that has none, where [`Table::find`] has said that it is to be put.
+    fn add(&mut self, place: Option<usize>, agent: u32, refusal: Refusal) {
+        let has_room = (self.len + 1) * 4 <= self.cells.len() * 3;
+        if let Some(place) = place.filter(|_| has_room) {
+            self.cells[place] = Cell { agent, refusal };
+            self.len += 1;
+            return;
         }
+        self.resize((self.cells.len() * 2).max(MIN_CELLS));
+        let place = self.find(agent).and_then(Result::err);
+        self.add(place, agent, refusal);
     }
 
     fn remove(&mut self, agent: u32) {
@@ -129,7 +128,8 @@ impl Table {
         let old = std::mem::replace(&mut self.cells, cells);
         self.len = 0;
         for cell in old.into_iter().filter(|cell| cell.agent != NOBODY) {
-            self.put(cell.agent, cell.refusal);
+            let place = self.find(cell.agent).and_then(Result::err);
+            self.add(place, cell.agent, cell.refusal);
         }
     }
 
@@ -174,14 +174,19 @@ impl Refusals {
         agent: u32,
         next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
     ) -> Change {
-        let earlier = self.table.get(agent);
+        let found = self.table.find(agent);
+        let known = found.and_then(Result::ok);
+        let earlier = known.map(|at| self.table.cells[at].refusal);
         let Some((refusal, of_class)) = next(earlier) else {
             return Change::None;
         };
         for (words, is_some) in self.words.iter_mut().zip(of_class) {
             set_bit(words, agent, is_some);
         }
-        self.table.put(agent, refusal);
+        match known {
+            Some(at) => self.table.cells[at].refusal = refusal,
+            None => self.table.add(found.and_then(Result::err), agent, refusal),
+        }
         earlier.map_or(Change::Added, Change::Replaced)
     }
 

@@ -19,7 +19,7 @@ use quota::{Creditors, Terms};
 
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
-use crate::core::drf::{Class, Need, Share, Standing, Sums};
+use crate::core::drf::{Class, Need, Share, Standing, Sums, Totals};
 
 /// Weight of a role that was given none, in thousandths.
 pub const DEFAULT_WEIGHT_MILLI: u32 = 1000;
@@ -82,7 +82,7 @@ pub(super) struct Tree {
     free: Vec<u32>,
     roles: BTreeMap<Role, u32>,
     born: u64,
-    totals: [Sums; CLASSES],
+    totals: [Totals; CLASSES],
     /// How often each of the totals has changed.
     totals_changes: [u64; CLASSES],
     /// What of the owned is free and yet cannot be offered.
@@ -148,11 +148,12 @@ impl Tree {
 
     /// What the cluster has of a class.
     pub(super) const fn totals(&self, class: Class) -> &Sums {
-        &self.totals[class as usize]
+        self.totals[class as usize].sums()
     }
 
     /// Replaces what the cluster has.
     pub(super) fn set_totals(&mut self, class: Class, totals: Sums) {
+        let totals = Totals::new(totals);
         let old = std::mem::replace(&mut self.totals[class as usize], totals);
         if old != totals {
             self.totals_changes[class as usize] += 1;
@@ -336,12 +337,12 @@ impl Tree {
 
     /// Counts resources as held by a member.
     pub(super) fn charge(&mut self, member: u32, resources: &Resources) {
-        self.change(member, resources, |standing| standing.charge(resources));
+        self.change(member, resources, Standing::charge);
     }
 
     /// Undoes a charge.
     pub(super) fn uncharge(&mut self, member: u32, resources: &Resources) {
-        self.change(member, resources, |standing| standing.uncharge(resources));
+        self.change(member, resources, Standing::uncharge);
     }
 
     /// Counts resources as held no more; false, and nothing is changed, where less is held.
@@ -351,17 +352,34 @@ impl Tree {
         // What a framework holds, its role holds.
         let holds = node.is_some_and(|node| node.standing.holds(resources));
         if holds {
-            self.change(member, resources, |standing| standing.take(resources));
+            self.change(member, resources, Standing::take);
         }
         holds
     }
 
-    fn change(&mut self, member: u32, resources: &Resources, to: impl Fn(&mut Standing)) {
-        let changed = Class::ALL.map(|class| !class.part(resources).is_zero());
+    #[inline]
+    fn change(
+        &mut self,
+        member: u32,
+        resources: &Resources,
+        to: impl Fn(&mut Standing, Class, &Quantities),
+    ) {
+        for class in Class::ALL {
+            let part = class.part(resources);
+            if !part.is_zero() {
+                self.change_class(member, class, |standing| to(standing, class, part));
+            }
+        }
+    }
+
+    #[inline]
+    fn change_class(&mut self, member: u32, class: Class, to: impl Fn(&mut Standing)) {
+        let slot = class as usize;
         let (mut index, mut owed) = (member, None);
-        loop {
+        while index != ROOT {
             let node = &mut self.nodes[index as usize];
-            if changed[Class::Regular as usize] && node.terms.is_some() {
+            let parent = node.parent;
+            if class == Class::Regular && node.terms.is_some() {
                 let was_full = node.is_full();
                 to(&mut node.standing);
                 owed = self.settle_terms(index, owed);
@@ -369,15 +387,13 @@ impl Tree {
             } else {
                 to(&mut node.standing);
             }
-            if index == ROOT {
-                return;
-            }
-            for class in Class::ALL {
-                if changed[class as usize] {
-                    self.touch(index, class);
-                }
-            }
-            index = self.nodes[index as usize].parent;
+            self.orders[parent as usize][slot].touch(index, &mut self.spots[slot]);
+            index = parent;
+        }
+        let root = &mut self.nodes[ROOT as usize];
+        to(&mut root.standing);
+        if class == Class::Regular && root.terms.is_some() {
+            self.settle_terms(ROOT, owed);
         }
     }
 
@@ -521,7 +537,7 @@ impl Tree {
             Kind::Own => Claimant::Own(self.role_info(node.parent)?.role.clone()),
             Kind::Root | Kind::Free => return None,
         };
-        let share = Share::dominant(node.standing.held(class), self.totals(class), 1);
+        let share = Share::dominant(node.standing.held(class), &self.totals[class as usize], 1);
         Some(Contender {
             claimant,
             share_milli: share.as_milli(),
@@ -574,7 +590,7 @@ impl Tree {
     }
 }
 
-fn need(nodes: &[Node], class: Class, totals: &[Sums; CLASSES], index: u32) -> Need {
+fn need(nodes: &[Node], class: Class, totals: &[Totals; CLASSES], index: u32) -> Need {
     let node = &nodes[index as usize];
     Need::of(
         &node.standing,

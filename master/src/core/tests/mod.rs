@@ -209,9 +209,10 @@ impl World {
         if self.offering && (all || !woken.is_empty()) {
             let proposals = match all {
                 true => self.propose(),
+                // As the driver does where it is little: with the book itself.
                 false => {
-                    self.planner.follow(&self.core.publish());
-                    pass(&self.ledger, &mut self.planner, &woken)
+                    let ledger = &self.ledger;
+                    self.core.plan(|planner| pass(ledger, planner, &woken))
                 }
             };
             if !proposals.is_empty() {
