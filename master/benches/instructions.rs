@@ -19,7 +19,7 @@ use ebb_master::core::ConnectionId;
 use ebb_master::core::allocate::Planner;
 use ebb_master::ledger::Transition;
 use ebb_types::{
-    Call, Filters, FrameworkId, Offer, Quantities, Role, TaskId, TaskState, Timestamp,
+    Call, Filters, FrameworkId, Offer, Quantities, Resources, Role, TaskId, TaskState, Timestamp,
 };
 
 use support::books::{AGENT_CPU_MILLI, AGENT_MEM_BYTES, Books, ROLES};
@@ -95,16 +95,16 @@ fn offer_again(cluster: &mut Cluster, agent: u32) -> Result<Vec<Proposal>, Error
 /// What the driver makes of that itself: it plans with the book, and takes in what is proposed.
 fn offer_at_once(
     books: &mut Books,
-    planner: &mut Planner,
+    (planner, planned): (&mut Planner, &mut Vec<(u32, Resources)>),
     agent: u32,
 ) -> Result<Vec<Proposal>, Error> {
     let slot = books.ledger.get_at(agent).ok_or("an agent is gone")?;
     planner.exchange(&mut books.claims);
     let proposals = pass_slots(planner, &[slot]);
-    planner.forget_proposals();
+    planner.hand_over(planned);
     planner.exchange(&mut books.claims);
-    for proposal in &proposals {
-        books.claims.charge_seat(proposal.seat, &proposal.resources);
+    for (member, resources) in planned.drain(..) {
+        books.claims.adopt(member, &resources);
     }
     Ok(proposals)
 }
@@ -113,7 +113,7 @@ fn offer_at_once(
 fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
     let mut cluster = Cluster::new(agents, frameworks)?;
     let mut offers = warm_up(&mut cluster)?;
-    let mut planner = Planner::default();
+    let (mut planner, mut planned) = (Planner::default(), Vec::new());
     for (only_worker, is_end) in [(true, false), (true, true), (false, false), (false, true)] {
         for event in 0..EVENTS {
             let offer = &mut offers[(event * STRIDE) % agents];
@@ -133,7 +133,11 @@ fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
             } else {
                 let next = counted_event(|| {
                     free(&mut cluster.books, offer, is_end)?;
-                    offer_at_once(&mut cluster.books, &mut planner, offer.agent)
+                    offer_at_once(
+                        &mut cluster.books,
+                        (&mut planner, &mut planned),
+                        offer.agent,
+                    )
                 })?;
                 cluster.follow();
                 next

@@ -266,6 +266,53 @@ fn what_the_driver_does_not_take_is_rescinded_and_offered_after_the_next_publica
     assert_eq!(offered, 3);
 }
 
+#[test]
+fn what_is_little_is_offered_at_once_while_all_workers_stand_still() {
+    const AGENTS: usize = 4;
+    let mut driver = Driver::new(AGENTS, 3);
+    let (allocator, batches) = driver.start(2);
+    let mut own = Planner::default();
+    let mut book = Box::new(std::mem::take(&mut driver.claims));
+    let ids: Vec<AgentId> = (0..AGENTS).map(agent).collect();
+    for round in 0..3 {
+        let mut charged = Vec::new();
+        own.exchange(&mut book);
+        let proposals = allocator.plan_at_once(&mut own, &ids);
+        own.hand_over(&mut charged);
+        own.exchange(&mut book);
+        assert_eq!(proposals.len(), AGENTS, "in round {round}");
+        assert_eq!(driver.ledger.check(), Ok(()));
+        for ((member, resources), proposal) in charged.into_iter().zip(&proposals) {
+            assert_eq!(resources, proposal.resources);
+            book.adopt(member, &resources);
+        }
+        // The shares count: of three frameworks none has two more than another one.
+        let held = (0..3).map(|number| {
+            let standing = book.standing(&framework(number), &role());
+            standing.held(Class::Regular).get(ResourceKind::Cpus) / u128::from(total().cpu_milli())
+        });
+        let held: Vec<u128> = held.collect();
+        assert!(
+            held.iter().max().unwrap() - held.iter().min().unwrap() <= 1,
+            "{held:?}"
+        );
+        assert_eq!(book.fault(), None);
+        for proposal in &proposals {
+            let back = Transition::Decline(proposal.resources);
+            let made = driver.ledger.apply_at(proposal.agent, LIFE, &back);
+            assert_eq!(made, Ok(()));
+            assert!(book.credit_seat(proposal.seat, &proposal.resources));
+        }
+    }
+    // Nobody has been woken, and whoever is woken now finds the same book.
+    assert!(batches.try_recv().is_err());
+    driver.claims = *book;
+    driver.publish(&allocator);
+    allocator.wake_all();
+    let offered = batches.recv_timeout(PATIENCE).unwrap().proposals;
+    assert!(!offered.is_empty());
+}
+
 /// What frameworks do with their offers.
 #[derive(Default)]
 struct Frameworks {

@@ -5,6 +5,10 @@
 //! ledger is loaded and the inbox read, so whatever changes later has it wait again. Hence the order
 //! that the driver keeps: change the ledger, publish the claims, then wake.
 //!
+//! The driver need not wake anybody for a few agents: it plans for them itself, with the book that it publishes from
+//! ([`Allocator::plan_at_once`]), which is newer than every copy. It commits as the workers do, so that neither waits for
+//! the other, and what it proposes is in the next publication.
+//!
 //! Each worker has a copy of the book of claims and follows what is published. Shares of proposals that the driver has
 //! not seen yet are in no publication. So a worker that has sent a batch plans no further before a publication accounts
 //! for it: the skew of shares is at most one batch of each *other* worker, and none with one worker. The driver takes in

@@ -49,7 +49,7 @@ impl Crowd {
 
 async fn start(channel: Channel, tasks: usize, command: CommandInfo) -> Result<Connection> {
     let mut connection = Connection::open(channel).await?;
-    let mut to_launch = tasks;
+    let mut to_launch = 0..tasks;
     let mut running = BTreeSet::new();
     while running.len() < tasks {
         match connection.hear().await? {
@@ -77,7 +77,7 @@ async fn keep(mut connection: Connection, mut asked: oneshot::Receiver<()>) -> R
         match event {
             Event::Offers(offers) => {
                 let nothing = CommandInfo::default();
-                launch(&connection, offers, &nothing, &mut 0).await?;
+                launch(&connection, offers, &nothing, &mut (0..0)).await?;
             }
             Event::Update(status) => note(&connection, &status).await?,
             _ => {}

@@ -7,6 +7,7 @@ mod connection;
 mod containers;
 mod crowd;
 mod daemon;
+mod declining;
 mod load;
 mod monitor;
 mod one_by_one;
@@ -14,6 +15,7 @@ pub mod play;
 pub mod process;
 mod rounds;
 mod row;
+mod stand;
 mod yardstick;
 
 pub use agent::{SimulatedAgent, agent_capacity};
@@ -21,11 +23,13 @@ pub use cluster::Cluster;
 pub use containers::Containers;
 pub use crowd::Crowd;
 pub use daemon::Daemon;
-pub use load::{LoadReport, submit};
+pub use declining::Declining;
+pub use load::{LoadReport, submit, submit_paced};
 pub use monitor::{Beside, Program, keep_statistics, take_events_of};
 pub use one_by_one::{OneByOne, Start};
 pub use rounds::{longer_percent, order};
 pub use row::{Bar, Row, at_least, at_most, figure, quantile, spread};
+pub use stand::{Master, connect, join_agents};
 pub use yardstick::{ForkExec, Runc, Yardstick};
 
 /// The time in nanoseconds of the clock that every process of this machine shares.

@@ -113,7 +113,13 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "submit",
-        about: "tasks a second through the master, with simulated agents over loopback",
+        about: "tasks a second through the master and their latency at a pace, with simulated agents over loopback",
+        run: Run::Program,
+        needs: &[],
+    },
+    Bench {
+        name: "wire",
+        about: "a decline to the next offer of that agent on the wire, with 50,000 simulated agents",
         run: Run::Program,
         needs: &[],
     },

@@ -5,94 +5,32 @@
 //! Everything runs on this machine, so the agents' and the framework's own work is part of the time.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow};
-use ebb_master::{Config, MasterError};
-use ebb_tests_bench::{OneByOne, SimulatedAgent, at_least, figure, quantile, spread, submit};
+use anyhow::Result;
+use ebb_tests_bench::{
+    Master, OneByOne, at_least, at_most, connect, figure, join_agents, quantile, spread, submit,
+    submit_paced,
+};
 use ebb_types::CommandInfo;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint};
 
-/// Simulated agents.
-const AGENTS: usize = 100;
+/// Simulated agents, each on a connection of its own.
+const AGENTS: usize = 1000;
 /// Tasks of a round.
 const TASKS: usize = 20_000;
 /// Rounds, each with a master of its own.
 const ROUNDS: usize = 3;
-/// What Mesos 1.12-dev does with simulated agents on a machine of two cores like the one this is for.
-const LEAST_TASKS_PER_S: f64 = 2400.0;
+/// Ten times what Mesos 1.12-dev does (2,400) with simulated agents on a machine of two cores like the one this is for.
+const LEAST_TASKS_PER_S: f64 = 25_000.0;
+/// Half of that, at which tasks become due one after another, however the ones before them fare.
+const PACE_PER_S: f64 = LEAST_TASKS_PER_S / 2.0;
+/// Mesos: 4.5 s.
+const MAX_PACED_P99_MS: f64 = 50.0;
 /// Tasks that run one after another, beside.
 const SINGLES: usize = 200;
-const CASE: &str = "100 agents, 20000 tasks at once";
-const CASE_OF_SINGLES: &str = "100 agents, one task after another";
-
-struct Master {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<Result<(), MasterError>>,
-}
-
-impl Master {
-    /// A master with threads of its own.
-    fn start(folder: &Path) -> Result<Self> {
-        let config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            data_dir: folder.to_owned(),
-            ..Config::default()
-        };
-        let runtime = Runtime::new()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let shutdown = async {
-                let _asked = stopped.await.is_ok();
-            };
-            let tell = move |address| {
-                let _heard = ready.send(address).is_ok();
-            };
-            runtime.block_on(ebb_master::run(config, tell, shutdown))
-        });
-        let address = is_ready.recv().context("the master does not start")?;
-        Ok(Self {
-            address,
-            stop,
-            thread,
-        })
-    }
-
-    fn stop(self) -> Result<()> {
-        let _running = self.stop.send(()).is_ok();
-        let ended = self.thread.join();
-        ended.map_err(|_panic| anyhow!("the master panicked"))??;
-        Ok(())
-    }
-}
-
-async fn connect(address: SocketAddr) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-    Ok(endpoint.connect().await?)
-}
-
-async fn join_agents(address: SocketAddr) -> Result<()> {
-    let mut waiting = Vec::new();
-    for number in 0..AGENTS {
-        let channel = connect(address).await?;
-        let (registered, is_registered) = oneshot::channel();
-        waiting.push(is_registered);
-        tokio::spawn(async move {
-            if let Err(error) = SimulatedAgent::serve(channel, number, registered).await {
-                eprintln!("a simulated agent has ended: {error:#}");
-            }
-        });
-    }
-    for is_registered in waiting {
-        is_registered.await.context("an agent is not registered")?;
-    }
-    Ok(())
-}
+const CASE: &str = "1000 agents, 20000 tasks at once";
+const CASE_OF_PACE: &str = "1000 agents, 20000 tasks at half the least rate";
+const CASE_OF_SINGLES: &str = "1000 agents, one task after another";
 
 /// Accept to running of tasks that have the master to themselves, in milliseconds.
 async fn singles(address: SocketAddr, command: &CommandInfo) -> Result<Vec<f64>> {
@@ -112,18 +50,23 @@ fn main() -> Result<()> {
         ..CommandInfo::default()
     };
     let (mut rates, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut paced_p50s, mut paced_p99s) = (Vec::new(), Vec::new());
     let mut alone_ms = Vec::new();
     for _ in 0..ROUNDS {
         let folder = tempfile::tempdir()?;
         let master = Master::start(folder.path())?;
         let runtime = Runtime::new()?;
-        let (report, singles_ms) = runtime.block_on(async {
-            join_agents(master.address).await?;
-            let channel = connect(master.address).await?;
-            let report = submit(channel, TASKS, command.clone()).await?;
-            anyhow::Ok((report, singles(master.address, &command).await?))
+        let address = master.address();
+        let (report, paced, singles_ms) = runtime.block_on(async {
+            join_agents(address, AGENTS, 1).await?;
+            let report = submit(connect(address).await?, TASKS, command.clone()).await?;
+            let channel = connect(address).await?;
+            let paced = submit_paced(channel, TASKS, PACE_PER_S, command.clone()).await?;
+            anyhow::Ok((report, paced, singles(address, &command).await?))
         })?;
         master.stop()?;
+        paced_p50s.push(paced.running_p50_ms);
+        paced_p99s.push(paced.running_p99_ms);
         rates.push(report.tasks_per_s);
         p50s.push(report.running_p50_ms);
         p99s.push(report.running_p99_ms);
@@ -135,6 +78,10 @@ fn main() -> Result<()> {
     }
     spread(CASE, "accept_to_running_p50", &mut p50s, "ms");
     spread(CASE, "accept_to_running_p99", &mut p99s, "ms");
+    spread(CASE_OF_PACE, "due_to_running_p50", &mut paced_p50s, "ms");
+    let p99_ms = quantile(&mut paced_p99s, 0.5);
+    let metric = "due_to_running_p99_median";
+    at_most(CASE_OF_PACE, metric, p99_ms, "ms", MAX_PACED_P99_MS);
     for (metric, share) in [("min", 0.0), ("p50", 0.5), ("p99", 0.99)] {
         let time_ms = quantile(&mut alone_ms, share);
         figure(
