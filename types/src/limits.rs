@@ -33,6 +33,9 @@ pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_QUANTITY: u64 = 1 << 60;
 /// Longest time a decline can filter offers: 365 days, as in Mesos.
 pub const MAX_REFUSE_MS: u64 = 365 * 24 * 3600 * 1000;
+/// Shortest time for which a decline filters, in milliseconds: the neediest framework is asked first, so without one it
+/// would be offered the same again for ever, and nobody else. (In Mesos it is the allocation interval, a second.) What is left of an accepted offer may come at once.
+pub const MIN_DECLINE_MS: u64 = 100;
 /// What a decline filters for when it does not say: 5 seconds, as in Mesos.
 pub const DEFAULT_REFUSE_MS: u64 = 5_000;
 /// Longest failover timeout of a framework: ten years.

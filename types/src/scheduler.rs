@@ -37,7 +37,7 @@ pub struct Offer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filters {
     /// For how long resources that are a subset of the refused ones are not offered again, in
-    /// milliseconds.
+    /// milliseconds; of a decline at least [`MIN_DECLINE_MS`](crate::limits::MIN_DECLINE_MS).
     pub refuse_ms: u64,
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use ebb_types::limits::MIN_DECLINE_MS;
 use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources, Role};
 
 use super::claims::BatchId;
@@ -274,6 +275,8 @@ impl Core {
         ids: &[OfferId],
         filters: Filters,
     ) {
+        let refuse_ms = filters.refuse_ms.max(MIN_DECLINE_MS);
+        let filters = Filters { refuse_ms };
         for id in ids {
             let own = self
                 .offers

@@ -113,11 +113,8 @@ fn a_proposal_from_before_the_deactivation_is_void_after_the_reactivation() {
     let (mut world, scheduler, agent) = offered_and_free();
     let offer = world.offer(&scheduler);
     world.offering = false;
-    let call = Call::Decline {
-        offer_ids: vec![offer.id],
-        filters: NO_FILTER,
-    };
-    world.call(&scheduler, call);
+    world.accept(&scheduler, &offer, Vec::new());
+    world.call(&scheduler, Call::Revive { roles: Vec::new() });
     let proposals = world.propose();
     assert_eq!(proposals.len(), 1, "the premise");
     world.in_flight = proposals.clone();

@@ -1,6 +1,7 @@
 //! Who is offered what, over the life of agents, frameworks and tasks: the behaviours of Mesos' hierarchical allocator
 //! that need offers, filters, tasks or operators.
 
+use ebb_types::limits::MIN_DECLINE_MS;
 use ebb_types::{ResourceKind, RoleState};
 
 use super::activity::operate;
@@ -72,11 +73,12 @@ fn each_new_agent_is_offered_to_the_role_with_the_smallest_dominant_share() {
 }
 
 #[test]
-fn a_filter_of_a_millisecond_lasts_a_millisecond() {
+fn a_filter_of_a_millisecond_lasts_as_long_as_the_shortest() {
     let mut world = World::new();
     let scheduler = world.subscribe(framework_info("f", &["r"]));
     world.register(agent_info(1000, 1024));
     decline_all(&mut world, &scheduler, 1);
+    world.pass_ms(MIN_DECLINE_MS - 1);
     assert_eq!(offered(&world, &scheduler), []);
     world.pass_ms(1);
     assert_eq!(offered(&world, &scheduler), [res(1000, 1024)]);

@@ -170,9 +170,9 @@ fn what_is_left_of_an_agent_is_too_small() {
     let (explanation, claim) = explain(&world, &scheduler);
     assert_eq!(explanation.minimum, Quantities::cpus_mem(10, 32 * MIB));
     assert_eq!(claim.offers.count, 1, "memory alone is enough");
-    decline_all(&mut world, &scheduler, 0);
     world.offering = false;
     decline_all(&mut world, &scheduler, 0);
+    world.call(&scheduler, Call::Revive { roles: Vec::new() });
     let (_, claim) = explain(&world, &scheduler);
     assert_eq!(
         (claim.free.open, claim.free.small, claim.free.in_offers),

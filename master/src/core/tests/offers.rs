@@ -1,5 +1,7 @@
 //! How offers are made and end.
 
+use ebb_types::limits::MIN_DECLINE_MS;
+
 use super::*;
 
 fn decline(world: &mut World, scheduler: &Scheduler, id: &OfferId, refuse_ms: u64) {
@@ -25,13 +27,19 @@ fn a_declined_offer_is_not_made_again_before_the_filter_ends() {
 }
 
 #[test]
-fn a_decline_without_a_filter_lets_it_be_offered_at_once() {
+fn what_was_declined_without_a_filter_comes_again_after_the_others_were_asked() {
     let mut world = World::new();
-    let scheduler = world.subscribe(framework_info("f", &["r"]));
+    let first = world.subscribe(framework_info("f", &["r"]));
     world.register(agent_info(1000, 1024));
-    let offer = world.offer(&scheduler);
-    decline(&mut world, &scheduler, &offer.id, 0);
-    assert_ne!(world.offer(&scheduler).id, offer.id);
+    let second = world.subscribe(framework_info("g", &["r"]));
+    // Both are as needy, and the first one came first.
+    let offer = world.offer(&first);
+    decline(&mut world, &first, &offer.id, 0);
+    let next = world.offer(&second);
+    decline(&mut world, &second, &next.id, 0);
+    assert!(world.offers(&first).is_empty() && world.offers(&second).is_empty());
+    world.pass_ms(MIN_DECLINE_MS);
+    assert_ne!(world.offer(&first).id, offer.id);
 }
 
 #[test]
