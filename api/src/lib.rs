@@ -15,6 +15,7 @@ mod operator;
 mod scheduler;
 mod stored;
 mod task;
+mod terms;
 mod usage;
 
 pub use check::Invalid;

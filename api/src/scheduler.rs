@@ -5,8 +5,8 @@ use ebb_types::limits::{
     MAX_RECONCILE_TASKS, MAX_REFUSE_MS, MAX_TASKS_PER_CALL,
 };
 use ebb_types::{
-    AgentId, Call, Event, ExecutorId, Filters, FrameworkId, MalformedTask, Offer, OfferId,
-    Operation, ReconcileTask, TaskId, TaskInfo,
+    AgentId, Call, Event, ExecutorId, Filters, FrameworkId, FrameworkInfo, MalformedTask, Offer,
+    OfferId, OfferTerms, Operation, ReconcileTask, Role, TaskId, TaskInfo,
 };
 use proto::scheduler_call as call;
 use proto::scheduler_event as event;
@@ -16,6 +16,7 @@ use crate::check::{
 };
 use crate::common::{roles, write_roles};
 use crate::proto;
+use crate::terms::{offer_terms, write_offer_terms};
 
 fn offer_ids(list: &[String]) -> Result<Vec<OfferId>, Invalid> {
     bounded("offer_ids", list.len(), MAX_OFFERS_PER_CALL)?;
@@ -65,6 +66,7 @@ impl TryFrom<call::Subscribe> for Call {
         Ok(Self::Subscribe {
             info: required("subscribe.framework_info", call.framework_info)?.try_into()?,
             suppressed_roles: roles("subscribe.suppressed_roles", &call.suppressed_roles)?,
+            terms: offer_terms(call.terms)?,
         })
     }
 }
@@ -155,6 +157,7 @@ impl TryFrom<proto::SchedulerCall> for Call {
                     "update_framework.suppressed_roles",
                     &call.suppressed_roles,
                 )?,
+                terms: offer_terms(call.terms)?,
             },
         })
     }
@@ -180,19 +183,22 @@ fn write_ids<T: ToString>(ids: &[T]) -> Vec<String> {
 impl From<Call> for proto::SchedulerCall {
     fn from(value: Call) -> Self {
         let subscribe =
-            |info: ebb_types::FrameworkInfo, suppressed: &[ebb_types::Role]| call::Subscribe {
+            |info: FrameworkInfo, suppressed: &[Role], terms: OfferTerms| call::Subscribe {
                 framework_info: Some(info.into()),
                 suppressed_roles: write_roles(suppressed),
+                terms: write_offer_terms(terms),
             };
         let call = match value {
             Call::Subscribe {
                 info,
                 suppressed_roles,
-            } => call::Call::Subscribe(subscribe(info, &suppressed_roles)),
+                terms,
+            } => call::Call::Subscribe(subscribe(info, &suppressed_roles, terms)),
             Call::UpdateFramework {
                 info,
                 suppressed_roles,
-            } => call::Call::UpdateFramework(subscribe(info, &suppressed_roles)),
+                terms,
+            } => call::Call::UpdateFramework(subscribe(info, &suppressed_roles, terms)),
             Call::Teardown => call::Call::Teardown(proto::Empty {}),
             Call::Accept {
                 offer_ids,

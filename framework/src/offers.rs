@@ -101,6 +101,7 @@ mod tests {
             attributes: Vec::new(),
             executor_ids: Vec::new(),
             deadline: None,
+            domain: None,
         }
     }
 

@@ -254,6 +254,7 @@ impl<S: Scheduler> World<S> {
             Call::Subscribe {
                 info,
                 suppressed_roles,
+                ..
             } => {
                 self.subscribed = true;
                 self.suppressed = !suppressed_roles.is_empty();
@@ -269,6 +270,7 @@ impl<S: Scheduler> World<S> {
                         hostname: "h".into(),
                         port: 1,
                         version: "0".into(),
+                        domain: None,
                     },
                 });
             }
@@ -531,6 +533,7 @@ impl<S: Scheduler> World<S> {
                 attributes: Vec::new(),
                 executor_ids: Vec::new(),
                 deadline: None,
+                domain: None,
             }]));
         }
     }

@@ -5,9 +5,10 @@
 use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ExecutorId, FrameworkId, Generation, OfferId, Role, TaskId, UpdateUuid};
 use crate::limits::DEFAULT_REFUSE_MS;
-use crate::link::Attribute;
+use crate::link::{Attribute, FaultDomain};
 use crate::resources::Resources;
 use crate::task::{TaskInfo, TaskStatus};
+use crate::terms::OfferTerms;
 use crate::time::Timestamp;
 
 /// Resources of one agent promised to one framework in one role until a deadline.
@@ -31,6 +32,8 @@ pub struct Offer {
     pub executor_ids: Vec<ExecutorId>,
     /// When the offer lapses by itself.
     pub deadline: Option<Timestamp>,
+    /// Where the agent stands.
+    pub domain: Option<FaultDomain>,
 }
 
 /// What a refusal asks for.
@@ -88,6 +91,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// Roles that are suppressed from the start.
         suppressed_roles: Vec<Role>,
+        /// What it says of its offers.
+        terms: OfferTerms,
     },
     /// End the framework and all its tasks.
     Teardown,
@@ -162,6 +167,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// The roles that are suppressed from now on.
         suppressed_roles: Vec<Role>,
+        /// What it says of its offers from now on; what it said before is void.
+        terms: OfferTerms,
     },
 }
 
@@ -178,6 +185,8 @@ pub struct MasterInfo {
     pub port: u16,
     /// Ebb's version.
     pub version: String,
+    /// Where it stands, if that is known. Agents in other regions are remote.
+    pub domain: Option<FaultDomain>,
 }
 
 /// What a framework hears from the master.

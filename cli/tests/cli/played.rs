@@ -195,6 +195,7 @@ fn agent(port: u16) -> AgentState {
             total,
             attributes: Vec::new(),
             version: "0.1.0".into(),
+            domain: None,
         },
         status: AgentStatus::Registered,
         registered_at: Timestamp::from_ms(1_700_000_000_000),
@@ -247,6 +248,7 @@ fn state(port: u16) -> ClusterState {
             hostname: "127.0.0.1".into(),
             port,
             version: "0.1.0".into(),
+            domain: None,
         },
         at: Timestamp::from_ms(1_700_000_002_000),
         agents: vec![agent(port)],
@@ -286,6 +288,7 @@ fn offer(framework: &FrameworkId) -> Offer {
         attributes: Vec::new(),
         executor_ids: Vec::new(),
         deadline: None,
+        domain: None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a scheduler may ask for, collected while a callback runs and sent when it has returned.
 
 use ebb_types::{
-    AgentId, Call, ExecutorId, Filters, FrameworkId, FrameworkInfo, Offer, OfferId, Operation,
-    ReconcileTask, Role, TaskId, TaskInfo, TaskStatus, Timestamp,
+    AgentId, Call, ExecutorId, Filters, FrameworkId, FrameworkInfo, Offer, OfferId, OfferTerms,
+    Operation, ReconcileTask, Role, TaskId, TaskInfo, TaskStatus, Timestamp,
 };
 
 /// How a framework leaves.
@@ -133,11 +133,17 @@ impl Calls {
         });
     }
 
-    /// Changes what the framework says of itself; its id, principal and user may not differ.
-    pub fn update_framework(&mut self, info: FrameworkInfo, suppressed_roles: Vec<Role>) {
+    /// Changes what the framework says of itself and of its offers; its id, principal and user may not differ.
+    pub fn update_framework(
+        &mut self,
+        info: FrameworkInfo,
+        suppressed_roles: Vec<Role>,
+        terms: OfferTerms,
+    ) {
         self.calls.push(Call::UpdateFramework {
             info,
             suppressed_roles,
+            terms,
         });
     }
 

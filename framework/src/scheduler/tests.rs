@@ -97,6 +97,7 @@ fn subscribed_event() -> Event {
             hostname: "h".into(),
             port: 1,
             version: "0".into(),
+            domain: None,
         },
     }
 }
@@ -128,6 +129,7 @@ fn offer() -> Offer {
         attributes: Vec::new(),
         executor_ids: Vec::new(),
         deadline: None,
+        domain: None,
     }
 }
 

@@ -24,6 +24,7 @@ mod agent;
 pub mod allocate;
 mod check;
 pub mod claims;
+mod constraints;
 mod counters;
 pub mod drf;
 mod explain;

@@ -53,13 +53,20 @@ impl Core {
             && !framework.suppressed.contains(&proposal.role)
             && !proposal.resources.is_zero()
             && self.offers.len() < MAX_OFFERS
-            && self.has_room(proposal);
+            && self.has_room(proposal)
+            && self.is_suitable(proposal);
         framework.connection.filter(|_| holds)
     }
 
     fn has_room(&self, proposal: &Proposal) -> bool {
         let (id, role) = (&proposal.framework_id, &proposal.role);
         self.roles.has_room(id, role, &proposal.resources.regular)
+    }
+
+    fn is_suitable(&self, proposal: &Proposal) -> bool {
+        let (id, role) = (&proposal.framework_id, &proposal.role);
+        let (agent_id, resources) = (&proposal.agent_id, &proposal.resources);
+        self.roles.admits(id, role, agent_id, resources)
     }
 
     /// Gives the resources of a proposal back, unless the registration that it speaks of is gone
@@ -137,6 +144,7 @@ impl Core {
             attributes: agent.info.attributes.clone(),
             executor_ids,
             deadline: record.deadline,
+            domain: agent.info.domain.clone(),
         })
     }
 

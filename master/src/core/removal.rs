@@ -43,6 +43,7 @@ impl Core {
             tasks: framework.completed,
         });
         self.roles.remove_framework(id);
+        self.gate.forget_framework(id);
         self.changed = true;
         self.counters.frameworks_removed += 1;
         if let Some(connection) = framework.connection {

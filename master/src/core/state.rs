@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
-    Generation, Incarnation, MasterInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
-    TaskKey, Timestamp,
+    AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
+    FrameworkInfo, Generation, Incarnation, MasterInfo, OfferId, OfferTerms, Quantities, Quota,
+    Resources, Role, TaskId, TaskKey, Timestamp,
 };
 
-use super::claims::{Claims, Entry};
+use super::claims::{Claims, Entry, Gatekeeper};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
@@ -46,6 +46,8 @@ pub struct CoreConfig {
     /// Mesos leaves it unset; the default here is five minutes, because a scheduler that hangs
     /// would otherwise withhold what it was offered from everybody else for ever.
     pub offer_timeout_ms: Option<u64>,
+    /// Where the master stands; agents in other regions are remote.
+    pub domain: Option<FaultDomain>,
 }
 
 impl Default for CoreConfig {
@@ -59,6 +61,7 @@ impl Default for CoreConfig {
             agent_reregister_timeout_ms: 600_000,
             framework_recovery_ms: 60_000,
             offer_timeout_ms: Some(300_000),
+            domain: None,
         }
     }
 }
@@ -114,6 +117,8 @@ pub(super) struct Framework {
     /// While it is not connected: since when, as far as this master knows.
     pub(super) away_since: Timestamp,
     pub(super) suppressed: BTreeSet<Role>,
+    /// What it says of its offers.
+    pub(super) terms: OfferTerms,
     /// Live tasks and ended ones whose end is not acknowledged, on registered agents.
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// Tasks on unreachable agents.
@@ -134,6 +139,7 @@ impl Framework {
             failover_deadline: None,
             away_since: registered_at,
             suppressed: BTreeSet::new(),
+            terms: OfferTerms::new(),
             tasks: BTreeMap::new(),
             unreachable: Remembered::default(),
             completed: Remembered::default(),
@@ -251,6 +257,7 @@ pub struct Core {
     pub(super) weights: BTreeMap<Role, u32>,
     pub(super) quotas: BTreeMap<Role, Quota>,
     pub(super) roles: Claims,
+    pub(super) gate: Gatekeeper,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -276,6 +283,7 @@ pub struct Core {
 impl Core {
     /// A master that starts now with what its registry holds.
     pub fn new(now: Timestamp, config: CoreConfig, restored: Restored) -> Self {
+        let region = config.domain.as_ref().map(|domain| domain.region.clone());
         let mut core = Self {
             ids: IdMaker::new(&restored.cluster, restored.generation),
             generation: restored.generation,
@@ -293,6 +301,7 @@ impl Core {
             weights: BTreeMap::new(),
             quotas: BTreeMap::new(),
             roles: Claims::new(),
+            gate: Gatekeeper::new(region),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
@@ -347,6 +356,7 @@ impl Core {
             hostname: self.config.hostname.clone(),
             port: self.config.port,
             version: self.config.version.clone(),
+            domain: self.config.domain.clone(),
         }
     }
 

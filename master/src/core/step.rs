@@ -72,8 +72,9 @@ impl Core {
                 Call::Subscribe {
                     info,
                     suppressed_roles,
+                    terms,
                 },
-            ) => self.subscribe(connection, info, suppressed_roles),
+            ) => self.subscribe(connection, info, suppressed_roles, terms),
             (None, _) => self.refuse_scheduler(
                 connection,
                 "Framework is not subscribed; the first call of a stream must be subscribe",
@@ -140,7 +141,11 @@ impl Core {
             Call::UpdateFramework {
                 info,
                 suppressed_roles,
-            } => self.update_framework(connection, framework_id, info, suppressed_roles),
+                terms,
+            } => {
+                let said = (suppressed_roles, terms);
+                self.update_framework(connection, framework_id, info, said);
+            }
         }
     }
 

@@ -190,6 +190,7 @@ impl View {
             attributes: info.attributes.clone(),
             executor_ids: own.map(|(_, executor_id)| executor_id.clone()).collect(),
             deadline: record.deadline,
+            domain: info.domain.clone(),
         })
     }
 

@@ -116,6 +116,7 @@ impl World {
             port: 5051,
             total: capacity(),
             attributes: Vec::new(),
+            domain: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             container_prefix: format!("m{number}-{life}"),
             lending: Default::default(),

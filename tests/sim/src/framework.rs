@@ -133,6 +133,7 @@ impl World {
             Call::Subscribe {
                 info,
                 suppressed_roles: Vec::new(),
+                terms: ebb_types::OfferTerms::new(),
             },
         );
     }

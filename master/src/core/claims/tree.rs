@@ -17,6 +17,7 @@ use ebb_types::{Claimant, Contender, FrameworkId, Place, Quantities, Resources, 
 pub(in crate::core) use quota::Room;
 use quota::{Creditors, Terms};
 
+use super::access::Access;
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
 use crate::core::drf::{Class, Need, Share, Standing, Sums};
@@ -37,6 +38,7 @@ pub(super) struct Member {
     /// Whether its framework is subscribed in the role; else it is here for what it holds.
     pub(super) is_subscribed: bool,
     pub(super) refusals: Refusals,
+    pub(super) access: Access,
 }
 
 /// A role.
@@ -277,6 +279,7 @@ impl Tree {
             wants: [false; CLASSES],
             is_subscribed: false,
             refusals: Refusals::default(),
+            access: Access::default(),
         };
         let index = self.add(Kind::Member(Box::new(member)), own);
         if let Some(info) = self.role_info_mut(of) {

@@ -33,6 +33,7 @@ fn agent(id: &str) -> AgentRecord {
             total: Quantities::cpus_mem(1500, 1 << 30),
             attributes: Vec::new(),
             version: String::from("1"),
+            domain: None,
         },
         registered_at: Timestamp::from_ms(5),
         unreachable_since: None,
