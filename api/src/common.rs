@@ -270,6 +270,7 @@ impl TryFrom<proto::Offer> for Offer {
                 .collect::<Result<_, _>>()?,
             deadline: offer.deadline_ms.map(Timestamp::from_ms),
             domain: domain("offer.domain", offer.domain)?,
+            unavailability: offer.unavailability.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -287,6 +288,7 @@ impl From<Offer> for proto::Offer {
             executor_ids: offer.executor_ids.iter().map(ToString::to_string).collect(),
             deadline_ms: offer.deadline.map(Timestamp::as_ms),
             domain: offer.domain.map(Into::into),
+            unavailability: offer.unavailability.map(Into::into),
         }
     }
 }

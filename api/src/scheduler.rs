@@ -117,6 +117,14 @@ impl TryFrom<proto::SchedulerCall> for Call {
                 offer_ids: offer_ids(&call.offer_ids)?,
                 filters: filters(call.filters),
             },
+            call::Call::AcceptInverseOffers(call) => Self::AcceptInverseOffers {
+                offer_ids: offer_ids(&call.offer_ids)?,
+                filters: filters(call.filters),
+            },
+            call::Call::DeclineInverseOffers(call) => Self::DeclineInverseOffers {
+                offer_ids: offer_ids(&call.offer_ids)?,
+                filters: filters(call.filters),
+            },
             call::Call::Revive(call) => Self::Revive {
                 roles: roles("revive.roles", &call.roles)?,
             },
@@ -213,6 +221,18 @@ impl From<Call> for proto::SchedulerCall {
                 offer_ids: write_ids(&offer_ids),
                 filters: write_filters(filters),
             }),
+            Call::AcceptInverseOffers { offer_ids, filters } => {
+                call::Call::AcceptInverseOffers(call::Decline {
+                    offer_ids: write_ids(&offer_ids),
+                    filters: write_filters(filters),
+                })
+            }
+            Call::DeclineInverseOffers { offer_ids, filters } => {
+                call::Call::DeclineInverseOffers(call::Decline {
+                    offer_ids: write_ids(&offer_ids),
+                    filters: write_filters(filters),
+                })
+            }
             Call::Revive { roles } => call::Call::Revive(call::Roles {
                 roles: write_roles(&roles),
             }),
@@ -289,6 +309,18 @@ impl TryFrom<proto::SchedulerEvent> for Event {
             event::Event::Rescind(offer) => {
                 Self::Rescind(id("rescind", &offer, |t| OfferId::new(t))?)
             }
+            event::Event::InverseOffers(event) => {
+                bounded(
+                    "inverse_offers",
+                    event.inverse_offers.len(),
+                    MAX_OFFERS_PER_CALL,
+                )?;
+                let offers = event.inverse_offers.into_iter();
+                Self::InverseOffers(offers.map(TryInto::try_into).collect::<Result<_, _>>()?)
+            }
+            event::Event::RescindInverseOffer(offer) => {
+                Self::RescindInverseOffer(id("rescind_inverse_offer", &offer, |t| OfferId::new(t))?)
+            }
             event::Event::Update(status) => Self::Update(status.try_into()?),
             event::Event::Message(event) => Self::Message {
                 agent_id: id("message.agent_id", &event.agent_id, |t| AgentId::new(t))?,
@@ -328,6 +360,12 @@ impl From<Event> for proto::SchedulerEvent {
                 offers: offers.into_iter().map(Into::into).collect(),
             }),
             Event::Rescind(offer) => event::Event::Rescind(offer.to_string()),
+            Event::InverseOffers(offers) => event::Event::InverseOffers(event::InverseOffers {
+                inverse_offers: offers.into_iter().map(Into::into).collect(),
+            }),
+            Event::RescindInverseOffer(offer) => {
+                event::Event::RescindInverseOffer(offer.to_string())
+            }
             Event::Update(status) => event::Event::Update(status.into()),
             Event::Message {
                 agent_id,

@@ -392,6 +392,7 @@ fn explanation() -> Explanation {
             usable: one(),
             overfull: one(),
             inactive: one(),
+            in_maintenance: one(),
             waiting: one(),
             disconnected: one(),
             absent: one(),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ebb_types::{
     AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer,
     OfferId, Operation, Quantities, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState,
-    TaskStatus, Timestamp, UpdateUuid,
+    TaskStatus, Timestamp, Unavailability, UpdateUuid,
 };
 
 use crate::backoff::Jitter;
@@ -94,6 +94,8 @@ pub(crate) struct World<S> {
     pub(crate) faults: Faults,
     manners: Manners,
     agents: Vec<Agent>,
+    /// The agent that will be out of use, and when.
+    pub(crate) leaving: Option<(usize, Unavailability)>,
     offers: BTreeMap<OfferId, (usize, Resources)>,
     next_offer: u64,
     suppressed: bool,
@@ -145,6 +147,7 @@ impl<S: Scheduler> World<S> {
                     away_until: None,
                 })
                 .collect(),
+            leaving: None,
             offers: BTreeMap::new(),
             next_offer: 0,
             suppressed: false,
@@ -294,6 +297,7 @@ impl<S: Scheduler> World<S> {
                     }
                 }
             }
+            Call::AcceptInverseOffers { .. } | Call::DeclineInverseOffers { .. } => {}
             Call::Revive { .. } => {
                 self.suppressed = false;
                 self.declined_until.clear();
@@ -534,6 +538,9 @@ impl<S: Scheduler> World<S> {
                 executor_ids: Vec::new(),
                 deadline: None,
                 domain: None,
+                unavailability: (self.leaving)
+                    .filter(|(leaving, _)| *leaving == index)
+                    .map(|(_, window)| window),
             }]));
         }
     }

@@ -176,6 +176,7 @@ impl Book {
             executor_ids: Vec::new(),
             deadline: None,
             domain: None,
+            unavailability: None,
         }])
     }
 

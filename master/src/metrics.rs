@@ -69,6 +69,9 @@ table! {
     OFFERS_DECLINED = "ebb_master_offers_declined_total", Counter, "Offers declined, or accepted for nothing.";
     OFFERS_RESCINDED = "ebb_master_offers_rescinded_total", Counter, "Offers withdrawn by the master.";
     OFFERS_EXPIRED = "ebb_master_offers_expired_total", Counter, "Offers that passed their deadline.";
+    INVERSE_MADE = "ebb_master_inverse_offers_made_total", Counter, "Inverse offers sent to frameworks because of a maintenance to come.";
+    INVERSE_ANSWERED = "ebb_master_inverse_offers_answered_total", Counter, "Inverse offers that were accepted or declined.";
+    INVERSE_HELD = "ebb_master_inverse_offers_held_total", Counter, "Inverse offers that were not made because too many are out.";
     PROPOSALS_REFUSED = "ebb_master_proposals_refused_total", Counter, "Proposals of the allocator that no longer held when they arrived.";
     ACCEPTS_INVALID = "ebb_master_accepts_invalid_total", Counter, "Accepts whose offers were not valid.";
     TASKS_LAUNCHED = "ebb_master_tasks_launched_total", Counter, "Tasks sent to agents.";
@@ -264,6 +267,9 @@ fn show_core(counters: &Counters) {
     count(OFFERS_DECLINED, counters.offers_declined);
     count(OFFERS_RESCINDED, counters.offers_rescinded);
     count(OFFERS_EXPIRED, counters.offers_expired);
+    count(INVERSE_MADE, counters.inverse_offers_made);
+    count(INVERSE_ANSWERED, counters.inverse_offers_answered);
+    count(INVERSE_HELD, counters.inverse_offers_held);
     count(PROPOSALS_REFUSED, counters.proposals_refused);
     count(ACCEPTS_INVALID, counters.accepts_invalid);
     count(TASKS_LAUNCHED, counters.tasks_launched);

@@ -50,6 +50,8 @@ pub struct AgentCounts {
     pub overfull: u64,
     /// Connected, but an operator has deactivated or drained them.
     pub inactive: u64,
+    /// Those of them that are out of use for maintenance.
+    pub in_maintenance: u64,
     /// Connected, but nothing is offered before most agents are back after a start of the master, since roles have quotas.
     pub waiting: u64,
     /// Their connection broke; they may still come back.

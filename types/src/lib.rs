@@ -16,6 +16,7 @@ mod framework;
 mod ids;
 pub mod limits;
 mod link;
+mod maintenance;
 mod quantities;
 mod quota;
 mod resources;
@@ -39,6 +40,10 @@ pub use ids::{
 pub use link::{
     AgentInfo, AgentToMaster, Attribute, AttributeValue, FaultDomain, InvalidDomain, MasterToAgent,
     RunningExecutor, RunningTask,
+};
+pub use maintenance::{
+    AgentAnswer, InverseAnswer, InverseOffer, Machine, MaintenanceMode, MaintenanceState,
+    Unavailability, Window,
 };
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
 pub use quota::{Limits, Quota};

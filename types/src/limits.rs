@@ -59,5 +59,9 @@ pub const MAX_PATTERN_BYTES: usize = 1024;
 pub const PATTERN_PROGRAM_BYTES: usize = 64 * 1024;
 /// Most memory that matching a pattern keeps to be faster, in bytes.
 pub const PATTERN_CACHE_BYTES: usize = 64 * 1024;
+/// Most machines of one call about maintenance.
+pub const MAX_MACHINES_PER_CALL: usize = 1000;
+/// Longest maintenance of a machine, and the longest time until it starts: ten years.
+pub const MAX_MAINTENANCE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Most alternatives of the least that a framework wants in an offer, for one role.
 pub const MAX_MINIMA: usize = 16;

@@ -6,6 +6,7 @@ use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ExecutorId, FrameworkId, Generation, OfferId, Role, TaskId, UpdateUuid};
 use crate::limits::DEFAULT_REFUSE_MS;
 use crate::link::{Attribute, FaultDomain};
+use crate::maintenance::{InverseOffer, Unavailability};
 use crate::resources::Resources;
 use crate::task::{TaskInfo, TaskStatus};
 use crate::terms::OfferTerms;
@@ -34,6 +35,8 @@ pub struct Offer {
     pub deadline: Option<Timestamp>,
     /// Where the agent stands.
     pub domain: Option<FaultDomain>,
+    /// When it will be out of use, if that is scheduled.
+    pub unavailability: Option<Unavailability>,
 }
 
 /// What a refusal asks for.
@@ -110,6 +113,20 @@ pub enum Call {
         /// The offers; unknown ones are ignored.
         offer_ids: Vec<OfferId>,
         /// For how long.
+        filters: Filters,
+    },
+    /// Promise to be gone from agents when they are out of use.
+    AcceptInverseOffers {
+        /// The inverse offers; unknown ones are ignored.
+        offer_ids: Vec<OfferId>,
+        /// For how long it is not asked again.
+        filters: Filters,
+    },
+    /// Say that one will not be gone.
+    DeclineInverseOffers {
+        /// The inverse offers; unknown ones are ignored.
+        offer_ids: Vec<OfferId>,
+        /// For how long it is not asked again.
         filters: Filters,
     },
     /// Un-suppress roles and forget their filters; no roles means all.
@@ -205,6 +222,10 @@ pub enum Event {
     Offers(Vec<Offer>),
     /// An offer is no longer valid.
     Rescind(OfferId),
+    /// Agents on which the framework has tasks will be out of use: it is asked to be gone by then.
+    InverseOffers(Vec<InverseOffer>),
+    /// An inverse offer is no longer valid.
+    RescindInverseOffer(OfferId),
     /// The state of a task; to be acknowledged if it carries a uuid.
     Update(TaskStatus),
     /// Bytes from the framework's own executor.

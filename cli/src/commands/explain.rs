@@ -230,9 +230,13 @@ fn offers(now: Timestamp, claim: &ExplainedClaim) -> String {
 fn agents(explanation: &Explanation) -> String {
     let agents = &explanation.agents;
     let mut parts = vec![format!("{} to be offered of", agents.usable)];
+    let inactive = match agents.in_maintenance {
+        0 => String::from("deactivated or drained"),
+        some => format!("deactivated or drained ({some} of them for maintenance)"),
+    };
     for (number, what) in [
         (agents.overfull, "whose tasks hold more than they have"),
-        (agents.inactive, "deactivated or drained"),
+        (agents.inactive, inactive.as_str()),
         (agents.waiting, "held back until most agents are back"),
         (agents.disconnected, "disconnected"),
         (agents.absent, "unreachable or awaited"),

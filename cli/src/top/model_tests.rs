@@ -165,6 +165,7 @@ fn snapshot(usage: Option<AgentUsage>) -> Change {
         ],
         roles: Vec::new(),
         offers: Vec::new(),
+        maintenance: Vec::new(),
     }))
 }
 

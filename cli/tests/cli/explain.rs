@@ -62,6 +62,7 @@ pub fn explanation(subject: ExplainSubject) -> Explanation {
             usable: 12,
             overfull: 0,
             inactive: 3,
+            in_maintenance: 2,
             waiting: 0,
             disconnected: 1,
             absent: 2,
@@ -173,7 +174,7 @@ async fn a_framework_is_explained_in_sentences() {
             "framework cafe-1-0000 (a \u{fffd}[31mred\u{fffd}[0m name) in role eng/web: \
              it has refused what is free of 3 agents; the first refusal ends in 2.3 s",
             "  offers   2 offers out to it: 2 cpus, 1 GiB; the first lapses in 1m 30s",
-            "  agents   12 to be offered of, 3 deactivated or drained, 1 disconnected, 2 unreachable or awaited",
+            "  agents   12 to be offered of, 3 deactivated or drained (2 of them for maintenance), 1 disconnected, 2 unreachable or awaited",
             "  free     of 3 of 12 agents as much as it has refused",
             "  free     of 9 of 12 agents less than 0.01 cpus and 32 MiB",
             "  free     of 4 of 12 agents too little because of what is out in offers",
@@ -253,7 +254,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
         json(good(&played, &["explain", "1-0000", "--json"]).await),
         serde_json::json!({
             "at_ms": NOW_MS, "framework_id": "cafe-1-0000", "role": null, "agents_usable": 12,
-            "agents_overfull": 0, "agents_inactive": 3, "agents_waiting": 0, "agents_disconnected": 1,
+            "agents_overfull": 0, "agents_inactive": 3, "agents_in_maintenance": 2, "agents_waiting": 0, "agents_disconnected": 1,
             "agents_absent": 2,
             "minimum": amounts(10, 32 << 20), "offers_full": false, "region": "eu", "paid_first": null,
             "left_out": 0,

@@ -74,6 +74,18 @@ impl Calls {
         }
     }
 
+    /// Promises to be gone from agents by the time when they are out of use; it is asked again when the filter ends.
+    pub fn accept_inverse(&mut self, offer_ids: Vec<OfferId>, filters: Filters) {
+        self.calls
+            .push(Call::AcceptInverseOffers { offer_ids, filters });
+    }
+
+    /// Says that it will not be gone; it is asked again when the filter ends.
+    pub fn decline_inverse(&mut self, offer_ids: Vec<OfferId>, filters: Filters) {
+        self.calls
+            .push(Call::DeclineInverseOffers { offer_ids, filters });
+    }
+
     /// Wants offers again and forgets all filters; no roles means all.
     pub fn revive(&mut self, roles: Vec<Role>) {
         self.calls.push(Call::Revive { roles });

@@ -38,6 +38,7 @@ impl Core {
         self.check_holdings()?;
         self.check_withheld()?;
         self.check_constraints()?;
+        self.check_maintenance()?;
         self.check_absent()
     }
 

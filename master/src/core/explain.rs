@@ -384,10 +384,13 @@ impl Core {
             absent: self.absent.len() as u64,
             ..AgentCounts::default()
         };
-        for agent in self.agents.values() {
+        for (id, agent) in &self.agents {
             match (agent.in_ledger, agent.connection) {
                 (true, _) => counts.usable += 1,
-                (false, Some(_)) if agent.activity != Activity::Active => counts.inactive += 1,
+                (false, Some(_)) if agent.activity != Activity::Active => {
+                    counts.inactive += 1;
+                    counts.in_maintenance += u64::from(self.down_machine(id).is_some());
+                }
                 (false, Some(_)) if self.is_awaiting_agents() => counts.waiting += 1,
                 (false, Some(_)) => counts.overfull += 1,
                 (false, None) => counts.disconnected += 1,

@@ -114,6 +114,7 @@ impl Core {
         self.repeat_updates(id, connection);
         self.publish_terms(id);
         self.apply_constraints(id);
+        self.ask_anew();
         self.wake_all = true;
         self.framework_changed(id);
     }
@@ -143,6 +144,7 @@ impl Core {
             .get_mut(id)
             .and_then(|f| f.connection.take());
         self.take_back_offers(id);
+        self.forget_inverse_offers(id);
         let Some(old) = old else { return };
         self.schedulers.remove(&old);
         self.counters.frameworks_failed_over += 1;
@@ -168,6 +170,7 @@ impl Core {
         self.set_timer(deadline, Deadline::Failover(id.clone()));
         self.persist_framework(&id);
         self.take_back_offers(&id);
+        self.forget_inverse_offers(&id);
         self.publish_terms(&id);
         self.framework_changed(&id);
     }

@@ -33,6 +33,7 @@ mod framework;
 mod ids;
 mod input;
 pub mod limits;
+mod maintenance;
 mod news;
 mod offer;
 mod operate;

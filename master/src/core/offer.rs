@@ -113,6 +113,7 @@ impl Core {
             agent.offers.insert(id.clone());
         }
         let record = OfferRecord {
+            unavailability: self.unavailability(&agent_id),
             framework_id,
             agent_id,
             role,
@@ -145,6 +146,7 @@ impl Core {
             executor_ids,
             deadline: record.deadline,
             domain: agent.info.domain.clone(),
+            unavailability: record.unavailability,
         })
     }
 

@@ -23,6 +23,7 @@ impl Core {
         }
         self.persist_completion(id);
         self.take_back_offers(id);
+        self.forget_inverse_offers(id);
         let agents = self.end_tasks(id, why);
         self.release_executors(id);
         for agent_id in agents {

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
     FrameworkInfo, Generation, Incarnation, MasterInfo, OfferId, OfferTerms, Quantities, Quota,
-    Resources, Role, TaskId, TaskKey, Timestamp,
+    Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
 };
 
 use super::claims::{Claims, Entry, Gatekeeper};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
+use super::maintenance::Maintenance;
 use super::news::News;
 use super::record::{Activity, Restored};
 use super::task::{Remembered, Task};
@@ -233,6 +234,7 @@ pub struct OfferRecord {
     pub(crate) role: Role,
     pub(crate) resources: Resources,
     pub(crate) deadline: Option<Timestamp>,
+    pub(crate) unavailability: Option<Unavailability>,
 }
 
 /// The whole state of a master.
@@ -258,6 +260,7 @@ pub struct Core {
     pub(super) quotas: BTreeMap<Role, Quota>,
     pub(super) roles: Claims,
     pub(super) gate: Gatekeeper,
+    pub(super) maintenance: Maintenance,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -302,6 +305,7 @@ impl Core {
             quotas: BTreeMap::new(),
             roles: Claims::new(),
             gate: Gatekeeper::new(region),
+            maintenance: Maintenance::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
@@ -373,6 +377,7 @@ impl Core {
         agent_id: &AgentId,
         resources: &Resources,
     ) {
+        self.maintenance.touch(agent_id);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(part, resources);
             if !agent.in_ledger {
@@ -398,6 +403,7 @@ impl Core {
         agent_id: &AgentId,
         resources: &Resources,
     ) {
+        self.maintenance.touch(agent_id);
         self.shift_out(part, (framework_id, role), agent_id, resources);
         let credited = self.roles.credit(framework_id, role, resources);
         debug_assert_eq!(credited, Ok(()));
@@ -420,6 +426,7 @@ impl Core {
         agent_id: &AgentId,
         used: &Resources,
     ) {
+        self.maintenance.touch(agent_id);
         self.shift_out(Part::Offered, (framework_id, role), agent_id, used);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(Part::Allocated, used);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, Change, ClusterState, ExecutorId, FrameworkId,
-    FrameworkState, MasterInfo, Offer, OfferId, Quantities, Quota, Resources, Role, RoleState,
-    TaskRecord, TaskState, Timestamp,
+    FrameworkState, Machine, MaintenanceState, MasterInfo, Offer, OfferId, Quantities, Quota,
+    Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
 };
 
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
@@ -54,6 +54,8 @@ pub struct Parts {
     pub roles: bool,
     /// The offers.
     pub offers: bool,
+    /// The maintenance of machines.
+    pub maintenance: bool,
 }
 
 impl Parts {
@@ -64,6 +66,7 @@ impl Parts {
         tasks: true,
         roles: true,
         offers: true,
+        maintenance: true,
     };
 }
 
@@ -103,6 +106,7 @@ pub struct View {
     pub(super) offers: Shown<OfferEntry>,
     pub(super) weights: Arc<BTreeMap<Role, u32>>,
     pub(super) quotas: Arc<BTreeMap<Role, Quota>>,
+    pub(super) windows: Arc<BTreeMap<Machine, MaintenanceState>>,
 }
 
 impl View {
@@ -131,6 +135,28 @@ impl View {
                 let offers = self.offers.iter().filter_map(|entry| self.offer(entry));
                 offers.collect()
             }),
+            maintenance: only(parts.maintenance, || {
+                self.windows
+                    .values()
+                    .map(|line| self.window(line))
+                    .collect()
+            }),
+        }
+    }
+
+    /// A machine's maintenance, with the agents that are known of it.
+    fn window(&self, line: &MaintenanceState) -> MaintenanceState {
+        let is_meant = |agent: &AgentEntry| match &line.window.machine {
+            Machine::Agent(id) => *id == agent.id,
+            Machine::Host(name) => {
+                (agent.line.as_ref()).is_some_and(|line| line.info.hostname == *name)
+            }
+        };
+        let known = self.agents.iter().filter(|agent| agent.line.is_some());
+        let meant = known.filter(|agent| is_meant(agent));
+        MaintenanceState {
+            agents: meant.map(|agent| agent.id.clone()).collect(),
+            ..line.clone()
         }
     }
 
@@ -191,6 +217,7 @@ impl View {
             executor_ids: own.map(|(_, executor_id)| executor_id.clone()).collect(),
             deadline: record.deadline,
             domain: info.domain.clone(),
+            unavailability: record.unavailability,
         })
     }
 

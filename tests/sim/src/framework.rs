@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use ebb_types::{
-    AgentId, Call, Capability, CommandInfo, Event, Filters, FrameworkId, FrameworkInfo, Offer,
-    OfferId, Operation, Quantities, Reason, ReconcileTask, Resources, Role, TaskId, TaskInfo,
-    TaskState, TaskStatus,
+    AgentId, Call, Capability, CommandInfo, Event, Filters, FrameworkId, FrameworkInfo,
+    InverseOffer, Offer, OfferId, Operation, Quantities, Reason, ReconcileTask, Resources, Role,
+    TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
@@ -246,7 +246,23 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
-            Event::Message { .. } | Event::Failure { .. } | Event::Heartbeat => {}
+            Event::InverseOffers(offers) => self.answer_inverse(number, &offers),
+            Event::Message { .. }
+            | Event::Failure { .. }
+            | Event::RescindInverseOffer(_)
+            | Event::Heartbeat => {}
+        }
+    }
+
+    /// Says yes, no or nothing to being gone from agents.
+    fn answer_inverse(&mut self, number: usize, offers: &[InverseOffer]) {
+        let offer_ids = offers.iter().map(|offer| offer.id.clone()).collect();
+        let refuse_ms = self.rng.between(0, 20_000);
+        let filters = Filters { refuse_ms };
+        match self.rng.between(0, 2) {
+            0 => self.call(number, Call::AcceptInverseOffers { offer_ids, filters }),
+            1 => self.call(number, Call::DeclineInverseOffers { offer_ids, filters }),
+            _ => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod allocation;
 mod explain;
 mod frameworks;
 mod kills;
+mod maintenance;
 mod mirror;
 mod offers;
 mod operator;
