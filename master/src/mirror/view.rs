@@ -91,6 +91,26 @@ pub struct Gauges {
     pub offered: Resources,
     /// What tasks and executors hold.
     pub allocated: Resources,
+    /// The quotas of roles, by name; at most [`MAX_QUOTAS_SHOWN`].
+    pub quotas: Vec<QuotaGauge>,
+    /// How many more there are.
+    pub quotas_left_out: u64,
+}
+
+/// Most roles whose quotas stand in metrics: each has up to four accounts of four kinds.
+pub const MAX_QUOTAS_SHOWN: usize = 500;
+
+/// A role's quota and what it holds, with all roles below it, of what is owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaGauge {
+    /// The role.
+    pub role: Role,
+    /// Its quota.
+    pub quota: Quota,
+    /// What counts towards it: what is offered to it and what its tasks hold.
+    pub consumed: Quantities,
+    /// What its tasks hold.
+    pub allocated: Quantities,
 }
 
 /// Everything that the master knew after some step.
@@ -193,7 +213,26 @@ impl View {
         for task in self.tasks.iter() {
             gauges.tasks[task.state as usize] += 1;
         }
+        self.gauge_quotas(&mut gauges);
         gauges
+    }
+
+    fn gauge_quotas(&self, gauges: &mut Gauges) {
+        if self.quotas.is_empty() {
+            return;
+        }
+        let consumed = self.consumed();
+        let allocated = self.below(|holding| holding.allocated.regular);
+        let of = |sums: &BTreeMap<Role, Quantities>, role| sums.get(role).copied();
+        let shown = self.quotas.iter().take(MAX_QUOTAS_SHOWN);
+        let shown = shown.map(|(role, quota)| QuotaGauge {
+            role: role.clone(),
+            quota: *quota,
+            consumed: of(&consumed, role).unwrap_or_default(),
+            allocated: of(&allocated, role).unwrap_or_default(),
+        });
+        gauges.quotas = shown.collect();
+        gauges.quotas_left_out = (self.quotas.len() - gauges.quotas.len()) as u64;
     }
 
     fn offer(&self, OfferEntry { id, record }: &OfferEntry) -> Option<Offer> {
@@ -223,17 +262,22 @@ impl View {
 
     /// What each role and those below it hold of what is owned.
     fn consumed(&self) -> BTreeMap<Role, Quantities> {
-        let mut consumed: BTreeMap<Role, Quantities> = BTreeMap::new();
+        self.below(|holding| (holding.offered.regular).saturating_add(&holding.allocated.regular))
+    }
+
+    /// The sums of a part of what is held, for each role with those below it.
+    fn below(&self, part: impl Fn(&Holding) -> Quantities) -> BTreeMap<Role, Quantities> {
+        let mut sums: BTreeMap<Role, Quantities> = BTreeMap::new();
         for entry in self.frameworks.iter().filter(|one| one.line.is_some()) {
             for (role, holding) in &entry.holdings {
-                let held = (holding.offered.regular).saturating_add(&holding.allocated.regular);
+                let held = part(holding);
                 for above in std::iter::successors(Some(role.clone()), Role::parent) {
-                    let sum = consumed.entry(above).or_default();
+                    let sum = sums.entry(above).or_default();
                     *sum = sum.saturating_add(&held);
                 }
             }
         }
-        consumed
+        sums
     }
 
     /// Every role that somebody is in, or that has a weight or a quota.

@@ -263,7 +263,7 @@ fn windows_outlast_the_master_and_a_started_one_awaits_its_agents() {
     let again = World::restored(world.registry());
     let shown = state(&again);
     assert_eq!(shown.window.unavailability, window);
-    assert_eq!(shown.agents, [agent.id.clone()]);
+    assert_eq!(shown.agents, std::slice::from_ref(&agent.id));
     assert_eq!(start(&mut world, host()), Ok(()));
     let mut again = World::restored(world.registry());
     assert_eq!(state(&again).window.mode, MaintenanceMode::Down);
