@@ -4,8 +4,8 @@ use ebb_types::limits::{
     MAX_ATTRIBUTES, MAX_FAILOVER_MS, MAX_ID_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_ROLES,
 };
 use ebb_types::{
-    AgentId, AgentInfo, Attribute, AttributeValue, Capability, ExecutorId, FrameworkId,
-    FrameworkInfo, Generation, MasterInfo, Offer, OfferId, Role, Timestamp,
+    AgentId, AgentInfo, Attribute, AttributeValue, Capability, ExecutorId, FaultDomain,
+    FrameworkId, FrameworkInfo, Generation, MasterInfo, Offer, OfferId, Role, Timestamp,
 };
 
 use crate::check::{
@@ -49,7 +49,7 @@ pub(crate) fn write_roles(roles: &[Role]) -> Vec<String> {
     roles.iter().map(ToString::to_string).collect()
 }
 
-const CAPABILITIES: [(Capability, proto::Capability); 3] = [
+const CAPABILITIES: [(Capability, proto::Capability); 4] = [
     (
         Capability::RevocableResources,
         proto::Capability::RevocableResources,
@@ -62,6 +62,7 @@ const CAPABILITIES: [(Capability, proto::Capability); 3] = [
         Capability::PartitionAware,
         proto::Capability::PartitionAware,
     ),
+    (Capability::RegionAware, proto::Capability::RegionAware),
 ];
 
 /// Unknown capabilities are those of a later version and are left out.
@@ -185,6 +186,34 @@ pub(crate) fn port(field: &'static str, port: u32) -> Result<u16, Invalid> {
         .map_err(|_| Invalid::new(field, format!("is {port}; a port is at most 65535")))
 }
 
+fn domain(
+    field: &'static str,
+    domain: Option<proto::FaultDomain>,
+) -> Result<Option<FaultDomain>, Invalid> {
+    let Some(domain) = domain else {
+        return Ok(None);
+    };
+    if domain.region.is_empty() || domain.zone.is_empty() {
+        return Err(Invalid::new(
+            field,
+            "has no region or no zone; give both, or leave the domain out",
+        ));
+    }
+    Ok(Some(FaultDomain {
+        region: text(field, domain.region, MAX_ID_BYTES)?,
+        zone: text(field, domain.zone, MAX_ID_BYTES)?,
+    }))
+}
+
+impl From<FaultDomain> for proto::FaultDomain {
+    fn from(domain: FaultDomain) -> Self {
+        Self {
+            region: domain.region,
+            zone: domain.zone,
+        }
+    }
+}
+
 impl TryFrom<proto::AgentInfo> for AgentInfo {
     type Error = Invalid;
 
@@ -196,6 +225,7 @@ impl TryFrom<proto::AgentInfo> for AgentInfo {
             total: quantities("agent_info.total", &info.total)?,
             attributes: attributes("agent_info.attributes", info.attributes)?,
             version: text("agent_info.version", info.version, MAX_NAME_BYTES)?,
+            domain: domain("agent_info.domain", info.domain)?,
         })
     }
 }
@@ -209,6 +239,7 @@ impl From<AgentInfo> for proto::AgentInfo {
             total: write_quantities(&info.total, false),
             attributes: write_attributes(info.attributes),
             version: info.version,
+            domain: info.domain.map(Into::into),
         }
     }
 }
@@ -238,6 +269,8 @@ impl TryFrom<proto::Offer> for Offer {
                 .map(|text| id("offer.executor_ids", text, |t| ExecutorId::new(t)))
                 .collect::<Result<_, _>>()?,
             deadline: offer.deadline_ms.map(Timestamp::from_ms),
+            domain: domain("offer.domain", offer.domain)?,
+            unavailability: offer.unavailability.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -254,6 +287,8 @@ impl From<Offer> for proto::Offer {
             attributes: write_attributes(offer.attributes),
             executor_ids: offer.executor_ids.iter().map(ToString::to_string).collect(),
             deadline_ms: offer.deadline.map(Timestamp::as_ms),
+            domain: offer.domain.map(Into::into),
+            unavailability: offer.unavailability.map(Into::into),
         }
     }
 }
@@ -268,6 +303,7 @@ impl TryFrom<proto::MasterInfo> for MasterInfo {
             hostname: text("master.hostname", info.hostname, MAX_NAME_BYTES)?,
             port: port("master.port", info.port)?,
             version: text("master.version", info.version, MAX_NAME_BYTES)?,
+            domain: domain("master.domain", info.domain)?,
         })
     }
 }
@@ -280,6 +316,7 @@ impl From<MasterInfo> for proto::MasterInfo {
             hostname: info.hostname,
             port: info.port.into(),
             version: info.version,
+            domain: info.domain.map(Into::into),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Why a framework is offered something or nothing, on the wire.
 
-use ebb_types::limits::{MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_NAME_BYTES, MAX_PLACES};
+use ebb_types::limits::{
+    MAX_CONSTRAINTS, MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
+    MAX_PLACES,
+};
 use ebb_types::{
     AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState, Role, Timestamp,
+    FailedConstraint, FrameworkId, FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState,
+    Role, Timestamp,
 };
 use proto::contender::Claimant as WireClaimant;
 use proto::explain_request::Subject;
@@ -13,6 +17,7 @@ use crate::check::{
     write_quantities, write_resources,
 };
 use crate::proto;
+use crate::terms::{minimum, write_minimum};
 
 impl TryFrom<proto::ExplainRequest> for ExplainSubject {
     type Error = Invalid;
@@ -62,12 +67,17 @@ impl TryFrom<proto::Explanation> for Explanation {
                 usable: wire.agents_usable,
                 overfull: wire.agents_overfull,
                 inactive: wire.agents_inactive,
+                in_maintenance: wire.agents_in_maintenance,
                 waiting: wire.agents_waiting,
                 disconnected: wire.agents_disconnected,
                 absent: wire.agents_absent,
             },
             minimum: quantities("explanation.minimum", &wire.minimum)?,
             offers_full: wire.offers_full,
+            region: wire
+                .region
+                .map(|region| text("explanation.region", region, MAX_NAME_BYTES))
+                .transpose()?,
             paid_first: wire
                 .paid_first
                 .map(|role| id("explanation.paid_first", &role, |t| Role::new(t)))
@@ -86,11 +96,13 @@ impl From<Explanation> for proto::Explanation {
             agents_usable: explanation.agents.usable,
             agents_overfull: explanation.agents.overfull,
             agents_inactive: explanation.agents.inactive,
+            agents_in_maintenance: explanation.agents.in_maintenance,
             agents_waiting: explanation.agents.waiting,
             agents_disconnected: explanation.agents.disconnected,
             agents_absent: explanation.agents.absent,
             minimum: write_quantities(&explanation.minimum, false),
             offers_full: explanation.offers_full,
+            region: explanation.region,
             paid_first: explanation.paid_first.map(|role| role.to_string()),
             claims: write_all(explanation.claims),
             left_out: explanation.left_out,
@@ -115,6 +127,12 @@ impl TryFrom<proto::ExplainedClaim> for ExplainedClaim {
             subscribed: wire.subscribed,
             suppressed: wire.suppressed,
             takes_revocable: wire.takes_revocable,
+            any_region: wire.any_region,
+            minimum: wire
+                .minimum
+                .map(|least| minimum(least).map(|least| least.to_vec()))
+                .transpose()?,
+            failed: all("claim.failed", wire.failed, MAX_CONSTRAINTS)?,
             offers: OffersOut {
                 count: wire.offers,
                 resources: resources("claim.offered", &wire.offered)?,
@@ -142,6 +160,9 @@ impl From<ExplainedClaim> for proto::ExplainedClaim {
             subscribed: claim.subscribed,
             suppressed: claim.suppressed,
             takes_revocable: claim.takes_revocable,
+            any_region: claim.any_region,
+            minimum: claim.minimum.as_deref().map(write_minimum),
+            failed: write_all(claim.failed),
             offers: claim.offers.count,
             offered: write_resources(&claim.offers.resources),
             first_offer_deadline_ms: claim.offers.first_deadline.map(Timestamp::as_ms),
@@ -150,6 +171,26 @@ impl From<ExplainedClaim> for proto::ExplainedClaim {
             free: Some(claim.free.into()),
             regular: Some(claim.regular.into()),
             revocable: Some(claim.revocable.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::FailedConstraint> for FailedConstraint {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::FailedConstraint) -> Result<Self, Invalid> {
+        Ok(Self {
+            constraint: text("failed.constraint", wire.constraint, MAX_MESSAGE_BYTES * 2)?,
+            agents: wire.agents,
+        })
+    }
+}
+
+impl From<FailedConstraint> for proto::FailedConstraint {
+    fn from(failed: FailedConstraint) -> Self {
+        Self {
+            constraint: failed.constraint,
+            agents: failed.agents,
         }
     }
 }
@@ -187,6 +228,9 @@ impl TryFrom<proto::FreeCounts> for FreeCounts {
             over_quota: wire.over_quota,
             over_limit: wire.over_limit,
             only_revocable: wire.only_revocable,
+            unsuited: wire.unsuited,
+            other_region: wire.other_region,
+            below_minimum: wire.below_minimum,
             small: wire.small,
             in_offers: wire.in_offers,
             short_of_cpu: wire.short_of_cpu,
@@ -205,6 +249,9 @@ impl From<FreeCounts> for proto::FreeCounts {
             over_quota: free.over_quota,
             over_limit: free.over_limit,
             only_revocable: free.only_revocable,
+            unsuited: free.unsuited,
+            other_region: free.other_region,
+            below_minimum: free.below_minimum,
             small: free.small,
             in_offers: free.in_offers,
             short_of_cpu: free.short_of_cpu,

@@ -11,14 +11,17 @@ mod common;
 mod executor;
 mod explain;
 mod link;
+mod maintenance;
 mod operator;
 mod scheduler;
 mod stored;
 mod task;
+mod terms;
 mod usage;
 
 pub use check::Invalid;
 pub use link::{AgentEnvelope, MasterEnvelope};
+pub use maintenance::{machines, windows};
 pub use stored::Stored;
 
 /// The messages and services of the native gRPC API, generated from `proto/`.

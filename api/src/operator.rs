@@ -250,6 +250,7 @@ impl TryFrom<proto::ClusterState> for ClusterState {
             tasks: all(cluster.tasks)?,
             roles: all(cluster.roles)?,
             offers: all::<_, Offer>(cluster.offers)?,
+            maintenance: all(cluster.maintenance)?,
         })
     }
 }
@@ -264,6 +265,7 @@ impl From<ClusterState> for proto::ClusterState {
             tasks: write_all(cluster.tasks),
             roles: write_all(cluster.roles),
             offers: write_all(cluster.offers),
+            maintenance: write_all(cluster.maintenance),
         }
     }
 }

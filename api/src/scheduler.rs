@@ -5,8 +5,8 @@ use ebb_types::limits::{
     MAX_RECONCILE_TASKS, MAX_REFUSE_MS, MAX_TASKS_PER_CALL,
 };
 use ebb_types::{
-    AgentId, Call, Event, ExecutorId, Filters, FrameworkId, MalformedTask, Offer, OfferId,
-    Operation, ReconcileTask, TaskId, TaskInfo,
+    AgentId, Call, Event, ExecutorId, Filters, FrameworkId, FrameworkInfo, MalformedTask, Offer,
+    OfferId, OfferTerms, Operation, ReconcileTask, Role, TaskId, TaskInfo,
 };
 use proto::scheduler_call as call;
 use proto::scheduler_event as event;
@@ -16,6 +16,7 @@ use crate::check::{
 };
 use crate::common::{roles, write_roles};
 use crate::proto;
+use crate::terms::{offer_terms, write_offer_terms};
 
 fn offer_ids(list: &[String]) -> Result<Vec<OfferId>, Invalid> {
     bounded("offer_ids", list.len(), MAX_OFFERS_PER_CALL)?;
@@ -65,6 +66,7 @@ impl TryFrom<call::Subscribe> for Call {
         Ok(Self::Subscribe {
             info: required("subscribe.framework_info", call.framework_info)?.try_into()?,
             suppressed_roles: roles("subscribe.suppressed_roles", &call.suppressed_roles)?,
+            terms: offer_terms(call.terms)?,
         })
     }
 }
@@ -115,6 +117,14 @@ impl TryFrom<proto::SchedulerCall> for Call {
                 offer_ids: offer_ids(&call.offer_ids)?,
                 filters: filters(call.filters),
             },
+            call::Call::AcceptInverseOffers(call) => Self::AcceptInverseOffers {
+                offer_ids: offer_ids(&call.offer_ids)?,
+                filters: filters(call.filters),
+            },
+            call::Call::DeclineInverseOffers(call) => Self::DeclineInverseOffers {
+                offer_ids: offer_ids(&call.offer_ids)?,
+                filters: filters(call.filters),
+            },
             call::Call::Revive(call) => Self::Revive {
                 roles: roles("revive.roles", &call.roles)?,
             },
@@ -155,6 +165,7 @@ impl TryFrom<proto::SchedulerCall> for Call {
                     "update_framework.suppressed_roles",
                     &call.suppressed_roles,
                 )?,
+                terms: offer_terms(call.terms)?,
             },
         })
     }
@@ -180,19 +191,22 @@ fn write_ids<T: ToString>(ids: &[T]) -> Vec<String> {
 impl From<Call> for proto::SchedulerCall {
     fn from(value: Call) -> Self {
         let subscribe =
-            |info: ebb_types::FrameworkInfo, suppressed: &[ebb_types::Role]| call::Subscribe {
+            |info: FrameworkInfo, suppressed: &[Role], terms: OfferTerms| call::Subscribe {
                 framework_info: Some(info.into()),
                 suppressed_roles: write_roles(suppressed),
+                terms: write_offer_terms(terms),
             };
         let call = match value {
             Call::Subscribe {
                 info,
                 suppressed_roles,
-            } => call::Call::Subscribe(subscribe(info, &suppressed_roles)),
+                terms,
+            } => call::Call::Subscribe(subscribe(info, &suppressed_roles, terms)),
             Call::UpdateFramework {
                 info,
                 suppressed_roles,
-            } => call::Call::UpdateFramework(subscribe(info, &suppressed_roles)),
+                terms,
+            } => call::Call::UpdateFramework(subscribe(info, &suppressed_roles, terms)),
             Call::Teardown => call::Call::Teardown(proto::Empty {}),
             Call::Accept {
                 offer_ids,
@@ -207,6 +221,18 @@ impl From<Call> for proto::SchedulerCall {
                 offer_ids: write_ids(&offer_ids),
                 filters: write_filters(filters),
             }),
+            Call::AcceptInverseOffers { offer_ids, filters } => {
+                call::Call::AcceptInverseOffers(call::Decline {
+                    offer_ids: write_ids(&offer_ids),
+                    filters: write_filters(filters),
+                })
+            }
+            Call::DeclineInverseOffers { offer_ids, filters } => {
+                call::Call::DeclineInverseOffers(call::Decline {
+                    offer_ids: write_ids(&offer_ids),
+                    filters: write_filters(filters),
+                })
+            }
             Call::Revive { roles } => call::Call::Revive(call::Roles {
                 roles: write_roles(&roles),
             }),
@@ -283,6 +309,18 @@ impl TryFrom<proto::SchedulerEvent> for Event {
             event::Event::Rescind(offer) => {
                 Self::Rescind(id("rescind", &offer, |t| OfferId::new(t))?)
             }
+            event::Event::InverseOffers(event) => {
+                bounded(
+                    "inverse_offers",
+                    event.inverse_offers.len(),
+                    MAX_OFFERS_PER_CALL,
+                )?;
+                let offers = event.inverse_offers.into_iter();
+                Self::InverseOffers(offers.map(TryInto::try_into).collect::<Result<_, _>>()?)
+            }
+            event::Event::RescindInverseOffer(offer) => {
+                Self::RescindInverseOffer(id("rescind_inverse_offer", &offer, |t| OfferId::new(t))?)
+            }
             event::Event::Update(status) => Self::Update(status.try_into()?),
             event::Event::Message(event) => Self::Message {
                 agent_id: id("message.agent_id", &event.agent_id, |t| AgentId::new(t))?,
@@ -322,6 +360,12 @@ impl From<Event> for proto::SchedulerEvent {
                 offers: offers.into_iter().map(Into::into).collect(),
             }),
             Event::Rescind(offer) => event::Event::Rescind(offer.to_string()),
+            Event::InverseOffers(offers) => event::Event::InverseOffers(event::InverseOffers {
+                inverse_offers: offers.into_iter().map(Into::into).collect(),
+            }),
+            Event::RescindInverseOffer(offer) => {
+                event::Event::RescindInverseOffer(offer.to_string())
+            }
             Event::Update(status) => event::Event::Update(status.into()),
             Event::Message {
                 agent_id,

@@ -5,9 +5,9 @@ use ebb_api::proto::{self, scheduler_call, task_status};
 use ebb_api::{AgentEnvelope, MasterEnvelope};
 use ebb_types::{
     AgentCounts, AgentId, Away, Call, Change, Claimant, Contender, Event, ExplainSubject,
-    ExplainedClaim, Explanation, FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent,
-    Operation, Place, Quantities, Quota, QuotaState, ResourceKind, Resources, Role, TaskInfo,
-    TaskStatus, Timestamp,
+    ExplainedClaim, Explanation, FailedConstraint, FrameworkId, FreeCounts, InLine, Limits,
+    OffersOut, OpenAgent, Operation, Place, Quantities, Quota, QuotaState, ResourceKind, Resources,
+    Role, TaskInfo, TaskStatus, Timestamp,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -347,6 +347,12 @@ fn explanation() -> Explanation {
         subscribed: true,
         suppressed: false,
         takes_revocable: true,
+        any_region: true,
+        minimum: Some(vec![Quantities::cpus_mem(7, 0), Quantities::cpus_mem(0, 9)]),
+        failed: vec![FailedConstraint {
+            constraint: "rack is \"a\"".into(),
+            agents: 11,
+        }],
         offers: OffersOut {
             count: one(),
             resources: Resources::revocable(Quantities::cpus_mem(one(), one())),
@@ -361,6 +367,9 @@ fn explanation() -> Explanation {
             over_quota: one(),
             over_limit: one(),
             only_revocable: one(),
+            unsuited: one(),
+            other_region: one(),
+            below_minimum: one(),
             small: one(),
             in_offers: one(),
             short_of_cpu: one(),
@@ -383,12 +392,14 @@ fn explanation() -> Explanation {
             usable: one(),
             overfull: one(),
             inactive: one(),
+            in_maintenance: one(),
             waiting: one(),
             disconnected: one(),
             absent: one(),
         },
         minimum: Quantities::cpus_mem(one(), one()),
         offers_full: true,
+        region: Some("eu".into()),
         paid_first: Some(Role::new("a/c").expect("valid")),
         claims: vec![claim],
         left_out: one(),

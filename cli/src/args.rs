@@ -12,6 +12,7 @@ use ebb_types::limits::MAX_GRACE_MS;
 use crate::client::Address;
 use crate::commands::batch::BatchArgs;
 use crate::commands::dev::DevArgs;
+use crate::commands::maintenance::MaintenanceArgs;
 use crate::commands::quota::QuotaArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::service::ServiceArgs;
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     Reactivate(OneAgentArgs),
     /// Offer nothing of an agent any more and end all its tasks
     Drain(DrainArgs),
+    /// Plan when machines are out of use, and take them out of it and back
+    Maintenance(MaintenanceArgs),
 }
 
 /// `ebb agent`.
@@ -258,6 +261,7 @@ impl Cli {
             Command::Explain(args) => args.client.json,
             Command::Deactivate(args) | Command::Reactivate(args) => args.client.json,
             Command::Drain(args) => args.which.client.json,
+            Command::Maintenance(args) => args.wants_json(),
         }
     }
 }
@@ -345,6 +349,18 @@ mod tests {
             (
                 vec!["ebb", "drain", "a", "--grace", "2d"],
                 ErrorKind::ValueValidation,
+            ),
+            (
+                vec!["ebb", "maintenance", "schedule", "h"],
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                vec!["ebb", "maintenance", "schedule", "--in", "0", "h"],
+                ErrorKind::ValueValidation,
+            ),
+            (
+                vec!["ebb", "maintenance", "start"],
+                ErrorKind::MissingRequiredArgument,
             ),
             (
                 vec!["ebb", "deactivate"],

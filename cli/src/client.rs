@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
-    DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, ReactivateAgentRequest,
-    SetQuotasRequest, SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
+    DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, MachinesRequest,
+    ReactivateAgentRequest, ScheduleMaintenanceRequest, SetQuotasRequest, SetWeightsRequest,
+    StateRequest, TeardownRequest, WatchRequest, schedule_maintenance_request::Window,
     set_quotas_request::RoleQuota, set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
-    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Quota,
-    Role, RoleState, TaskId,
+    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Machine,
+    Quota, Role, RoleState, TaskId, Unavailability,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -306,12 +307,58 @@ impl Master {
         Ok(())
     }
 
+    /// Schedules when machines are out of use.
+    pub(crate) async fn schedule_maintenance(
+        &mut self,
+        machines: &[Machine],
+        window: Unavailability,
+    ) -> Result<(), CliError> {
+        let window = |machine: &Machine| Window {
+            machine: Some(machine.clone().into()),
+            unavailability: Some(window.into()),
+        };
+        let windows = machines.iter().map(window).collect();
+        let request = ScheduleMaintenanceRequest { windows };
+        let answer = self.client.schedule_maintenance(request);
+        answered(&self.address, "schedule the maintenance", answer).await?;
+        Ok(())
+    }
+
+    /// Calls off what was scheduled.
+    pub(crate) async fn cancel_maintenance(
+        &mut self,
+        machines: &[Machine],
+    ) -> Result<(), CliError> {
+        let answer = self.client.cancel_maintenance(named(machines));
+        answered(&self.address, "call the maintenance off", answer).await?;
+        Ok(())
+    }
+
+    /// Takes machines out of use.
+    pub(crate) async fn start_maintenance(&mut self, machines: &[Machine]) -> Result<(), CliError> {
+        let answer = self.client.start_maintenance(named(machines));
+        answered(&self.address, "start the maintenance", answer).await?;
+        Ok(())
+    }
+
+    /// Brings machines back into use.
+    pub(crate) async fn stop_maintenance(&mut self, machines: &[Machine]) -> Result<(), CliError> {
+        let answer = self.client.stop_maintenance(named(machines));
+        answered(&self.address, "stop the maintenance", answer).await?;
+        Ok(())
+    }
+
     fn bad_answer(&self, cause: String) -> CliError {
         CliError::Answer {
             who: format!("the master at {}", self.address),
             cause: clean(&cause),
         }
     }
+}
+
+fn named(machines: &[Machine]) -> MachinesRequest {
+    let machines = machines.iter().cloned().map(Into::into).collect();
+    MachinesRequest { machines }
 }
 
 async fn answered<T>(

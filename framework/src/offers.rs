@@ -1,6 +1,6 @@
 //! Packing tasks into offers: what a task wants, whether an offer holds it, what is left.
 
-use ebb_types::{Offer, Quantities, ResourceKind, Resources};
+use ebb_types::{Offer, Quantities, ResourceKind, Resources, Timestamp};
 
 /// Whose resources a task wants to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,17 @@ pub fn fit(wanted: &Resources, offer: &Offer) -> bool {
     offer.resources.contains(wanted)
 }
 
+/// How long a task is expected to run where nothing says so, in milliseconds: an hour.
+pub const EXPECTED_RUN_MS: u64 = 3_600_000;
+
+/// Whether the agent of an offer will be out of use before a task that starts now has run for so long, in milliseconds.
+pub fn is_leaving(offer: &Offer, now: Timestamp, run_ms: u64) -> bool {
+    offer.unavailability.is_some_and(|window| {
+        let is_over = window.end().is_some_and(|end| end <= now);
+        !is_over && window.start < now.plus_ms(run_ms)
+    })
+}
+
 /// How many tasks of one demand fit into resources; nothing wanted fits without bound.
 pub fn how_many(wanted: &Resources, resources: &Resources) -> u64 {
     let of = |wanted: &Quantities, there: &Quantities| {
@@ -101,7 +112,25 @@ mod tests {
             attributes: Vec::new(),
             executor_ids: Vec::new(),
             deadline: None,
+            domain: None,
+            unavailability: None,
         }
+    }
+
+    #[test]
+    fn an_agent_is_leaving_where_its_window_begins_within_the_run_and_is_not_over() {
+        let at = Timestamp::from_ms;
+        let of = |start, duration_ms| Offer {
+            unavailability: Some(ebb_types::Unavailability {
+                start: at(start),
+                duration_ms,
+            }),
+            ..offer(Resources::ZERO)
+        };
+        let is = |offer: &Offer| is_leaving(offer, at(1_000), 500);
+        assert!(!is(&offer(Resources::ZERO)));
+        assert!(is(&of(1_499, None)) && !is(&of(1_500, None)));
+        assert!(is(&of(900, Some(101))) && !is(&of(900, Some(100))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ebb_types::{
     AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer,
     OfferId, Operation, Quantities, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState,
-    TaskStatus, Timestamp, UpdateUuid,
+    TaskStatus, Timestamp, Unavailability, UpdateUuid,
 };
 
 use crate::backoff::Jitter;
@@ -94,6 +94,8 @@ pub(crate) struct World<S> {
     pub(crate) faults: Faults,
     manners: Manners,
     agents: Vec<Agent>,
+    /// The agent that will be out of use, and when.
+    pub(crate) leaving: Option<(usize, Unavailability)>,
     offers: BTreeMap<OfferId, (usize, Resources)>,
     next_offer: u64,
     suppressed: bool,
@@ -145,6 +147,7 @@ impl<S: Scheduler> World<S> {
                     away_until: None,
                 })
                 .collect(),
+            leaving: None,
             offers: BTreeMap::new(),
             next_offer: 0,
             suppressed: false,
@@ -254,6 +257,7 @@ impl<S: Scheduler> World<S> {
             Call::Subscribe {
                 info,
                 suppressed_roles,
+                ..
             } => {
                 self.subscribed = true;
                 self.suppressed = !suppressed_roles.is_empty();
@@ -269,6 +273,7 @@ impl<S: Scheduler> World<S> {
                         hostname: "h".into(),
                         port: 1,
                         version: "0".into(),
+                        domain: None,
                     },
                 });
             }
@@ -292,6 +297,7 @@ impl<S: Scheduler> World<S> {
                     }
                 }
             }
+            Call::AcceptInverseOffers { .. } | Call::DeclineInverseOffers { .. } => {}
             Call::Revive { .. } => {
                 self.suppressed = false;
                 self.declined_until.clear();
@@ -531,6 +537,10 @@ impl<S: Scheduler> World<S> {
                 attributes: Vec::new(),
                 executor_ids: Vec::new(),
                 deadline: None,
+                domain: None,
+                unavailability: (self.leaving)
+                    .filter(|(leaving, _)| *leaving == index)
+                    .map(|(_, window)| window),
             }]));
         }
     }

@@ -129,6 +129,7 @@ impl Master {
                         hostname: "localhost".into(),
                         port: 1,
                         version: "0".into(),
+                        domain: None,
                     },
                 },
                 book.offer(),
@@ -174,6 +175,8 @@ impl Book {
             attributes: Vec::new(),
             executor_ids: Vec::new(),
             deadline: None,
+            domain: None,
+            unavailability: None,
         }])
     }
 

@@ -142,6 +142,7 @@ impl Cluster {
             let call = Call::Subscribe {
                 info,
                 suppressed_roles,
+                terms: ebb_types::OfferTerms::new(),
             };
             self.take_in([Input::Scheduler { connection, call }])?;
         }
@@ -298,6 +299,7 @@ fn agent_info(number: usize) -> AgentInfo {
         total: Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES),
         attributes: Vec::new(),
         version: String::from("bench"),
+        domain: None,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ebb_types::{FaultDomain, InvalidDomain};
 use serde::Deserialize;
 
 use crate::allocator::MAX_WORKERS;
@@ -93,6 +94,10 @@ pub struct MasterArgs {
     /// How long a framework may hold an offer, like 5m; 0s means for ever
     #[arg(long, value_name = "TIME")]
     pub offer_timeout: Option<String>,
+    /// The region and zone that the master stands in, like eu-west/eu-west-1a; agents in other regions are offered only to
+    /// frameworks that take such
+    #[arg(long, value_name = "REGION/ZONE")]
+    pub domain: Option<String>,
     /// Threads of the allocator
     #[arg(long, value_name = "N")]
     pub allocator_threads: Option<u32>,
@@ -113,6 +118,7 @@ struct FileSettings {
     agent_reregister_timeout: Option<String>,
     framework_recovery_timeout: Option<String>,
     offer_timeout: Option<String>,
+    domain: Option<String>,
     allocator_threads: Option<u32>,
     outbox_limit: Option<usize>,
 }
@@ -218,6 +224,7 @@ impl FileSettings {
                 .framework_recovery_timeout
                 .or(self.framework_recovery_timeout),
             offer_timeout: args.offer_timeout.or(self.offer_timeout),
+            domain: args.domain.or(self.domain),
             allocator_threads: args.allocator_threads.or(self.allocator_threads),
             outbox_limit: args.outbox_limit.or(self.outbox_limit),
         }
@@ -266,7 +273,12 @@ impl FileSettings {
             0,
             default.offer_timeout_ms.unwrap_or(0),
         )?;
+        let domain = self.domain.as_ref().map(|text| {
+            let parsed: Result<FaultDomain, InvalidDomain> = text.parse();
+            parsed.map_err(|error| wrong("domain", text.clone(), error.to_string()))
+        });
         Ok(CoreConfig {
+            domain: domain.transpose()?,
             heartbeat_interval_ms,
             unreachable_after_ms,
             agent_reregister_timeout_ms,
@@ -367,6 +379,7 @@ mod tests {
         assert_eq!(config.core.unreachable_after_ms, 90_000);
         assert_eq!(config.core.heartbeat_interval_ms, 500);
         assert_eq!(config.core.offer_timeout_ms, None);
+        assert_eq!(config.core.domain, None);
         assert_eq!(config.core.agent_reregister_timeout_ms, 600_000);
     }
 
@@ -385,6 +398,8 @@ mod tests {
             ("heartbeat_interval = \"80s\"", "below agent_timeout"),
             ("agent_timeout = 75", "agent_timeout"),
             ("= 1", "not understood"),
+            ("domain = \"eu\"", "like eu-west/eu-west-1a"),
+            ("domain = \"/a\"", "like eu-west/eu-west-1a"),
         ] {
             let error = parsed(text).expect_err(text).to_string();
             assert!(error.contains(said), "{text}: {error}");

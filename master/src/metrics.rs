@@ -4,7 +4,7 @@
 //! so that counting costs nothing else. Each master has a recorder of its own, so that several may
 //! live in one process. Base units: cores, bytes, seconds.
 
-use ebb_types::{AgentStatus, Quantities, ResourceKind, TaskState};
+use ebb_types::{AgentStatus, Quantities, Quota, ResourceKind, TaskState};
 use metrics::{
     counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
     with_local_recorder,
@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::{
 use crate::allocator::AllocatorFigures;
 use crate::core::Counters;
 use crate::ledger::LedgerFigures;
-use crate::mirror::{Gauges, MirrorFigures};
+use crate::mirror::{Gauges, MirrorFigures, QuotaGauge};
 
 /// What kind of metric it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,11 @@ table! {
     MEM = "ebb_master_mem_bytes", Gauge, "Memory of registered agents by account, in bytes.";
     DISK = "ebb_master_disk_bytes", Gauge, "Disk space of registered agents by account, in bytes.";
     DISK_BANDWIDTH = "ebb_master_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of registered agents by account, in bytes a second.";
+    QUOTA_CPUS = "ebb_master_quota_cpus", Gauge, "Cores of a role with a quota by account: guarantee, limit, consumed (offered and allocated, what counts), allocated. With all roles below it.";
+    QUOTA_MEM = "ebb_master_quota_mem_bytes", Gauge, "Memory of a role with a quota by account, in bytes.";
+    QUOTA_DISK = "ebb_master_quota_disk_bytes", Gauge, "Disk space of a role with a quota by account, in bytes.";
+    QUOTA_DISK_BANDWIDTH = "ebb_master_quota_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of a role with a quota by account, in bytes a second.";
+    QUOTAS_LEFT_OUT = "ebb_master_quota_roles_left_out", Gauge, "Roles with a quota that are left out of the metrics of quotas because they are too many.";
     QUEUE = "ebb_master_event_queue_depth", Gauge, "Inputs that wait for the driver.";
     CONNECTIONS = "ebb_master_connections", Gauge, "Open connections by peer.";
     STEPS = "ebb_master_inputs_total", Counter, "Inputs that the core has handled.";
@@ -69,6 +74,9 @@ table! {
     OFFERS_DECLINED = "ebb_master_offers_declined_total", Counter, "Offers declined, or accepted for nothing.";
     OFFERS_RESCINDED = "ebb_master_offers_rescinded_total", Counter, "Offers withdrawn by the master.";
     OFFERS_EXPIRED = "ebb_master_offers_expired_total", Counter, "Offers that passed their deadline.";
+    INVERSE_MADE = "ebb_master_inverse_offers_made_total", Counter, "Inverse offers sent to frameworks because of a maintenance to come.";
+    INVERSE_ANSWERED = "ebb_master_inverse_offers_answered_total", Counter, "Inverse offers that were accepted or declined.";
+    INVERSE_HELD = "ebb_master_inverse_offers_held_total", Counter, "Inverse offers that were not made because too many are out.";
     PROPOSALS_REFUSED = "ebb_master_proposals_refused_total", Counter, "Proposals of the allocator that no longer held when they arrived.";
     ACCEPTS_INVALID = "ebb_master_accepts_invalid_total", Counter, "Accepts whose offers were not valid.";
     TASKS_LAUNCHED = "ebb_master_tasks_launched_total", Counter, "Tasks sent to agents.";
@@ -215,7 +223,56 @@ impl Metrics {
             show_ledger(&figures.ledger, &figures.allocator);
         });
         self.handle.run_upkeep();
-        self.handle.render()
+        let mut text = self.handle.render();
+        text.push_str(&quota_text(&gauges.quotas));
+        text
+    }
+}
+
+/// The quotas of roles: of a recorder of their own each time, since one would go on to show roles that have none any more.
+fn quota_text(quotas: &[QuotaGauge]) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    with_local_recorder(&recorder, || {
+        let of_quotas = [QUOTA_CPUS, QUOTA_MEM, QUOTA_DISK, QUOTA_DISK_BANDWIDTH];
+        for metric in TABLE
+            .iter()
+            .filter(|metric| of_quotas.contains(&metric.name))
+        {
+            describe_gauge!(metric.name, metric.help);
+        }
+        quotas.iter().for_each(show_quota);
+    });
+    recorder.handle().render()
+}
+
+fn show_quota(quota: &QuotaGauge) {
+    let QuotaGauge {
+        quota: Quota { guarantee, limits },
+        consumed,
+        allocated,
+        ..
+    } = quota;
+    for kind in ResourceKind::ALL {
+        if guarantee.get(kind) == 0 && limits.get(kind).is_none() {
+            continue;
+        }
+        let accounts = [
+            ("guarantee", Some(guarantee.get(kind))),
+            ("limit", limits.get(kind)),
+            ("consumed", Some(consumed.get(kind))),
+            ("allocated", Some(allocated.get(kind))),
+        ];
+        for (account, amount) in accounts {
+            let Some(amount) = amount else { continue };
+            let (name, unit) = match kind {
+                ResourceKind::Cpus => (QUOTA_CPUS, 1000.0),
+                ResourceKind::Mem => (QUOTA_MEM, 1.0),
+                ResourceKind::Disk => (QUOTA_DISK, 1.0),
+                ResourceKind::DiskBandwidth => (QUOTA_DISK_BANDWIDTH, 1.0),
+            };
+            let role = quota.role.to_string();
+            gauge!(name, "role" => role, "account" => account).set(amount as f64 / unit);
+        }
     }
 }
 
@@ -237,6 +294,7 @@ fn show_gauges(gauges: &Gauges) {
         gauge!(TASKS, "state" => state.name()).set(gauges.tasks[state as usize] as f64);
     }
     set(OFFERS, gauges.offers);
+    set(QUOTAS_LEFT_OUT, gauges.quotas_left_out);
     show_account("total", &gauges.total);
     show_account("lent", &gauges.lent);
     show_account("offered", &gauges.offered.regular);
@@ -264,6 +322,9 @@ fn show_core(counters: &Counters) {
     count(OFFERS_DECLINED, counters.offers_declined);
     count(OFFERS_RESCINDED, counters.offers_rescinded);
     count(OFFERS_EXPIRED, counters.offers_expired);
+    count(INVERSE_MADE, counters.inverse_offers_made);
+    count(INVERSE_ANSWERED, counters.inverse_offers_answered);
+    count(INVERSE_HELD, counters.inverse_offers_held);
     count(PROPOSALS_REFUSED, counters.proposals_refused);
     count(ACCEPTS_INVALID, counters.accepts_invalid);
     count(TASKS_LAUNCHED, counters.tasks_launched);
@@ -333,7 +394,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let mut figures = Figures::default();
         figures.driver.note_commit(0.003);
-        let text = metrics.render(&figures, &Gauges::default());
+        let gauges = Gauges {
+            quotas: vec![quota("eng")],
+            ..Gauges::default()
+        };
+        let text = metrics.render(&figures, &gauges);
         for metric in TABLE {
             assert!(
                 text.contains(&format!("# HELP {} {}", metric.name, metric.help)),
@@ -347,6 +412,45 @@ mod tests {
                 metric.name
             );
         }
+    }
+
+    fn quota(role: &str) -> QuotaGauge {
+        let kinds = ResourceKind::ALL.into_iter();
+        let all = |amount: u64| {
+            kinds
+                .clone()
+                .fold(Quantities::ZERO, |sum, kind| sum.with(kind, amount))
+        };
+        QuotaGauge {
+            role: ebb_types::Role::new(role).unwrap(),
+            quota: Quota {
+                guarantee: all(1500),
+                limits: ebb_types::Limits::NONE.with(ResourceKind::Cpus, Some(2500)),
+            },
+            consumed: all(700),
+            allocated: all(500),
+        }
+    }
+
+    #[test]
+    fn a_role_with_a_quota_is_shown_by_account_and_no_longer_than_it_has_one() {
+        let metrics = Metrics::new().unwrap();
+        let of = |quotas| Gauges {
+            quotas,
+            ..Gauges::default()
+        };
+        let text = metrics.render(&Figures::default(), &of(vec![quota("eng/web")]));
+        for line in [
+            "ebb_master_quota_cpus{role=\"eng/web\",account=\"guarantee\"} 1.5",
+            "ebb_master_quota_cpus{role=\"eng/web\",account=\"limit\"} 2.5",
+            "ebb_master_quota_cpus{role=\"eng/web\",account=\"consumed\"} 0.7",
+            "ebb_master_quota_mem_bytes{role=\"eng/web\",account=\"allocated\"} 500",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("ebb_master_quota_mem_bytes{role=\"eng/web\",account=\"limit\"}"));
+        let text = metrics.render(&Figures::default(), &of(Vec::new()));
+        assert!(!text.contains("eng/web"));
     }
 
     #[test]

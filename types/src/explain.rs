@@ -31,6 +31,8 @@ pub struct Explanation {
     pub minimum: Quantities,
     /// Whether as many offers are out as there may be: then nobody is made one.
     pub offers_full: bool,
+    /// The master's region, if it has one.
+    pub region: Option<String>,
     /// The role that comes before all others with what is owned, because it is owed some of its guarantee.
     pub paid_first: Option<Role>,
     /// Each framework that is meant, in each role that is meant.
@@ -48,6 +50,8 @@ pub struct AgentCounts {
     pub overfull: u64,
     /// Connected, but an operator has deactivated or drained them.
     pub inactive: u64,
+    /// Those of them that are out of use for maintenance.
+    pub in_maintenance: u64,
     /// Connected, but nothing is offered before most agents are back after a start of the master, since roles have quotas.
     pub waiting: u64,
     /// Their connection broke; they may still come back.
@@ -73,6 +77,12 @@ pub struct ExplainedClaim {
     pub suppressed: bool,
     /// Whether it may be offered revocable resources.
     pub takes_revocable: bool,
+    /// Whether it may be offered agents of other regions than the master's.
+    pub any_region: bool,
+    /// The least that it states for an offer, if it does.
+    pub minimum: Option<Vec<Quantities>>,
+    /// Its constraints that do not hold of some of the agents that it is kept from.
+    pub failed: Vec<FailedConstraint>,
     /// What is out in offers to it in the role.
     pub offers: OffersOut,
     /// The quotas of its role and of those above it that have one, its own first.
@@ -85,6 +95,15 @@ pub struct ExplainedClaim {
     pub regular: InLine,
     /// How it stands among those who want what is lent.
     pub revocable: InLine,
+}
+
+/// A constraint that keeps a framework from agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedConstraint {
+    /// What it asks for, as a phrase.
+    pub constraint: String,
+    /// Of how many usable agents, of those that the framework is kept from by its constraints, it does not hold.
+    pub agents: u64,
 }
 
 /// A role's quota and what counts towards it.
@@ -119,7 +138,8 @@ pub struct OffersOut {
 }
 
 /// The usable agents, by what a framework would be offered of them in a role if it were connected, wanted offers and
-/// nobody else did. Each stands in one of `open`, `refused`, `over_quota`, `only_revocable` and `small`.
+/// nobody else did. Each stands in one of `open`, `refused`, `over_quota`, `only_revocable`, `unsuited`, `other_region`,
+/// `below_minimum` and `small`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FreeCounts {
     /// Agents of which it would be offered something.
@@ -134,6 +154,12 @@ pub struct FreeCounts {
     pub over_limit: u64,
     /// Agents of which only revocable resources are free, which it does not take.
     pub only_revocable: u64,
+    /// Agents of which its constraints do not hold.
+    pub unsuited: u64,
+    /// Agents in another region than the master's, of which it takes none.
+    pub other_region: u64,
+    /// Agents of which enough is free for an offer, but less than it states as its minimum.
+    pub below_minimum: u64,
     /// Agents of which less is free than is offered by itself.
     pub small: u64,
     /// Those of the small ones of which enough is out in offers.
@@ -221,6 +247,12 @@ pub enum Verdict {
     OwedToOthers,
     /// Only revocable resources are free, which it does not take.
     OnlyRevocable,
+    /// Less is free than it states as its minimum.
+    BelowMinimum,
+    /// Its constraints hold of no agent of which something is free.
+    Unsuited,
+    /// What is free is in another region, of which it takes nothing.
+    OtherRegion,
     /// Too little is free of each agent.
     TooLittle,
     /// Something is free for it, and others in line are needier: they come first with what they have not refused.
@@ -242,6 +274,9 @@ impl Verdict {
             Self::AtLimit => "at_limit",
             Self::OwedToOthers => "owed_to_others",
             Self::OnlyRevocable => "only_revocable",
+            Self::BelowMinimum => "below_minimum",
+            Self::Unsuited => "unsuited",
+            Self::OtherRegion => "other_region",
             Self::TooLittle => "too_little",
             Self::Behind => "behind",
             Self::Next => "next",
@@ -278,6 +313,12 @@ impl Explanation {
             }
         } else if free.only_revocable > 0 {
             Verdict::OnlyRevocable
+        } else if free.below_minimum > 0 {
+            Verdict::BelowMinimum
+        } else if free.unsuited > 0 {
+            Verdict::Unsuited
+        } else if free.other_region > 0 {
+            Verdict::OtherRegion
         } else {
             Verdict::TooLittle
         }

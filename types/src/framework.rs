@@ -12,14 +12,17 @@ pub enum Capability {
     /// Understands TASK_UNREACHABLE, TASK_DROPPED, TASK_GONE, TASK_GONE_BY_OPERATOR and
     /// TASK_UNKNOWN; others are told TASK_LOST instead.
     PartitionAware,
+    /// May be offered resources of agents in other regions than the master's.
+    RegionAware,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::RevocableResources,
         Self::TaskKillingState,
         Self::PartitionAware,
+        Self::RegionAware,
     ];
 
     /// The name as in Mesos.
@@ -28,6 +31,7 @@ impl Capability {
             Self::RevocableResources => "REVOCABLE_RESOURCES",
             Self::TaskKillingState => "TASK_KILLING_STATE",
             Self::PartitionAware => "PARTITION_AWARE",
+            Self::RegionAware => "REGION_AWARE",
         }
     }
 }

@@ -16,11 +16,13 @@ mod framework;
 mod ids;
 pub mod limits;
 mod link;
+mod maintenance;
 mod quantities;
 mod quota;
 mod resources;
 mod scheduler;
 mod task;
+mod terms;
 mod time;
 mod usage;
 mod view;
@@ -28,7 +30,7 @@ mod view;
 pub use executor::{ExecutorCall, ExecutorEvent};
 pub use explain::{
     AgentCounts, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState, Verdict,
+    FailedConstraint, FreeCounts, InLine, OffersOut, OpenAgent, Place, QuotaState, Verdict,
 };
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
@@ -36,8 +38,12 @@ pub use ids::{
     Role, TaskId, UpdateUuid,
 };
 pub use link::{
-    AgentInfo, AgentToMaster, Attribute, AttributeValue, MasterToAgent, RunningExecutor,
-    RunningTask,
+    AgentInfo, AgentToMaster, Attribute, AttributeValue, FaultDomain, InvalidDomain, MasterToAgent,
+    RunningExecutor, RunningTask,
+};
+pub use maintenance::{
+    AgentAnswer, InverseAnswer, InverseOffer, Machine, MaintenanceMode, MaintenanceState,
+    Unavailability, Window,
 };
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
 pub use quota::{Limits, Quota};
@@ -49,6 +55,7 @@ pub use task::{
     CommandInfo, ExecutorInfo, ExitStatus, Limitation, Reason, Source, TaskInfo, TaskKey,
     TaskState, TaskStatus,
 };
+pub use terms::{Constraint, InvalidPattern, OfferTerms, Pattern, Predicate, RoleTerms, Selector};
 pub use time::Timestamp;
 pub use usage::{
     AgentUsage, Correction, CorrectionAction, FigureSource, MeasureSource, Signal, TaskSources,

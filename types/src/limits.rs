@@ -50,3 +50,21 @@ pub const MAX_EXPLAINED_CLAIMS: usize = MAX_ROLES;
 pub const MAX_EXPLAINED_AGENTS: usize = 3;
 /// Most levels of the tree of roles: each part of the longest role, its own frameworks, the framework.
 pub const MAX_PLACES: usize = MAX_ID_BYTES.div_ceil(2) + 2;
+/// Most groups of constraints that a framework states for one role.
+pub const MAX_CONSTRAINT_GROUPS: usize = 64;
+/// Most constraints that a framework states, in all groups of all roles.
+pub const MAX_CONSTRAINTS: usize = 512;
+/// Most of them that have a pattern.
+pub const MAX_PATTERNS: usize = 64;
+/// Longest pattern of a constraint, in bytes.
+pub const MAX_PATTERN_BYTES: usize = 1024;
+/// Most memory that the program of a pattern takes, in bytes.
+pub const PATTERN_PROGRAM_BYTES: usize = 64 * 1024;
+/// Most memory that matching a pattern keeps to be faster, in bytes.
+pub const PATTERN_CACHE_BYTES: usize = 64 * 1024;
+/// Most machines of one call about maintenance.
+pub const MAX_MACHINES_PER_CALL: usize = 1000;
+/// Longest maintenance of a machine, and the longest time until it starts: ten years.
+pub const MAX_MAINTENANCE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Most alternatives of the least that a framework wants in an offer, for one role.
+pub const MAX_MINIMA: usize = 16;

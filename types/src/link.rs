@@ -7,6 +7,7 @@
 use crate::ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, TaskId, UpdateUuid,
 };
+use crate::limits::MAX_ID_BYTES;
 use crate::quantities::Quantities;
 use crate::resources::Resources;
 use crate::task::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
@@ -30,6 +31,45 @@ pub struct Attribute {
     pub value: AttributeValue,
 }
 
+/// Where a machine stands: what fails together. As in Mesos.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FaultDomain {
+    /// The region; between regions the network is slow.
+    pub region: String,
+    /// The zone within the region; within it the network is fast.
+    pub zone: String,
+}
+
+/// A text that is no [`FaultDomain`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write a region and a zone of 1 to {MAX_ID_BYTES} bytes each, like eu-west/eu-west-1a")]
+pub struct InvalidDomain;
+
+impl std::str::FromStr for FaultDomain {
+    type Err = InvalidDomain;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDomain> {
+        let (region, zone) = text.split_once('/').ok_or(InvalidDomain)?;
+        let is_good = |part: &str| {
+            (1..=MAX_ID_BYTES).contains(&part.len())
+                && !part.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/')
+        };
+        if !is_good(region) || !is_good(zone) {
+            return Err(InvalidDomain);
+        }
+        Ok(Self {
+            region: region.to_owned(),
+            zone: zone.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for FaultDomain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.region, self.zone)
+    }
+}
+
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentInfo {
@@ -45,6 +85,8 @@ pub struct AgentInfo {
     pub attributes: Vec<Attribute>,
     /// Ebb's version.
     pub version: String,
+    /// Where it stands, if that is known.
+    pub domain: Option<FaultDomain>,
 }
 
 /// A task that an agent has when it registers anew.

@@ -5,9 +5,11 @@
 use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ExecutorId, FrameworkId, Generation, OfferId, Role, TaskId, UpdateUuid};
 use crate::limits::DEFAULT_REFUSE_MS;
-use crate::link::Attribute;
+use crate::link::{Attribute, FaultDomain};
+use crate::maintenance::{InverseOffer, Unavailability};
 use crate::resources::Resources;
 use crate::task::{TaskInfo, TaskStatus};
+use crate::terms::OfferTerms;
 use crate::time::Timestamp;
 
 /// Resources of one agent promised to one framework in one role until a deadline.
@@ -31,6 +33,10 @@ pub struct Offer {
     pub executor_ids: Vec<ExecutorId>,
     /// When the offer lapses by itself.
     pub deadline: Option<Timestamp>,
+    /// Where the agent stands.
+    pub domain: Option<FaultDomain>,
+    /// When it will be out of use, if that is scheduled.
+    pub unavailability: Option<Unavailability>,
 }
 
 /// What a refusal asks for.
@@ -88,6 +94,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// Roles that are suppressed from the start.
         suppressed_roles: Vec<Role>,
+        /// What it says of its offers.
+        terms: OfferTerms,
     },
     /// End the framework and all its tasks.
     Teardown,
@@ -105,6 +113,20 @@ pub enum Call {
         /// The offers; unknown ones are ignored.
         offer_ids: Vec<OfferId>,
         /// For how long.
+        filters: Filters,
+    },
+    /// Promise to be gone from agents when they are out of use.
+    AcceptInverseOffers {
+        /// The inverse offers; unknown ones are ignored.
+        offer_ids: Vec<OfferId>,
+        /// For how long it is not asked again.
+        filters: Filters,
+    },
+    /// Say that one will not be gone.
+    DeclineInverseOffers {
+        /// The inverse offers; unknown ones are ignored.
+        offer_ids: Vec<OfferId>,
+        /// For how long it is not asked again.
         filters: Filters,
     },
     /// Un-suppress roles and forget their filters; no roles means all.
@@ -162,6 +184,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// The roles that are suppressed from now on.
         suppressed_roles: Vec<Role>,
+        /// What it says of its offers from now on; what it said before is void.
+        terms: OfferTerms,
     },
 }
 
@@ -178,6 +202,8 @@ pub struct MasterInfo {
     pub port: u16,
     /// Ebb's version.
     pub version: String,
+    /// Where it stands, if that is known. Agents in other regions are remote.
+    pub domain: Option<FaultDomain>,
 }
 
 /// What a framework hears from the master.
@@ -196,6 +222,10 @@ pub enum Event {
     Offers(Vec<Offer>),
     /// An offer is no longer valid.
     Rescind(OfferId),
+    /// Agents on which the framework has tasks will be out of use: it is asked to be gone by then.
+    InverseOffers(Vec<InverseOffer>),
+    /// An inverse offer is no longer valid.
+    RescindInverseOffer(OfferId),
     /// The state of a task; to be acknowledged if it carries a uuid.
     Update(TaskStatus),
     /// Bytes from the framework's own executor.

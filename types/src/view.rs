@@ -3,6 +3,7 @@
 use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ContainerId, ExecutorId, FrameworkId, Role, TaskId};
 use crate::link::AgentInfo;
+use crate::maintenance::MaintenanceState;
 use crate::quantities::Quantities;
 use crate::quota::Quota;
 use crate::resources::Resources;
@@ -186,6 +187,8 @@ pub struct ClusterState {
     pub roles: Vec<RoleState>,
     /// The outstanding offers, by id.
     pub offers: Vec<Offer>,
+    /// The maintenance of machines, by machine.
+    pub maintenance: Vec<MaintenanceState>,
 }
 
 /// One change of what the master knows.

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ebb_types::Attribute;
+use ebb_types::{Attribute, FaultDomain, InvalidDomain};
 use serde::Deserialize;
 
 use crate::core::lending;
@@ -110,6 +110,8 @@ pub struct Config {
     pub resources: ConfiguredResources,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
+    /// The region and zone that it stands in.
+    pub domain: Option<FaultDomain>,
     /// The cgroup below which all containers stand.
     pub cgroup_base: String,
     /// Whether tasks end with the agent; else they run on and are taken over by the next.
@@ -133,6 +135,7 @@ impl Default for Config {
             hostname: None,
             resources: ConfiguredResources::default(),
             attributes: Vec::new(),
+            domain: None,
             cgroup_base: DEFAULT_CGROUP_BASE.to_owned(),
             kill_tasks_on_shutdown: false,
             sandbox_keep_ms: DEFAULT_SANDBOX_KEEP_MS,
@@ -176,6 +179,9 @@ pub struct Flags {
     /// What frameworks may choose by, like 'rack:a;zone:b;ssds:2'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub attributes: Option<String>,
+    /// The region and zone that the machine stands in, like eu-west/eu-west-1a
+    #[arg(long, value_name = "REGION/ZONE")]
+    pub domain: Option<String>,
     /// The cgroup below which all containers stand
     #[arg(long, value_name = "NAME")]
     pub cgroup_base: Option<String>,
@@ -203,6 +209,7 @@ struct FileSettings {
     disk: Option<Quantity>,
     disk_bandwidth: Option<Quantity>,
     attributes: Option<String>,
+    domain: Option<String>,
     cgroup_base: Option<String>,
     kill_tasks_on_shutdown: Option<bool>,
     sandbox_keep: Option<Quantity>,
@@ -371,6 +378,7 @@ impl Config {
             },
             attributes: attributes(&attribute_text)
                 .map_err(|bad| bad_value("attributes", &attribute_text, bad))?,
+            domain: domain(flags.domain.or(file.domain))?,
             cgroup_base: cgroup_base(flags.cgroup_base.or(file.cgroup_base))?,
             kill_tasks_on_shutdown: flags.kill_tasks_on_shutdown
                 || file.kill_tasks_on_shutdown.unwrap_or(false),
@@ -447,6 +455,15 @@ fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
     })
 }
 
+fn domain(text: Option<String>) -> Result<Option<FaultDomain>, ConfigError> {
+    let parse = |text: String| {
+        text.parse().map_err(|bad: InvalidDomain| {
+            bad_value("domain", &text, BadValue::new(bad.to_string()))
+        })
+    };
+    text.map(parse).transpose()
+}
+
 fn hostname(text: Option<String>) -> Result<Option<String>, ConfigError> {
     match text {
         Some(name)
@@ -492,10 +509,12 @@ mod tests {
     #[test]
     fn a_file_sets_what_it_names_and_flags_win() {
         let text = "master = 'm:1'\ncpus = 1.5\nmem = '4GiB'\ndisk_bandwidth = '100MiB/s'\n\
-                    attributes = 'rack:a;ssds:2'\nsandbox_keep = '2h'\nno_lending = true\n";
+                    attributes = 'rack:a;ssds:2'\ndomain = 'eu/a'\nsandbox_keep = '2h'\nno_lending = true\n";
         let config = parse(text).expect("a good file");
         assert_eq!(config.master, "m:1");
         assert_eq!(config.resources.cpu_milli, Some(1500));
+        let domain = config.domain.map(|domain| domain.to_string());
+        assert_eq!(domain.as_deref(), Some("eu/a"));
         assert_eq!(config.resources.mem_bytes, Some(4 << 30));
         assert_eq!(config.resources.disk_bandwidth_bytes_per_s, Some(100 << 20));
         assert_eq!(config.attributes.len(), 2);

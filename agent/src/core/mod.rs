@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 use ebb_types::{
     AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
-    ExitStatus, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId, TaskKey,
-    TaskState,
+    ExitStatus, FaultDomain, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId,
+    TaskKey, TaskState,
 };
 
 mod check;
@@ -103,6 +103,8 @@ pub struct CoreConfig {
     pub total: Quantities,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
+    /// Where it stands, if that is known.
+    pub domain: Option<FaultDomain>,
     /// Ebb's version.
     pub version: String,
     /// Starts every container id, so that ids of agents on one machine differ; safe in a file name.

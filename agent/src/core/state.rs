@@ -409,6 +409,7 @@ impl Core {
             total: self.config.total,
             attributes: self.config.attributes.clone(),
             version: self.config.version.clone(),
+            domain: self.config.domain.clone(),
         }
     }
 

@@ -45,6 +45,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
         ("offered", resources(&agent.offered)),
         ("lent", quantities(&agent.oversubscribed)),
     ];
+    lines.extend((info.domain.as_ref()).map(|domain| ("domain", domain.to_string())));
     for attribute in &info.attributes {
         let value = attribute_value(&attribute.value);
         lines.push(("attribute", format!("{} = {value}", attribute.name)));

@@ -2,6 +2,7 @@
 //! sentences are made here.
 
 mod quotas;
+mod terms;
 
 use ebb_types::{
     Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, Place, Timestamp, Verdict,
@@ -16,6 +17,7 @@ use crate::output::json::explain::ExplanationJson;
 use crate::output::quantity::{bytes, duration_ms, milli, quantities, resources};
 use crate::output::table::clean;
 use quotas::{at_limit, owed_to_others, paid_first, quotas};
+use terms::{below_minimum, other_region, unsuited};
 
 pub(crate) async fn perform(args: &ExplainArgs, out: &mut Out) -> Result<u8, CliError> {
     let mut master = Master::connect(&args.client.master).await?;
@@ -70,6 +72,11 @@ fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
                 .map(|line| format!("  free     {line}")),
         );
     }
+    lines.extend(
+        terms::lines(explanation, claim)
+            .into_iter()
+            .map(|line| format!("  terms    {line}")),
+    );
     lines.extend(
         quotas(claim)
             .into_iter()
@@ -126,6 +133,9 @@ fn verdict(explanation: &Explanation, claim: &ExplainedClaim) -> String {
             "what is free of {} is only revocable, which it does not take",
             count(free.only_revocable, "agent")
         ),
+        Verdict::BelowMinimum => below_minimum(claim),
+        Verdict::Unsuited => unsuited(claim),
+        Verdict::OtherRegion => other_region(explanation, claim),
         Verdict::TooLittle => {
             let back = match free.in_offers {
                 0 => String::new(),
@@ -220,9 +230,13 @@ fn offers(now: Timestamp, claim: &ExplainedClaim) -> String {
 fn agents(explanation: &Explanation) -> String {
     let agents = &explanation.agents;
     let mut parts = vec![format!("{} to be offered of", agents.usable)];
+    let inactive = match agents.in_maintenance {
+        0 => String::from("deactivated or drained"),
+        some => format!("deactivated or drained ({some} of them for maintenance)"),
+    };
     for (number, what) in [
         (agents.overfull, "whose tasks hold more than they have"),
-        (agents.inactive, "deactivated or drained"),
+        (agents.inactive, inactive.as_str()),
         (agents.waiting, "held back until most agents are back"),
         (agents.disconnected, "disconnected"),
         (agents.absent, "unreachable or awaited"),
@@ -254,6 +268,12 @@ fn free(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
         free.only_revocable,
         "only revocable resources, which it does not take",
     );
+    say(free.unsuited, "nothing for it, by its constraints");
+    say(
+        free.other_region,
+        "nothing for it, as they are in another region",
+    );
+    say(free.below_minimum, "less than it states as its minimum");
     say(
         free.small,
         &format!("less than {}", quantities(minimum).replace(", ", " and ")),

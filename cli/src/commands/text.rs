@@ -1,6 +1,8 @@
 //! How tables write the things that several of them show.
 
-use ebb_types::{AgentActivity, AgentStatus, ResourceKind, Resources, TaskState, Timestamp};
+use ebb_types::{
+    AgentActivity, AgentStatus, FaultDomain, ResourceKind, Resources, TaskState, Timestamp,
+};
 
 use crate::output::quantity::{bytes, duration_ms, milli};
 use crate::output::table::{Cell, Style};
@@ -21,6 +23,14 @@ pub(crate) fn agent_activity(activity: AgentActivity) -> Cell {
         AgentActivity::Deactivated | AgentActivity::Draining => Style::Warn,
         AgentActivity::Drained => Style::Dim,
     })
+}
+
+/// Where an agent stands, if that is known.
+pub(crate) fn domain(domain: Option<&FaultDomain>) -> Cell {
+    domain.map_or_else(
+        || Cell::new("-").styled(Style::Dim),
+        |domain| domain.to_string().into(),
+    )
 }
 
 /// The colour of a task's state.

@@ -135,6 +135,7 @@ pub(crate) struct AgentJson {
     oversubscribed: QuantitiesJson,
     usage: Option<AgentUsageJson>,
     activity: &'static str,
+    domain: Option<String>,
 }
 
 impl From<&AgentState> for AgentJson {
@@ -153,6 +154,7 @@ impl From<&AgentState> for AgentJson {
             oversubscribed: (&agent.oversubscribed).into(),
             usage: agent.usage.as_ref().map(Into::into),
             activity: agent.activity.name(),
+            domain: agent.info.domain.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -67,6 +67,7 @@ fn agent(usage: Option<AgentUsage>) -> AgentState {
             total: Quantities::cpus_mem(4_000, 8 << 30),
             attributes: Vec::new(),
             version: "0".into(),
+            domain: None,
         },
         status: AgentStatus::Registered,
         registered_at: at(0),
@@ -131,6 +132,7 @@ fn snapshot(usage: Option<AgentUsage>) -> Change {
             hostname: "host".into(),
             port: 5050,
             version: "0".into(),
+            domain: None,
         },
         at: at(1_000),
         agents: vec![agent(usage)],
@@ -163,6 +165,7 @@ fn snapshot(usage: Option<AgentUsage>) -> Change {
         ],
         roles: Vec::new(),
         offers: Vec::new(),
+        maintenance: Vec::new(),
     }))
 }
 

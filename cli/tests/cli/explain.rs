@@ -2,8 +2,8 @@
 
 use ebb_types::{
     AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Place, Quantities, Resources,
-    Role, Timestamp,
+    FailedConstraint, FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Place,
+    Quantities, Resources, Role, Timestamp,
 };
 
 use crate::operator::{bad, good};
@@ -24,6 +24,9 @@ pub fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
         subscribed: true,
         suppressed: false,
         takes_revocable: false,
+        any_region: false,
+        minimum: None,
+        failed: Vec::new(),
         offers: OffersOut::default(),
         quotas: Vec::new(),
         most: Limits::NONE,
@@ -59,12 +62,14 @@ pub fn explanation(subject: ExplainSubject) -> Explanation {
             usable: 12,
             overfull: 0,
             inactive: 3,
+            in_maintenance: 2,
             waiting: 0,
             disconnected: 1,
             absent: 2,
         },
         minimum: Quantities::cpus_mem(10, 32 << 20),
         offers_full: false,
+        region: Some("eu".into()),
         paid_first: None,
         claims: Vec::new(),
         left_out: 0,
@@ -140,7 +145,22 @@ fn others(role: &Role) -> Vec<ExplainedClaim> {
     ];
     let mut next = behind.clone();
     next.regular.next = Some(open());
-    vec![away, left, suppressed, lent, small, behind, next]
+    let mut unsuited = plain.clone();
+    unsuited.free.unsuited = 2;
+    let failed = |constraint: &str, agents| FailedConstraint {
+        constraint: constraint.to_owned(),
+        agents,
+    };
+    unsuited.failed = vec![failed("rack is \"a\"", 2), failed("gpu exists", 1)];
+    let mut remote = plain.clone();
+    remote.free.other_region = 3;
+    let mut least = plain;
+    least.free.below_minimum = 1;
+    let cores = Quantities::cpus_mem(4_000, 0);
+    least.minimum = Some(vec![cores, Quantities::cpus_mem(0, 8 << 30)]);
+    vec![
+        away, left, suppressed, lent, small, behind, next, unsuited, remote, least,
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +174,7 @@ async fn a_framework_is_explained_in_sentences() {
             "framework cafe-1-0000 (a \u{fffd}[31mred\u{fffd}[0m name) in role eng/web: \
              it has refused what is free of 3 agents; the first refusal ends in 2.3 s",
             "  offers   2 offers out to it: 2 cpus, 1 GiB; the first lapses in 1m 30s",
-            "  agents   12 to be offered of, 3 deactivated or drained, 1 disconnected, 2 unreachable or awaited",
+            "  agents   12 to be offered of, 3 deactivated or drained (2 of them for maintenance), 1 disconnected, 2 unreachable or awaited",
             "  free     of 3 of 12 agents as much as it has refused",
             "  free     of 9 of 12 agents less than 0.01 cpus and 32 MiB",
             "  free     of 4 of 12 agents too little because of what is out in offers",
@@ -185,6 +205,14 @@ async fn a_role_is_explained_framework_by_framework() {
         "  owned    role eng holds 25 % at weight 2.5: place 2 of 3; first is role ops, which holds 10.5 % at weight 2.5",
         "  owned    what is in role eng/web itself holds 25 % at weight 2.5: the neediest of 2",
         "  owned    framework cafe-1-0000 holds 25 % at weight 2.5; nobody competes with it",
+        "its constraints keep it from 2 agents: of 2 it does not hold that rack is \"a\"",
+        "  free     of 2 of 12 agents nothing for it, by its constraints",
+        "  terms    of 2 agents it does not hold that rack is \"a\"",
+        "  terms    of 1 agent it does not hold that gpu exists",
+        "what is free of 3 agents is in another region than eu, the master's, and it does not declare REGION_AWARE",
+        "  terms    only agents of region eu, the master's: it does not declare REGION_AWARE",
+        "of 1 agent less is free than the least that it takes: 4 cpus, or 8 GiB",
+        "  terms    takes offers of at least 4 cpus, or 8 GiB",
         "and 7 more frameworks",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
@@ -218,7 +246,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
     let two = serde_json::json!({"regular": amounts(2_000, 1 << 30), "revocable": amounts(0, 0)});
     let free = serde_json::json!({
         "open": 0, "refused": 3, "first_refusal_end_ms": NOW_MS + 2_300, "over_quota": 0,
-        "over_limit": 0, "only_revocable": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
+        "over_limit": 0, "only_revocable": 0, "unsuited": 0, "other_region": 0, "below_minimum": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
         "short_of_mem": 9, "examples": []
     });
     let nobody = serde_json::json!({"places": [], "next": null});
@@ -226,15 +254,15 @@ async fn an_explanation_as_json_keeps_its_shape() {
         json(good(&played, &["explain", "1-0000", "--json"]).await),
         serde_json::json!({
             "at_ms": NOW_MS, "framework_id": "cafe-1-0000", "role": null, "agents_usable": 12,
-            "agents_overfull": 0, "agents_inactive": 3, "agents_waiting": 0, "agents_disconnected": 1,
+            "agents_overfull": 0, "agents_inactive": 3, "agents_in_maintenance": 2, "agents_waiting": 0, "agents_disconnected": 1,
             "agents_absent": 2,
-            "minimum": amounts(10, 32 << 20), "offers_full": false, "paid_first": null,
+            "minimum": amounts(10, 32 << 20), "offers_full": false, "region": "eu", "paid_first": null,
             "left_out": 0,
             "claims": [{
                 "framework_id": "cafe-1-0000", "framework_name": "a \u{1b}[31mred\u{1b}[0m name",
                 "role": "eng/web", "verdict": "refused", "away_since_ms": null,
                 "away_until_ms": null, "subscribed": true, "suppressed": false,
-                "takes_revocable": false, "offers": 2, "offered": two,
+                "takes_revocable": false, "any_region": false, "minimum": null, "failed": [], "offers": 2, "offered": two,
                 "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [],
                 "most": {
                     "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
@@ -263,6 +291,9 @@ async fn an_explanation_as_json_keeps_its_shape() {
         "too_little",
         "behind",
         "next",
+        "unsuited",
+        "other_region",
+        "below_minimum",
     ];
     assert_eq!(verdicts, expected);
     assert_eq!(claims[0]["away_until_ms"], NOW_MS + 59_000);

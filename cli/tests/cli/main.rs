@@ -3,6 +3,7 @@
 mod dev;
 mod explain;
 mod explain_quotas;
+mod maintenance;
 mod operator;
 mod played;
 mod quota;

@@ -403,7 +403,7 @@ async fn json_keeps_its_shape() {
             "id": "cafe-1-S0", "hostname": "127.0.0.1", "port": agents[0]["port"],
             "version": "0.1.0", "status": "registered", "activity": "active",
             "registered_at_ms": 1_700_000_000_000_u64,
-            "attributes": [], "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
+            "attributes": [], "domain": null, "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
             "oversubscribed": amounts(1_000, 0),
             "usage": {
                 "at_ms": 1_700_000_001_500_u64, "machine_cpu_milli": 500, "machine_mem_bytes": null,

@@ -15,11 +15,12 @@ use ebb_api::proto::{
     scheduler_server::{Scheduler, SchedulerServer},
 };
 use ebb_types::{
-    AgentActivity, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, ClusterState,
-    ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation, Limits,
-    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources,
-    Role, RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
-    TaskUsageFigures, Timestamp,
+    AgentActivity, AgentAnswer, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage,
+    ClusterState, ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState,
+    Generation, InverseAnswer, Limits, Machine, MaintenanceMode, MaintenanceState, MasterInfo,
+    MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources, Role,
+    RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
+    TaskUsageFigures, Timestamp, Unavailability, Window,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -93,6 +94,17 @@ impl Played {
 
     fn state(&self) -> ClusterState {
         state(self.port)
+    }
+
+    fn note_machines(
+        &self,
+        what: &str,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        for machine in ebb_api::machines(request.into_inner()).expect("valid") {
+            self.note(format!("{what} {machine}"));
+        }
+        Ok(Response::new(proto::Empty {}))
     }
 }
 
@@ -195,6 +207,7 @@ fn agent(port: u16) -> AgentState {
             total,
             attributes: Vec::new(),
             version: "0.1.0".into(),
+            domain: None,
         },
         status: AgentStatus::Registered,
         registered_at: Timestamp::from_ms(1_700_000_000_000),
@@ -247,6 +260,7 @@ fn state(port: u16) -> ClusterState {
             hostname: "127.0.0.1".into(),
             port,
             version: "0.1.0".into(),
+            domain: None,
         },
         at: Timestamp::from_ms(1_700_000_002_000),
         agents: vec![agent(port)],
@@ -272,6 +286,51 @@ fn state(port: u16) -> ClusterState {
             consumed: Quantities::cpus_mem(3_500, 64 << 20),
         }],
         offers: vec![offer(&two)],
+        maintenance: vec![
+            maintenance(
+                Machine::host("rack7").expect("valid"),
+                &one,
+                Some(1_800_000),
+            ),
+            maintenance(Machine::Agent(agent(port).id), &two, None),
+        ],
+    }
+}
+
+fn maintenance(
+    machine: Machine,
+    framework: &FrameworkId,
+    duration_ms: Option<u64>,
+) -> MaintenanceState {
+    let agent_id = agent(0).id;
+    let is_down = duration_ms.is_none();
+    let start = if is_down {
+        1_700_000_001_000
+    } else {
+        1_700_000_062_000
+    };
+    MaintenanceState {
+        window: Window {
+            machine,
+            unavailability: Unavailability {
+                start: Timestamp::from_ms(start),
+                duration_ms,
+            },
+            mode: match is_down {
+                true => MaintenanceMode::Down,
+                false => MaintenanceMode::Scheduled,
+            },
+        },
+        agents: vec![agent_id.clone()],
+        answers: vec![AgentAnswer {
+            agent_id,
+            framework_id: framework.clone(),
+            answer: match is_down {
+                true => InverseAnswer::Accepted,
+                false => InverseAnswer::Declined,
+            },
+            at: Timestamp::from_ms(1_700_000_000_000),
+        }],
     }
 }
 
@@ -286,6 +345,8 @@ fn offer(framework: &FrameworkId) -> Offer {
         attributes: Vec::new(),
         executor_ids: Vec::new(),
         deadline: None,
+        domain: None,
+        unavailability: None,
     }
 }
 
@@ -390,6 +451,42 @@ impl Operator for Played {
         Err(Status::failed_precondition(format!(
             "agent {id} is draining, which cannot be called off"
         )))
+    }
+
+    async fn schedule_maintenance(
+        &self,
+        request: Request<proto::ScheduleMaintenanceRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let windows = ebb_api::windows(request.into_inner()).expect("valid");
+        for (machine, window) in windows {
+            let begins = window.start.ms_since(self.state().at);
+            self.note(format!(
+                "schedule {machine} {begins} {:?}",
+                window.duration_ms
+            ));
+        }
+        Ok(Response::new(proto::Empty {}))
+    }
+
+    async fn cancel_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.note_machines("cancel", request)
+    }
+
+    async fn start_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.note_machines("start", request)
+    }
+
+    async fn stop_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.note_machines("stop", request)
     }
 
     async fn drain_agent(

@@ -26,6 +26,7 @@ use super::ledger::{Entry, Ledger, Stage};
 use super::report::{CommandEnd, Failure, Progress, Report};
 use crate::command::{Program, stem};
 use crate::fate::{Fate, fate, is_heard};
+use crate::offers::{EXPECTED_RUN_MS, is_leaving};
 use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
 
 /// A batch in the making.
@@ -271,7 +272,9 @@ impl Batch {
 
     /// Spreads ready commands over offers, one a round on each. Nothing is changed yet.
     fn place(&self, now: Timestamp, offers: &[Offer]) -> Result<Vec<Placed>, InvalidId> {
-        let mut placed: Vec<Placed> = offers.iter().map(Placed::on).collect();
+        let run_ms = self.config.max_completion_ms.unwrap_or(EXPECTED_RUN_MS);
+        let on = |offer| Placed::on(offer, is_leaving(offer, now, run_ms));
+        let mut placed: Vec<Placed> = offers.iter().map(on).collect();
         if self.stop_deadline.is_some() {
             return Ok(placed);
         }
@@ -294,7 +297,7 @@ impl Batch {
                 let Some(command) = self.config.commands.get(index) else {
                     break;
                 };
-                if place.take(&self.wanted, command) {
+                if !place.is_leaving && place.take(&self.wanted, command) {
                     let task = self.task(index, command, &place.agent_id)?;
                     place.tasks.push((index, task));
                     ready.next();
@@ -342,16 +345,19 @@ struct Placed {
     agent_id: AgentId,
     left: Resources,
     bytes: usize,
+    /// Whether its agent will be out of use before a command is expected to end.
+    is_leaving: bool,
     tasks: Vec<(usize, TaskInfo)>,
 }
 
 impl Placed {
-    fn on(offer: &Offer) -> Self {
+    fn on(offer: &Offer, is_leaving: bool) -> Self {
         Self {
             offer_id: offer.id.clone(),
             agent_id: offer.agent_id.clone(),
             left: offer.resources,
             bytes: 0,
+            is_leaving,
             tasks: Vec::new(),
         }
     }

@@ -121,6 +121,24 @@ fn every_command_runs_exactly_once_where_nothing_fails() {
 }
 
 #[test]
+fn no_command_starts_where_the_agent_will_be_out_of_use_before_it_ends() {
+    let mut config = config(12, 3, 0, 0);
+    config.max_completion_ms = Some(60_000);
+    for (in_ms, is_used) in [(59_000, false), (100 * 24 * 3_600_000, true)] {
+        let mut world = world(&config, 1);
+        let window = ebb_types::Unavailability {
+            start: world.now.plus_ms(in_ms),
+            duration_ms: None,
+        };
+        world.leaving = Some((0, window));
+        world.until(STEPS, "the end", |world| world.finished.is_some());
+        assert!(check_end(&world, &config).is_success());
+        let used = world.started.iter().map(|task| task.agent_id.as_str());
+        assert_eq!(used.into_iter().any(|id| id == "agent-0"), is_used);
+    }
+}
+
+#[test]
 fn failures_are_retried_so_often_and_reported_with_where_and_how() {
     let always = Manners {
         fail: 100,

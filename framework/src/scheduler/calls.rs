@@ -1,8 +1,8 @@
 //! What a scheduler may ask for, collected while a callback runs and sent when it has returned.
 
 use ebb_types::{
-    AgentId, Call, ExecutorId, Filters, FrameworkId, FrameworkInfo, Offer, OfferId, Operation,
-    ReconcileTask, Role, TaskId, TaskInfo, TaskStatus, Timestamp,
+    AgentId, Call, ExecutorId, Filters, FrameworkId, FrameworkInfo, Offer, OfferId, OfferTerms,
+    Operation, ReconcileTask, Role, TaskId, TaskInfo, TaskStatus, Timestamp,
 };
 
 /// How a framework leaves.
@@ -74,6 +74,18 @@ impl Calls {
         }
     }
 
+    /// Promises to be gone from agents by the time when they are out of use; it is asked again when the filter ends.
+    pub fn accept_inverse(&mut self, offer_ids: Vec<OfferId>, filters: Filters) {
+        self.calls
+            .push(Call::AcceptInverseOffers { offer_ids, filters });
+    }
+
+    /// Says that it will not be gone; it is asked again when the filter ends.
+    pub fn decline_inverse(&mut self, offer_ids: Vec<OfferId>, filters: Filters) {
+        self.calls
+            .push(Call::DeclineInverseOffers { offer_ids, filters });
+    }
+
     /// Wants offers again and forgets all filters; no roles means all.
     pub fn revive(&mut self, roles: Vec<Role>) {
         self.calls.push(Call::Revive { roles });
@@ -133,11 +145,17 @@ impl Calls {
         });
     }
 
-    /// Changes what the framework says of itself; its id, principal and user may not differ.
-    pub fn update_framework(&mut self, info: FrameworkInfo, suppressed_roles: Vec<Role>) {
+    /// Changes what the framework says of itself and of its offers; its id, principal and user may not differ.
+    pub fn update_framework(
+        &mut self,
+        info: FrameworkInfo,
+        suppressed_roles: Vec<Role>,
+        terms: OfferTerms,
+    ) {
         self.calls.push(Call::UpdateFramework {
             info,
             suppressed_roles,
+            terms,
         });
     }
 

@@ -1,6 +1,6 @@
 //! How a scheduler connects, and its named times.
 
-use ebb_types::{FrameworkId, FrameworkInfo, Role};
+use ebb_types::{FrameworkId, FrameworkInfo, OfferTerms, Role};
 
 /// First bound of the wait before a new connection, in milliseconds.
 pub const RECONNECT_FIRST_MS: u64 = 100;
@@ -73,6 +73,8 @@ pub struct SchedulerConfig {
     pub info: FrameworkInfo,
     /// Roles that are suppressed from the start.
     pub suppressed_roles: Vec<Role>,
+    /// Which agents it wants, and how much of them at least, by role.
+    pub terms: OfferTerms,
     /// Who acknowledges statuses.
     pub acknowledgement: Acknowledgement,
     /// The session's times.
@@ -100,6 +102,7 @@ impl SchedulerConfig {
                 labels: Vec::new(),
             },
             suppressed_roles: Vec::new(),
+            terms: OfferTerms::new(),
             acknowledgement: Acknowledgement::default(),
             timing: Timing::default(),
             seed: None,

@@ -181,6 +181,12 @@ impl<S: Scheduler> Engine<S> {
             Event::Rescind(offer_id) => {
                 self.callback(now, out, |s, calls| s.rescinded(calls, &offer_id));
             }
+            Event::InverseOffers(offers) => {
+                self.callback(now, out, |s, calls| s.inverse_offers(calls, &offers));
+            }
+            Event::RescindInverseOffer(offer_id) => {
+                self.callback(now, out, |s, calls| s.inverse_rescinded(calls, &offer_id));
+            }
             Event::Message {
                 agent_id,
                 executor_id,

@@ -23,7 +23,12 @@ pub use driver::{Driver, DriverError, Handle, run};
 pub use engine::{Engine, Finished, Input, Output};
 pub use session::{Counters, Session};
 
-use ebb_types::{AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus};
+use ebb_types::{
+    AgentId, ExecutorId, Filters, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, TaskStatus,
+};
+
+/// How long a framework that has answered an inverse offer is not asked again, where it says nothing else.
+pub const ASK_AGAIN: Filters = Filters { refuse_ms: 600_000 };
 
 /// How a callback went. An error from [`Scheduler::update`] means that the status was not taken: it
 /// is not acknowledged and comes again. Errors from other callbacks are logged and counted.
@@ -64,6 +69,25 @@ pub trait Scheduler: Send {
     /// # Errors
     /// Logged and counted.
     fn rescinded(&mut self, _calls: &mut Calls, _offer_id: &OfferId) -> Outcome {
+        Ok(())
+    }
+
+    /// Agents on which the framework has tasks will be out of use: it is asked to be gone by then. Without an
+    /// implementation it promises that: what still runs there is killed when the time has come.
+    ///
+    /// # Errors
+    /// Logged and counted; the inverse offers stay open.
+    fn inverse_offers(&mut self, calls: &mut Calls, offers: &[InverseOffer]) -> Outcome {
+        let ids = offers.iter().map(|offer| offer.id.clone()).collect();
+        calls.accept_inverse(ids, ASK_AGAIN);
+        Ok(())
+    }
+
+    /// An inverse offer is void: the agent stays in use, or nothing of the framework is left on it.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn inverse_rescinded(&mut self, _calls: &mut Calls, _offer_id: &OfferId) -> Outcome {
         Ok(())
     }
 

@@ -15,8 +15,8 @@
 use std::collections::BTreeSet;
 
 use ebb_types::{
-    AgentId, Call, Event, FrameworkId, FrameworkInfo, Operation, Reason, ReconcileTask, Role,
-    Source, TaskId, TaskState, TaskStatus, Timestamp,
+    AgentId, Call, Event, FrameworkId, FrameworkInfo, OfferTerms, Operation, Reason, ReconcileTask,
+    Role, Source, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::config::{
@@ -134,6 +134,7 @@ enum Phase {
 pub struct Session {
     info: FrameworkInfo,
     suppressed: BTreeSet<Role>,
+    terms: OfferTerms,
     /// What the subscription that is on its way says is suppressed.
     said_suppressed: BTreeSet<Role>,
     acknowledgement: Acknowledgement,
@@ -159,6 +160,7 @@ impl Session {
         Self {
             info: config.info.clone(),
             suppressed: config.suppressed_roles.iter().cloned().collect(),
+            terms: config.terms.clone(),
             said_suppressed: BTreeSet::new(),
             acknowledgement: config.acknowledgement,
             timing: config.timing,
@@ -293,6 +295,7 @@ impl Session {
             subscribe: Box::new(Call::Subscribe {
                 info: self.info.clone(),
                 suppressed_roles: self.suppressed.iter().cloned().collect(),
+                terms: self.terms.clone(),
             }),
         });
     }
@@ -636,10 +639,12 @@ impl Session {
             Call::UpdateFramework {
                 info,
                 suppressed_roles,
+                terms,
             } => {
                 let id = self.info.id.take();
                 self.info = FrameworkInfo { id, ..info.clone() };
                 self.suppressed = suppressed_roles.iter().cloned().collect();
+                self.terms.clone_from(terms);
             }
             Call::Acknowledge { task_id, uuid, .. } => {
                 self.taken.insert((task_id.clone(), *uuid));

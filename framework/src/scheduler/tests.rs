@@ -97,6 +97,7 @@ fn subscribed_event() -> Event {
             hostname: "h".into(),
             port: 1,
             version: "0".into(),
+            domain: None,
         },
     }
 }
@@ -128,6 +129,8 @@ fn offer() -> Offer {
         attributes: Vec::new(),
         executor_ids: Vec::new(),
         deadline: None,
+        domain: None,
+        unavailability: None,
     }
 }
 
@@ -671,4 +674,26 @@ fn a_scheduler_is_woken_when_it_asked_for_it() {
     bench.heard();
     assert_eq!(bench.until_due().0, 700);
     assert_eq!(bench.heard(), ["woken"]);
+}
+
+#[test]
+fn inverse_offers_are_accepted_where_a_scheduler_says_nothing_else() {
+    let mut bench = Bench::subscribed();
+    let inverse = ebb_types::InverseOffer {
+        id: id("i1"),
+        framework_id: id("framework"),
+        agent_id: id("a"),
+        hostname: "h".into(),
+        unavailability: ebb_types::Unavailability {
+            start: bench.now,
+            duration_ms: None,
+        },
+    };
+    let out = bench.event(Event::InverseOffers(vec![inverse]));
+    let accepted = Call::AcceptInverseOffers {
+        offer_ids: vec![id("i1")],
+        filters: super::ASK_AGAIN,
+    };
+    assert_eq!(sent(&out), [accepted]);
+    assert_eq!(sent(&bench.event(Event::RescindInverseOffer(id("i1")))), []);
 }

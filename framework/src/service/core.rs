@@ -29,7 +29,7 @@ use super::spec::{
 use super::store::{Saved, SavedInstance, Store};
 use crate::command::{base36, stem};
 use crate::fate::{Fate, fate, is_heard};
-use crate::offers::{fit, lacking};
+use crate::offers::{EXPECTED_RUN_MS, fit, is_leaving, lacking};
 use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
 
 /// What the handle asks for, until the scheduler is woken.
@@ -284,6 +284,7 @@ impl Service {
         for slot in slots {
             let best = (0..offers.len())
                 .filter(|index| left[*index].contains(&self.wanted))
+                .filter(|index| !is_leaving(&offers[*index], now, EXPECTED_RUN_MS))
                 .min_by_key(|index| crowd.get(&offers[*index].agent_id).copied().unwrap_or(0));
             let Some(index) = best else {
                 break;

@@ -181,6 +181,7 @@ impl Master {
         let call = Call::Subscribe {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         };
         self.call(connection, call)?;
         let id = self.subscribed.take().ok_or("nobody is subscribed")?;
@@ -196,6 +197,7 @@ impl Master {
             total,
             attributes: Vec::new(),
             version: String::from("0.1.0"),
+            domain: None,
         };
         let message = AgentToMaster::Register {
             info,

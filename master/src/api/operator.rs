@@ -39,15 +39,19 @@ fn refused(error: OperatorError) -> Status {
     match error {
         OperatorError::NoFramework(_)
         | OperatorError::NoTask { .. }
+        | OperatorError::NoWindow(_)
         | OperatorError::NoAgent(_) => Status::not_found(message),
         OperatorError::Weight { .. } | OperatorError::QuotaUnfit { .. } => {
             Status::invalid_argument(message)
         }
-        OperatorError::TooManyWeights { .. } | OperatorError::TooManyQuotas { .. } => {
-            Status::resource_exhausted(message)
-        }
+        OperatorError::TooManyWeights { .. }
+        | OperatorError::TooManyQuotas { .. }
+        | OperatorError::TooManyWindows { .. } => Status::resource_exhausted(message),
         OperatorError::AlreadyActive(_)
         | OperatorError::StillDraining(_)
+        | OperatorError::WindowOver(_)
+        | OperatorError::MachineDown(_)
+        | OperatorError::NotStarted(_)
         | OperatorError::QuotaBeyondCluster { .. }
         | OperatorError::QuotaExceeded { .. } => Status::failed_precondition(message),
     }
@@ -178,6 +182,42 @@ impl proto::operator_server::Operator for Service {
         self.operate(OperatorCommand::Reactivate(id)).await
     }
 
+    async fn schedule_maintenance(
+        &self,
+        request: Request<proto::ScheduleMaintenanceRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let windows = ebb_api::windows(request.into_inner()).map_err(invalid)?;
+        self.operate(OperatorCommand::ScheduleMaintenance(windows))
+            .await
+    }
+
+    async fn cancel_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let machines = ebb_api::machines(request.into_inner()).map_err(invalid)?;
+        self.operate(OperatorCommand::CancelMaintenance(machines))
+            .await
+    }
+
+    async fn start_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let machines = ebb_api::machines(request.into_inner()).map_err(invalid)?;
+        self.operate(OperatorCommand::StartMaintenance(machines))
+            .await
+    }
+
+    async fn stop_maintenance(
+        &self,
+        request: Request<proto::MachinesRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let machines = ebb_api::machines(request.into_inner()).map_err(invalid)?;
+        self.operate(OperatorCommand::StopMaintenance(machines))
+            .await
+    }
+
     async fn drain_agent(
         &self,
         request: Request<proto::DrainAgentRequest>,
@@ -200,6 +240,7 @@ fn wanted(request: &proto::StateRequest) -> Parts {
         tasks: request.tasks,
         roles: request.roles,
         offers: request.offers,
+        maintenance: request.maintenance,
     };
     if parts == Parts::default() {
         return Parts::ALL;

@@ -66,6 +66,7 @@ impl Core {
             self.strand(&framework_id, &task_id);
         }
         self.drop_executors(id, &BTreeSet::new());
+        self.maintenance.touch(id);
         if let Some(agent) = self.agents.remove(id) {
             debug_assert!(
                 agent.holding.is_zero(),

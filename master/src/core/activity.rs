@@ -36,6 +36,9 @@ impl Core {
             Activity::Draining { .. } => return Err(OperatorError::StillDraining(id.clone())),
             Activity::Deactivated | Activity::Drained => {}
         }
+        if let Some(machine) = self.down_machine(id) {
+            return Err(OperatorError::MachineDown(machine));
+        }
         self.set_activity(id, Activity::Active);
         let registration = self.ids.registration();
         if let Some(agent) = self.agents.get_mut(id) {
@@ -69,7 +72,7 @@ impl Core {
     }
 
     /// Durable before anything that follows from it.
-    fn set_activity(&mut self, id: &AgentId, activity: Activity) {
+    pub(super) fn set_activity(&mut self, id: &AgentId, activity: Activity) {
         if let Some(agent) = self.agents.get_mut(id) {
             agent.activity = activity;
             self.persist_agent(id);

@@ -9,8 +9,10 @@
 //! what is owed to others allow (`claims/tree/quota.rs`); an agent is split where that is less than it has. What is left
 //! because of that is [held back](Planner::held_back).
 //!
-//! A part that is too small to be offered by itself ([`is_allocatable`]), or that is lent and nobody
-//! took, rides along with the other part. A part is withheld from a framework that has refused as much of it.
+//! A part that is too small to be offered by itself ([`is_allocatable`](super::limits::is_allocatable), or less where
+//! somebody says that it takes less), or that is lent and nobody
+//! took, rides along with the other part. A part is withheld from a framework that has refused as much of it, that is kept
+//! from the agent by its constraints or its region, or that states a minimum that is not in it (`claims/access.rs`).
 //!
 //! The neediest looks for an agent, not an agent for the neediest: what was refused stands in words of bits, so that
 //! refusals cost nothing as they accumulate. The price: O(depth of the tree × log of its width) an offer, and a search
@@ -23,7 +25,6 @@ use ebb_types::{Incarnation, Quantities, Resources};
 use self::pool::{Candidate, Pool};
 use super::claims::{Claims, Entry};
 use super::drf::Class;
-use super::limits::is_allocatable;
 
 /// How often one pass looks at one agent again because another thread took what it had planned with.
 /// Then the agent is left alone: whoever took it wakes the allocator when it is free again.
@@ -342,7 +343,7 @@ impl Planner {
         }
         match class {
             Class::Revocable => {
-                if is_allocatable(&part.regular) {
+                if self.claims.is_offerable(&part.regular) {
                     part.regular = Quantities::ZERO;
                 } else if let Some(room) = self.claims.room(member) {
                     part.regular = part.regular.min(&room.most);
@@ -379,7 +380,7 @@ impl Planner {
         *free = free.saturating_sub(part);
         let rest = *free;
         for class in Class::ALL {
-            if !is_allocatable(class.part(&rest)) {
+            if !self.claims.is_offerable(class.part(&rest)) {
                 self.pool.remove(agent, class);
             }
         }

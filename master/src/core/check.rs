@@ -37,6 +37,8 @@ impl Core {
         self.check_tasks()?;
         self.check_holdings()?;
         self.check_withheld()?;
+        self.check_constraints()?;
+        self.check_maintenance()?;
         self.check_absent()
     }
 

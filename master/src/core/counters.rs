@@ -17,6 +17,12 @@ pub struct Counters {
     pub offers_rescinded: u64,
     /// Offers that passed their deadline.
     pub offers_expired: u64,
+    /// Inverse offers sent.
+    pub inverse_offers_made: u64,
+    /// Inverse offers answered.
+    pub inverse_offers_answered: u64,
+    /// Inverse offers that were not made because too many are out.
+    pub inverse_offers_held: u64,
     /// Proposals of the allocator that no longer held.
     pub proposals_refused: u64,
     /// Accepts whose offers were not valid.

@@ -11,11 +11,11 @@
 use ebb_types::limits::{MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS};
 use ebb_types::{
     AgentCounts, AgentId, Away, Capability, ExplainSubject, ExplainedClaim, Explanation,
-    FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Quantities, ResourceKind,
-    Resources, Role, Timestamp,
+    FailedConstraint, FrameworkId, FreeCounts, InLine, Limits, OffersOut, OpenAgent, Quantities,
+    ResourceKind, Resources, Role, Timestamp,
 };
 
-use super::claims::{Claims, Room};
+use super::claims::{Claims, Gate, Room};
 use super::drf::Class;
 use super::input::OperatorError;
 use super::limits::{MAX_OFFERS, MIN_CPU_MILLI, MIN_MEM_BYTES, is_allocatable};
@@ -35,20 +35,38 @@ pub(super) struct AgentFree<'a> {
 
 /// A framework in a role as the plan sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(super) struct Asker<'a> {
     /// Its number in the book; none where it is not there and so has refused nothing.
     pub(super) member: Option<u32>,
     pub(super) takes_revocable: bool,
     /// What quotas leave it of what is owned; none where there are none.
     room: Option<Room>,
+    /// Which agents it may be offered, and how much at least; none where it is not in the book.
+    gate: Option<Gate<'a>>,
 }
 
-impl Asker {
-    pub(super) fn new(claims: &Claims, member: Option<u32>, takes_revocable: bool) -> Self {
+impl<'a> Asker<'a> {
+    pub(super) fn new(claims: &'a Claims, member: Option<u32>, takes_revocable: bool) -> Self {
         Self {
             member,
             takes_revocable,
             room: member.and_then(|member| claims.room(member)),
+            gate: member.map(|member| claims.gate(member)),
+        }
+    }
+
+    /// Whether quotas leave it enough for an offer beyond so much: even to whoever takes little, they leave what is usual
+    /// or nothing.
+    fn has_room(&self, beyond: &Quantities) -> bool {
+        let most = self.room.map(|room| room.most.saturating_sub(beyond));
+        most.is_none_or(|most| is_allocatable(&most))
+    }
+
+    /// Whether a part is large enough to be offered to it.
+    fn admits(&self, part: &Quantities) -> bool {
+        match &self.gate {
+            Some(gate) => gate.floor.admits(part),
+            None => is_allocatable(part),
         }
     }
 
@@ -82,17 +100,23 @@ pub(super) enum Found {
     OverQuota,
     /// All that is large enough is revocable, which it does not take.
     OnlyRevocable,
+    /// Its constraints keep it from the agent.
+    Unsuited,
+    /// The agent is in another region, of which it takes none.
+    OtherRegion,
+    /// Nothing is as large as it states.
+    BelowMinimum,
     /// Nothing is large enough.
     Small,
 }
 
 /// What a pass would offer an asker of the owned part of an agent where nobody else wants anything: what it is owed, then
 /// what more it may have.
-fn open_regular(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantities {
+fn open_regular(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> Quantities {
     let all = asker.may_have(&agent.free).regular;
     let paid = paid(claims, asker, agent);
     let rest = all.saturating_sub(&paid);
-    if is_open(claims, asker, agent, &rest) {
+    if asker.has_room(&paid) && is_open(claims, asker, agent, &rest) {
         all
     } else {
         paid
@@ -100,8 +124,9 @@ fn open_regular(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantit
 }
 
 /// What a pass would offer an asker of the owned part of an agent because it is owed it.
-fn paid(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantities {
+fn paid(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> Quantities {
     let most = asker.room.map(|room| room.most.min(&room.covers));
+    let most = most.filter(is_allocatable);
     let part = most.map_or(Quantities::ZERO, |most| agent.free.regular.min(&most));
     if is_open(claims, asker, agent, &part) {
         part
@@ -110,28 +135,34 @@ fn paid(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Quantities {
     }
 }
 
-fn is_open(claims: &Claims, asker: Asker, agent: &AgentFree<'_>, part: &Quantities) -> bool {
+fn is_open(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>, part: &Quantities) -> bool {
     let withheld = |member| claims.withholds(member, agent.number, Class::Regular, part);
-    is_allocatable(part) && !asker.member.is_some_and(withheld)
+    asker.admits(part) && !asker.member.is_some_and(withheld)
 }
 
 /// The classes of which a pass would offer an asker something of an agent, apart from what rides along.
-fn opens(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> [bool; Class::ALL.len()] {
+fn opens(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> [bool; Class::ALL.len()] {
     let lent = &agent.free.revocable;
     let withheld = |member| claims.withholds(member, agent.number, Class::Revocable, lent);
     let is_lent =
-        asker.takes_revocable && is_allocatable(lent) && !asker.member.is_some_and(withheld);
+        asker.takes_revocable && asker.admits(lent) && !asker.member.is_some_and(withheld);
     [!open_regular(claims, asker, agent).is_zero(), is_lent]
 }
 
-fn may_take(asker: Asker, class: Class) -> bool {
+fn may_take(asker: Asker<'_>, class: Class) -> bool {
     class == Class::Regular || asker.takes_revocable
 }
 
 /// What an asker finds at an agent where nobody else wants anything.
-pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Found {
+pub(super) fn found(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> Found {
+    match &asker.gate {
+        Some(gate) if gate.is_remote(agent.number) => return Found::OtherRegion,
+        Some(gate) if gate.is_kept(agent.number) => return Found::Unsuited,
+        _ => {}
+    }
     let may_have = asker.may_have(&agent.free);
-    let large = |class: Class, free: &Resources| is_allocatable(class.part(free));
+    let large = |class: Class, free: &Resources| asker.admits(class.part(free));
+    let usual = |class: Class| may_take(asker, class) && is_allocatable(class.part(&agent.free));
     let mut would = Resources {
         regular: open_regular(claims, asker, agent),
         revocable: agent.free.revocable,
@@ -144,13 +175,14 @@ pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Fou
             }
         }
         [false, true] => {
-            if !large(Class::Regular, &agent.free) {
+            if !claims.is_offerable(&agent.free.regular) {
                 would.regular = may_have.regular;
             }
         }
         [false, false] => {
+            let has_room = |class| class == Class::Revocable || asker.has_room(&Quantities::ZERO);
             let is_refused = (Class::ALL.into_iter())
-                .any(|class| may_take(asker, class) && large(class, &may_have));
+                .any(|class| may_take(asker, class) && has_room(class) && large(class, &may_have));
             let end = asker
                 .member
                 .and_then(|member| claims.refusal_end(member, agent.number));
@@ -158,6 +190,7 @@ pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Fou
                 Some(end) if is_refused => Found::Refused(end),
                 _ if large(Class::Regular, &agent.free) => Found::OverQuota,
                 _ if large(Class::Revocable, &agent.free) => Found::OnlyRevocable,
+                _ if Class::ALL.into_iter().any(usual) => Found::BelowMinimum,
                 _ => Found::Small,
             };
         }
@@ -167,7 +200,7 @@ pub(super) fn found(claims: &Claims, asker: Asker, agent: &AgentFree<'_>) -> Fou
 
 /// Whether an asker comes before all others with what is owned, because it is the neediest of those who are owed
 /// something; nothing where nobody is.
-fn is_paid_first(claims: &Claims, asker: Asker) -> Option<bool> {
+fn is_paid_first(claims: &Claims, asker: Asker<'_>) -> Option<bool> {
     let (_, member) = claims.find_neediest_creditor()?;
     Some(Some(member) == asker.member)
 }
@@ -175,7 +208,7 @@ fn is_paid_first(claims: &Claims, asker: Asker) -> Option<bool> {
 /// What the usable agents, by rising number, hold for an asker, and the first open one of each class.
 pub(super) fn survey(
     claims: &Claims,
-    asker: Asker,
+    asker: Asker<'_>,
     agents: &[AgentFree<'_>],
 ) -> (FreeCounts, [Option<OpenAgent>; Class::ALL.len()]) {
     let is_paid_first = is_paid_first(claims, asker) == Some(true);
@@ -222,14 +255,17 @@ pub(super) fn survey(
                 let by_limits = asker
                     .room
                     .map(|room| room.by_limits.min(&agent.free.regular));
-                let is_over = by_limits.is_some_and(|left| !is_allocatable(&left));
+                let is_over = by_limits.is_some_and(|left| !asker.admits(&left));
                 counts.over_limit += u64::from(is_over);
             }
             Found::OnlyRevocable => counts.only_revocable += 1,
+            Found::Unsuited => counts.unsuited += 1,
+            Found::OtherRegion => counts.other_region += 1,
+            Found::BelowMinimum => counts.below_minimum += 1,
             Found::Small => {
                 counts.small += 1;
                 let back = agent.free.saturating_add(&agent.offered);
-                let is_enough = parts().any(|class| is_allocatable(class.part(&back)));
+                let is_enough = parts().any(|class| asker.admits(class.part(&back)));
                 counts.in_offers += u64::from(is_enough);
             }
         }
@@ -247,7 +283,7 @@ const fn only(class: Class, resources: &Resources) -> Resources {
 /// Where an asker stands among those who want a class, and what it is offered first where it is the neediest.
 pub(super) fn in_line(
     claims: &Claims,
-    asker: Asker,
+    asker: Asker<'_>,
     class: Class,
     first: Option<OpenAgent>,
 ) -> InLine {
@@ -289,6 +325,7 @@ impl Core {
             agents: self.agent_counts(),
             minimum: Quantities::cpus_mem(MIN_CPU_MILLI, MIN_MEM_BYTES),
             offers_full,
+            region: self.gate.region().cloned(),
             paid_first: self
                 .roles
                 .find_neediest_creditor()
@@ -347,10 +384,13 @@ impl Core {
             absent: self.absent.len() as u64,
             ..AgentCounts::default()
         };
-        for agent in self.agents.values() {
+        for (id, agent) in &self.agents {
             match (agent.in_ledger, agent.connection) {
                 (true, _) => counts.usable += 1,
-                (false, Some(_)) if agent.activity != Activity::Active => counts.inactive += 1,
+                (false, Some(_)) if agent.activity != Activity::Active => {
+                    counts.inactive += 1;
+                    counts.in_maintenance += u64::from(self.down_machine(id).is_some());
+                }
                 (false, Some(_)) if self.is_awaiting_agents() => counts.waiting += 1,
                 (false, Some(_)) => counts.overfull += 1,
                 (false, None) => counts.disconnected += 1,
@@ -381,6 +421,13 @@ impl Core {
             subscribed: framework.info.roles.contains(role),
             suppressed: framework.suppressed.contains(role),
             takes_revocable: asker.takes_revocable,
+            any_region: framework.info.has(Capability::RegionAware),
+            minimum: framework
+                .terms
+                .get(role)
+                .and_then(|terms| terms.minimum.as_deref())
+                .map(<[Quantities]>::to_vec),
+            failed: self.failed_constraints(id, role),
             offers: self.offers_out(framework, role),
             quotas: self.roles.quotas_above(role),
             most: asker.bounds(),
@@ -388,6 +435,11 @@ impl Core {
             regular: in_line(&self.roles, asker, Class::Regular, regular),
             revocable: in_line(&self.roles, asker, Class::Revocable, revocable),
         }
+    }
+
+    fn failed_constraints(&self, id: &FrameworkId, role: &Role) -> Vec<FailedConstraint> {
+        let usable = self.agents.values().filter(|agent| agent.in_ledger);
+        self.gate.failed(id, role, usable.map(|agent| &*agent.info))
     }
 
     fn offers_out(&self, framework: &Framework, role: &Role) -> OffersOut {

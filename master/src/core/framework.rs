@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use ebb_types::limits::{MAX_FAILOVER_MS, MAX_ROLES};
-use ebb_types::{Capability, Event, FrameworkId, FrameworkInfo, Role};
+use ebb_types::{Capability, Event, FrameworkId, FrameworkInfo, OfferTerms, Role};
 
 use super::claims::FrameworkTerms;
+use super::constraints::minima;
 use super::input::{ConnectionId, Effect};
 use super::limits::MAX_FRAMEWORKS;
 use super::record::{FrameworkRecord, RegistryWrite};
@@ -21,8 +22,10 @@ impl Core {
         connection: ConnectionId,
         mut info: FrameworkInfo,
         suppressed: Vec<Role>,
+        terms: OfferTerms,
     ) {
-        if let Err(message) = check_info(&info, &suppressed) {
+        let checked = check_info(&info, &suppressed).and_then(|()| self.check_terms(&info, &terms));
+        if let Err(message) = checked {
             self.refuse_scheduler(connection, &message);
             return;
         }
@@ -71,7 +74,7 @@ impl Core {
             self.replace_scheduler(&id);
         }
         info.id = Some(id.clone());
-        self.connect(connection, &id, info, suppressed);
+        self.connect(connection, &id, info, (suppressed, terms));
     }
 
     /// The framework is valid and free to be connected.
@@ -80,7 +83,7 @@ impl Core {
         connection: ConnectionId,
         id: &FrameworkId,
         info: FrameworkInfo,
-        suppressed: Vec<Role>,
+        (suppressed, terms): (Vec<Role>, OfferTerms),
     ) {
         let now = self.now;
         let framework = self
@@ -90,6 +93,7 @@ impl Core {
         framework.info = info;
         framework.stand_in = false;
         framework.suppressed = suppressed.into_iter().collect();
+        framework.terms = terms;
         framework.connection = Some(connection);
         let deadline = framework.failover_deadline.take();
         if let Some(deadline) = deadline {
@@ -109,6 +113,8 @@ impl Core {
         });
         self.repeat_updates(id, connection);
         self.publish_terms(id);
+        self.apply_constraints(id);
+        self.ask_anew();
         self.wake_all = true;
         self.framework_changed(id);
     }
@@ -138,6 +144,7 @@ impl Core {
             .get_mut(id)
             .and_then(|f| f.connection.take());
         self.take_back_offers(id);
+        self.forget_inverse_offers(id);
         let Some(old) = old else { return };
         self.schedulers.remove(&old);
         self.counters.frameworks_failed_over += 1;
@@ -163,6 +170,7 @@ impl Core {
         self.set_timer(deadline, Deadline::Failover(id.clone()));
         self.persist_framework(&id);
         self.take_back_offers(&id);
+        self.forget_inverse_offers(&id);
         self.publish_terms(&id);
         self.framework_changed(&id);
     }
@@ -186,7 +194,7 @@ impl Core {
         connection: ConnectionId,
         id: &FrameworkId,
         info: FrameworkInfo,
-        suppressed: Vec<Role>,
+        (suppressed, terms): (Vec<Role>, OfferTerms),
     ) {
         let Some(framework) = self.frameworks.get(id) else {
             return;
@@ -204,7 +212,8 @@ impl Core {
                 "The user of framework {id} may not change; leave it as it is"
             ))
         } else {
-            check_info(&info, &suppressed).err()
+            let checked = check_info(&info, &suppressed);
+            checked.and_then(|()| self.check_terms(&info, &terms)).err()
         };
         if let Some(message) = problem {
             self.break_off(connection, &message);
@@ -235,9 +244,12 @@ impl Core {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.info = info;
             framework.suppressed = suppressed;
+            framework.terms = terms;
         }
         self.persist_framework(id);
         self.publish_terms(id);
+        self.apply_constraints(id);
+        self.rescind_unsuited(id);
         self.wake_all = true;
         self.framework_changed(id);
     }
@@ -289,6 +301,8 @@ impl Core {
             suppressed: framework.suppressed.clone(),
             active: framework.connection.is_some(),
             revocable: framework.info.has(Capability::RevocableResources),
+            any_region: framework.info.has(Capability::RegionAware),
+            minima: minima(&framework.terms),
         };
         self.roles.set_framework(id, terms);
         self.changed = true;

@@ -1,8 +1,8 @@
 //! What goes into the core and what comes out of it.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, MasterToAgent, Quota,
-    ResourceKind, Role, TaskId,
+    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, Machine, MasterToAgent, Quota,
+    ResourceKind, Role, TaskId, Unavailability,
 };
 
 use super::claims::BatchId;
@@ -101,6 +101,14 @@ pub enum OperatorCommand {
         /// The longest that a task may take to end politely, in milliseconds.
         max_grace_ms: Option<u64>,
     },
+    /// Schedule when machines will be out of use; what was scheduled for them is replaced.
+    ScheduleMaintenance(Vec<(Machine, Unavailability)>),
+    /// Call off what was not started.
+    CancelMaintenance(Vec<Machine>),
+    /// Drain the agents of machines.
+    StartMaintenance(Vec<Machine>),
+    /// Reactivate them, and forget the windows.
+    StopMaintenance(Vec<Machine>),
 }
 
 /// Why an operator's command was not carried out.
@@ -170,6 +178,30 @@ pub enum OperatorError {
         /// The first kind of which that is so.
         kind: ResourceKind,
     },
+    /// The master remembers as many windows as it may.
+    #[error("{max} machines have a maintenance window already; cancel some first")]
+    TooManyWindows {
+        /// How many.
+        max: usize,
+    },
+    /// The window is over already.
+    #[error(
+        "the maintenance of {0} would be over already; give a later start or a longer duration"
+    )]
+    WindowOver(Machine),
+    /// No maintenance is scheduled.
+    #[error(
+        "no maintenance of {0} is scheduled; see `ebb maintenance status`, or schedule it with `ebb maintenance schedule`"
+    )]
+    NoWindow(Machine),
+    /// The maintenance was started.
+    #[error("the maintenance of {0} was started; end it with `ebb maintenance stop`")]
+    MachineDown(Machine),
+    /// The maintenance was not started.
+    #[error(
+        "the maintenance of {0} was not started; start it with `ebb maintenance start`, or call it off with `ebb maintenance cancel`"
+    )]
+    NotStarted(Machine),
     /// There is no such agent.
     #[error("there is no agent {0}; list those that there are with `ebb agents`")]
     NoAgent(AgentId),

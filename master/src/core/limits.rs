@@ -29,6 +29,16 @@ pub const MAX_TASKS_PER_AGENT: usize = 100_000;
 pub const MAX_WEIGHTS: usize = 10_000;
 /// Most roles with a quota.
 pub const MAX_QUOTAS: usize = 10_000;
+/// Most frameworks in roles that have constraints: each takes a bit for each agent, in every copy of the book.
+pub const MAX_CONSTRAINED_CLAIMS: usize = 10_000;
+/// Most patterns in the constraints of all frameworks.
+pub const MAX_PATTERNS_IN_ALL: usize = 2_000;
+/// Most machines with a maintenance window.
+pub const MAX_WINDOWS: usize = 1_000;
+/// Most inverse offers outstanding at once; beyond it nobody is asked until some are answered (counted).
+pub const MAX_INVERSE_OFFERS: usize = 100_000;
+/// The least time between an answer to an inverse offer and the next one, in milliseconds, whatever the filter says.
+pub const MIN_INVERSE_REFUSE_MS: u64 = 1_000;
 /// Largest weight of a role, in thousandths.
 pub const MAX_WEIGHT_MILLI: u32 = 1_000_000_000;
 /// Most offers outstanding at once.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ContainerId, ExecutorId,
-    ExecutorInfo, FrameworkId, FrameworkInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
-    TaskState, TaskStatus, Timestamp,
+    ExecutorInfo, FrameworkId, FrameworkInfo, Machine, MaintenanceState, OfferId, Quantities,
+    Quota, Resources, Role, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::state::{Agent, Core, Framework, OfferRecord};
@@ -58,6 +58,10 @@ pub enum News {
     Weight(Role, u32),
     /// A role's quota was set; one that says nothing is none.
     Quota(Role, Quota),
+    /// A machine's maintenance was scheduled, or changed; without its agents, which follow from the others.
+    Window(Box<MaintenanceState>),
+    /// A machine's maintenance is over.
+    WindowGone(Machine),
 }
 
 /// An agent, without what is held of it.
@@ -133,6 +137,7 @@ impl Core {
             .collect();
         let quotas = self.quotas.iter();
         all.extend(quotas.map(|(role, quota)| News::Quota(role.clone(), *quota)));
+        all.extend(self.window_news());
         for (id, framework) in &self.frameworks {
             all.push(News::Framework(Arc::new(framework.line(id))));
             let live = framework.tasks.iter().chain(framework.unreachable.iter());

@@ -68,17 +68,16 @@ impl Core {
     /// The scheduler to be offered a proposal, where it still holds: the world may have moved on
     /// since the allocator looked at it.
     fn receiver(&self, proposal: &Proposal, is_charged: bool) -> Option<Receiver> {
-        let (framework_id, role) = self.roles.in_seat(proposal.seat)?;
+        let seat = proposal.seat;
+        let (framework_id, role) = self.roles.in_seat(seat)?;
         let framework = self.frameworks.get(framework_id)?;
         let agent_id = self.meant_agent(proposal)?;
         let holds = framework.info.roles.contains(role)
             && !framework.suppressed.contains(role)
             && !proposal.resources.is_zero()
             && self.offers.len() < MAX_OFFERS
-            && (is_charged
-                || self
-                    .roles
-                    .has_room(proposal.seat, &proposal.resources.regular));
+            && (is_charged || self.roles.has_room(seat, &proposal.resources.regular))
+            && self.roles.admits(seat, proposal.agent, &proposal.resources);
         let connection = framework.connection.filter(|_| holds)?;
         Some(Receiver {
             connection,
@@ -141,6 +140,7 @@ impl Core {
             agent.offers.insert(id.clone());
         }
         let record = OfferRecord {
+            unavailability: self.unavailability(&agent_id),
             framework_id,
             agent_id,
             role,
@@ -173,6 +173,8 @@ impl Core {
             attributes: agent.info.attributes.clone(),
             executor_ids,
             deadline: record.deadline,
+            domain: agent.info.domain.clone(),
+            unavailability: record.unavailability,
         })
     }
 

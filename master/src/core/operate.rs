@@ -42,6 +42,10 @@ impl Core {
                 agent_id,
                 max_grace_ms,
             } => self.drain(&agent_id, max_grace_ms),
+            OperatorCommand::ScheduleMaintenance(windows) => self.schedule_maintenance(windows),
+            OperatorCommand::CancelMaintenance(machines) => self.cancel_maintenance(&machines),
+            OperatorCommand::StartMaintenance(machines) => self.start_maintenance(&machines),
+            OperatorCommand::StopMaintenance(machines) => self.stop_maintenance(&machines),
         }
     }
 }

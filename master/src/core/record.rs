@@ -5,8 +5,8 @@
 //! agents bring them along when they register anew.
 
 use ebb_types::{
-    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Quota, Role,
-    Timestamp,
+    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Machine, Quota,
+    Role, Timestamp, Window,
 };
 
 /// A framework as the registry knows it.
@@ -95,6 +95,10 @@ pub enum RegistryWrite {
         /// Its quota.
         quota: Quota,
     },
+    /// Sets the maintenance window of a machine.
+    PutWindow(Window),
+    /// Forgets the maintenance window of a machine.
+    RemoveWindow(Machine),
 }
 
 /// What the registry holds when the master starts.
@@ -114,6 +118,8 @@ pub struct Restored {
     pub weights: Vec<(Role, u64)>,
     /// Quotas of roles.
     pub quotas: Vec<(Role, Quota)>,
+    /// Maintenance windows of machines.
+    pub windows: Vec<Window>,
 }
 
 impl Restored {
@@ -152,6 +158,13 @@ impl Restored {
                 if !quota.is_none() {
                     self.quotas.push((role, quota));
                 }
+            }
+            RegistryWrite::PutWindow(window) => {
+                self.windows.retain(|other| other.machine != window.machine);
+                self.windows.push(window);
+            }
+            RegistryWrite::RemoveWindow(machine) => {
+                self.windows.retain(|other| other.machine != machine);
             }
         }
     }

@@ -240,6 +240,8 @@ impl Core {
         agent.oversubscribed = oversubscribed;
         self.links.insert(connection, id.clone());
         self.roles.set_agent(id, agent.info.total, oversubscribed);
+        self.gate.see_agent(&mut self.roles, &agent.info);
+        self.maintenance.see(id);
         self.outside.insert(id.clone());
         self.roles.void_agent_refusals(id);
         self.changed = true;

@@ -24,6 +24,7 @@ impl Core {
         }
         self.persist_completion(id);
         self.take_back_offers(id);
+        self.forget_inverse_offers(id);
         let agents = self.end_tasks(id, why);
         self.release_executors(id);
         for agent_id in agents {
@@ -44,6 +45,7 @@ impl Core {
             tasks: framework.completed,
         });
         self.roles.remove_framework(id);
+        self.gate.forget_framework(id);
         self.changed = true;
         self.counters.frameworks_removed += 1;
         if let Some(connection) = framework.connection {

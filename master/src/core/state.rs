@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
-    Generation, Incarnation, MasterInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
-    TaskKey, Timestamp,
+    AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
+    FrameworkInfo, Generation, Incarnation, MasterInfo, OfferId, OfferTerms, Quantities, Quota,
+    Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
 };
 
 use super::allocate::Planner;
-use super::claims::{Claims, Entry, Seat};
+use super::claims::{Claims, Entry, Gatekeeper, Seat};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
+use super::maintenance::Maintenance;
 use super::news::News;
 use super::record::{Activity, Restored};
 use super::task::{Remembered, Task};
@@ -47,6 +48,8 @@ pub struct CoreConfig {
     /// Mesos leaves it unset; the default here is five minutes, because a scheduler that hangs
     /// would otherwise withhold what it was offered from everybody else for ever.
     pub offer_timeout_ms: Option<u64>,
+    /// Where the master stands; agents in other regions are remote.
+    pub domain: Option<FaultDomain>,
 }
 
 impl Default for CoreConfig {
@@ -60,6 +63,7 @@ impl Default for CoreConfig {
             agent_reregister_timeout_ms: 600_000,
             framework_recovery_ms: 60_000,
             offer_timeout_ms: Some(300_000),
+            domain: None,
         }
     }
 }
@@ -115,6 +119,8 @@ pub(super) struct Framework {
     /// While it is not connected: since when, as far as this master knows.
     pub(super) away_since: Timestamp,
     pub(super) suppressed: BTreeSet<Role>,
+    /// What it says of its offers.
+    pub(super) terms: OfferTerms,
     /// Live tasks and ended ones whose end is not acknowledged, on registered agents.
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// Tasks on unreachable agents.
@@ -135,6 +141,7 @@ impl Framework {
             failover_deadline: None,
             away_since: registered_at,
             suppressed: BTreeSet::new(),
+            terms: OfferTerms::new(),
             tasks: BTreeMap::new(),
             unreachable: Remembered::default(),
             completed: Remembered::default(),
@@ -230,6 +237,7 @@ pub struct OfferRecord {
     pub(crate) seat: Seat,
     pub(crate) resources: Resources,
     pub(crate) deadline: Option<Timestamp>,
+    pub(crate) unavailability: Option<Unavailability>,
 }
 
 /// The whole state of a master.
@@ -258,6 +266,8 @@ pub struct Core {
     pub(super) planner: Planner,
     /// What it has proposed and the book holds already; empty but between [`Core::plan`] and the next step.
     pub(super) planned: Vec<(u32, Resources)>,
+    pub(super) gate: Gatekeeper,
+    pub(super) maintenance: Maintenance,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -283,6 +293,7 @@ pub struct Core {
 impl Core {
     /// A master that starts now with what its registry holds.
     pub fn new(now: Timestamp, config: CoreConfig, restored: Restored) -> Self {
+        let region = config.domain.as_ref().map(|domain| domain.region.clone());
         let mut core = Self {
             ids: IdMaker::new(&restored.cluster, restored.generation),
             generation: restored.generation,
@@ -302,6 +313,8 @@ impl Core {
             roles: Box::default(),
             planner: Planner::default(),
             planned: Vec::new(),
+            gate: Gatekeeper::new(region),
+            maintenance: Maintenance::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,
@@ -366,6 +379,7 @@ impl Core {
             hostname: self.config.hostname.clone(),
             port: self.config.port,
             version: self.config.version.clone(),
+            domain: self.config.domain.clone(),
         }
     }
 
@@ -394,6 +408,7 @@ impl Core {
         agent_id: &AgentId,
         resources: &Resources,
     ) {
+        self.maintenance.touch(agent_id);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(part, resources);
             if !agent.in_ledger {
@@ -427,6 +442,7 @@ impl Core {
             credited,
             "{framework_id} in {role} does not hold {resources}"
         );
+        self.maintenance.touch(agent_id);
         self.shift_out(part, (framework_id, role), agent_id, resources);
         self.changed = true;
         self.wake.insert(agent_id.clone());
@@ -447,6 +463,7 @@ impl Core {
         agent_id: &AgentId,
         used: &Resources,
     ) {
+        self.maintenance.touch(agent_id);
         self.shift_out(Part::Offered, (framework_id, role), agent_id, used);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.holding.add(Part::Allocated, used);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ebb_types::{Call, Event, FrameworkId, MasterToAgent, Timestamp};
+use ebb_types::{Call, Event, FrameworkId, InverseAnswer, MasterToAgent, Timestamp};
 
 use super::input::{ConnectionId, Effect, Input};
 use super::record::Restored;
@@ -40,6 +40,7 @@ impl Core {
 
     /// Tells the allocator what this step has changed, once.
     fn announce(&mut self) {
+        self.settle_maintenance();
         self.finish_drains();
         if !self.is_awaiting_agents() {
             for agent_id in std::mem::take(&mut self.enter_ledger) {
@@ -72,8 +73,9 @@ impl Core {
                 Call::Subscribe {
                     info,
                     suppressed_roles,
+                    terms,
                 },
-            ) => self.subscribe(connection, info, suppressed_roles),
+            ) => self.subscribe(connection, info, suppressed_roles, terms),
             (None, _) => self.refuse_scheduler(
                 connection,
                 "Framework is not subscribed; the first call of a stream must be subscribe",
@@ -102,6 +104,14 @@ impl Core {
                 filters,
             } => self.accept(framework_id, &offer_ids, operations, filters),
             Call::Decline { offer_ids, filters } => self.decline(framework_id, &offer_ids, filters),
+            Call::AcceptInverseOffers { offer_ids, filters } => {
+                let answer = (InverseAnswer::Accepted, filters);
+                self.answer_inverse(framework_id, &offer_ids, answer);
+            }
+            Call::DeclineInverseOffers { offer_ids, filters } => {
+                let answer = (InverseAnswer::Declined, filters);
+                self.answer_inverse(framework_id, &offer_ids, answer);
+            }
             Call::Revive { roles } => self.revive(framework_id, &roles),
             Call::Suppress { roles } => self.suppress(framework_id, &roles),
             Call::Kill {
@@ -140,7 +150,11 @@ impl Core {
             Call::UpdateFramework {
                 info,
                 suppressed_roles,
-            } => self.update_framework(connection, framework_id, info, suppressed_roles),
+                terms,
+            } => {
+                let said = (suppressed_roles, terms);
+                self.update_framework(connection, framework_id, info, said);
+            }
         }
     }
 
@@ -152,6 +166,8 @@ impl Core {
                 Deadline::Failover(framework_id) => self.failover_due(&framework_id),
                 Deadline::Silence(agent_id) => self.silence_due(&agent_id),
                 Deadline::Recovery(agent_id) => self.recovery_due(&agent_id),
+                Deadline::WindowEnd(machine) => self.window_due(&machine),
+                Deadline::Inverse(agent_id) => self.inverse_due(&agent_id),
             }
         }
         self.expire_filters();
@@ -235,5 +251,6 @@ impl Core {
             self.roles.set_quota(&role, quota);
             self.quotas.insert(role, quota);
         }
+        self.restore_windows(restored.windows);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ebb_types::{AgentId, FrameworkId, OfferId, Timestamp};
+use ebb_types::{AgentId, FrameworkId, Machine, OfferId, Timestamp};
 
 /// What falls due.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,10 @@ pub(super) enum Deadline {
     Silence(AgentId),
     /// An agent from the registry did not come back.
     Recovery(AgentId),
+    /// A maintenance window is over.
+    WindowEnd(Machine),
+    /// A framework may be asked again about an agent.
+    Inverse(AgentId),
 }
 
 /// The deadlines.

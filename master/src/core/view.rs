@@ -34,6 +34,7 @@ impl Core {
                 .iter()
                 .filter_map(|(id, record)| self.offer_view(id, record))
                 .collect(),
+            maintenance: self.maintenance_states(),
         }
     }
 

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Change, ExecutorId, FrameworkId, MasterInfo, OfferId, Quota, Resources, Role, TaskId,
-    Timestamp,
+    AgentId, Change, ExecutorId, FrameworkId, Machine, MaintenanceState, MasterInfo, OfferId,
+    Quota, Resources, Role, TaskId, Timestamp,
 };
 
 use super::view::{AgentEntry, FrameworkEntry, OfferEntry, Shown, View};
@@ -137,6 +137,7 @@ pub struct Books {
     offers: Shelf<OfferId, OfferEntry>,
     weights: Arc<BTreeMap<Role, u32>>,
     quotas: Arc<BTreeMap<Role, Quota>>,
+    windows: Arc<BTreeMap<Machine, MaintenanceState>>,
     /// What those who watch have yet to be told, if anybody watches.
     changes: Option<Vec<Change>>,
 }
@@ -154,6 +155,7 @@ impl Books {
             offers: Shelf::new(),
             weights: Arc::default(),
             quotas: Arc::default(),
+            windows: Arc::default(),
             changes: None,
         }
     }
@@ -190,6 +192,7 @@ impl Books {
             offers: self.offers.show(),
             weights: Arc::clone(&self.weights),
             quotas: Arc::clone(&self.quotas),
+            windows: Arc::clone(&self.windows),
         }
     }
 
@@ -250,6 +253,13 @@ impl Books {
             }
             News::Weight(role, weight_milli) => {
                 Arc::make_mut(&mut self.weights).insert(role, weight_milli);
+            }
+            News::Window(line) => {
+                let machine = line.window.machine.clone();
+                Arc::make_mut(&mut self.windows).insert(machine, *line);
+            }
+            News::WindowGone(machine) => {
+                Arc::make_mut(&mut self.windows).remove(&machine);
             }
             News::Quota(role, quota) => {
                 let quotas = Arc::make_mut(&mut self.quotas);

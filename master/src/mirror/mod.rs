@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub use books::Books;
 pub use feed::{Feed, MAX_MESSAGES_BEHIND, MAX_NEWS_BEHIND, MirrorFigures};
 use feed::{Shared, What};
-pub use view::{Gauges, Parts, View};
+pub use view::{Gauges, MAX_QUOTAS_SHOWN, Parts, QuotaGauge, View};
 
 use crate::core::News;
 use crate::driver::{Cut, Inlet, Outbox, Stopped, Unsent, outbox};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, Change, ClusterState, ExecutorId, FrameworkId,
-    FrameworkState, MasterInfo, Offer, OfferId, Quantities, Quota, Resources, Role, RoleState,
-    TaskRecord, TaskState, Timestamp,
+    FrameworkState, Machine, MaintenanceState, MasterInfo, Offer, OfferId, Quantities, Quota,
+    Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
 };
 
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
@@ -54,6 +54,8 @@ pub struct Parts {
     pub roles: bool,
     /// The offers.
     pub offers: bool,
+    /// The maintenance of machines.
+    pub maintenance: bool,
 }
 
 impl Parts {
@@ -64,6 +66,7 @@ impl Parts {
         tasks: true,
         roles: true,
         offers: true,
+        maintenance: true,
     };
 }
 
@@ -88,6 +91,26 @@ pub struct Gauges {
     pub offered: Resources,
     /// What tasks and executors hold.
     pub allocated: Resources,
+    /// The quotas of roles, by name; at most [`MAX_QUOTAS_SHOWN`].
+    pub quotas: Vec<QuotaGauge>,
+    /// How many more there are.
+    pub quotas_left_out: u64,
+}
+
+/// Most roles whose quotas stand in metrics: each has up to four accounts of four kinds.
+pub const MAX_QUOTAS_SHOWN: usize = 500;
+
+/// A role's quota and what it holds, with all roles below it, of what is owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaGauge {
+    /// The role.
+    pub role: Role,
+    /// Its quota.
+    pub quota: Quota,
+    /// What counts towards it: what is offered to it and what its tasks hold.
+    pub consumed: Quantities,
+    /// What its tasks hold.
+    pub allocated: Quantities,
 }
 
 /// Everything that the master knew after some step.
@@ -103,6 +126,7 @@ pub struct View {
     pub(super) offers: Shown<OfferEntry>,
     pub(super) weights: Arc<BTreeMap<Role, u32>>,
     pub(super) quotas: Arc<BTreeMap<Role, Quota>>,
+    pub(super) windows: Arc<BTreeMap<Machine, MaintenanceState>>,
 }
 
 impl View {
@@ -131,6 +155,28 @@ impl View {
                 let offers = self.offers.iter().filter_map(|entry| self.offer(entry));
                 offers.collect()
             }),
+            maintenance: only(parts.maintenance, || {
+                self.windows
+                    .values()
+                    .map(|line| self.window(line))
+                    .collect()
+            }),
+        }
+    }
+
+    /// A machine's maintenance, with the agents that are known of it.
+    fn window(&self, line: &MaintenanceState) -> MaintenanceState {
+        let is_meant = |agent: &AgentEntry| match &line.window.machine {
+            Machine::Agent(id) => *id == agent.id,
+            Machine::Host(name) => {
+                (agent.line.as_ref()).is_some_and(|line| line.info.hostname == *name)
+            }
+        };
+        let known = self.agents.iter().filter(|agent| agent.line.is_some());
+        let meant = known.filter(|agent| is_meant(agent));
+        MaintenanceState {
+            agents: meant.map(|agent| agent.id.clone()).collect(),
+            ..line.clone()
         }
     }
 
@@ -167,7 +213,26 @@ impl View {
         for task in self.tasks.iter() {
             gauges.tasks[task.state as usize] += 1;
         }
+        self.gauge_quotas(&mut gauges);
         gauges
+    }
+
+    fn gauge_quotas(&self, gauges: &mut Gauges) {
+        if self.quotas.is_empty() {
+            return;
+        }
+        let consumed = self.consumed();
+        let allocated = self.below(|holding| holding.allocated.regular);
+        let of = |sums: &BTreeMap<Role, Quantities>, role| sums.get(role).copied();
+        let shown = self.quotas.iter().take(MAX_QUOTAS_SHOWN);
+        let shown = shown.map(|(role, quota)| QuotaGauge {
+            role: role.clone(),
+            quota: *quota,
+            consumed: of(&consumed, role).unwrap_or_default(),
+            allocated: of(&allocated, role).unwrap_or_default(),
+        });
+        gauges.quotas = shown.collect();
+        gauges.quotas_left_out = (self.quotas.len() - gauges.quotas.len()) as u64;
     }
 
     fn offer(&self, OfferEntry { id, record }: &OfferEntry) -> Option<Offer> {
@@ -190,22 +255,29 @@ impl View {
             attributes: info.attributes.clone(),
             executor_ids: own.map(|(_, executor_id)| executor_id.clone()).collect(),
             deadline: record.deadline,
+            domain: info.domain.clone(),
+            unavailability: record.unavailability,
         })
     }
 
     /// What each role and those below it hold of what is owned.
     fn consumed(&self) -> BTreeMap<Role, Quantities> {
-        let mut consumed: BTreeMap<Role, Quantities> = BTreeMap::new();
+        self.below(|holding| (holding.offered.regular).saturating_add(&holding.allocated.regular))
+    }
+
+    /// The sums of a part of what is held, for each role with those below it.
+    fn below(&self, part: impl Fn(&Holding) -> Quantities) -> BTreeMap<Role, Quantities> {
+        let mut sums: BTreeMap<Role, Quantities> = BTreeMap::new();
         for entry in self.frameworks.iter().filter(|one| one.line.is_some()) {
             for (role, holding) in &entry.holdings {
-                let held = (holding.offered.regular).saturating_add(&holding.allocated.regular);
+                let held = part(holding);
                 for above in std::iter::successors(Some(role.clone()), Role::parent) {
-                    let sum = consumed.entry(above).or_default();
+                    let sum = sums.entry(above).or_default();
                     *sum = sum.saturating_add(&held);
                 }
             }
         }
-        consumed
+        sums
     }
 
     /// Every role that somebody is in, or that has a weight or a quota.

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ebb_api::Stored;
-use ebb_types::{FrameworkId, Generation, Quota, Role, Timestamp};
+use ebb_types::{FrameworkId, Generation, Machine, Quota, Role, Timestamp, Window};
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
 };
@@ -40,6 +40,8 @@ const ACTIVITIES: TableDefinition<'_, &str, (u8, Option<u64>)> = TableDefinition
 const WEIGHTS: TableDefinition<'_, &str, u64> = TableDefinition::new("weights");
 
 const QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("quotas");
+/// Maintenance windows by machine; see [`window_key`].
+const WINDOWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("windows");
 
 const FORMAT_KEY: &str = "format";
 const GENERATION_KEY: &str = "generation";
@@ -134,6 +136,7 @@ impl Embedded {
             let mut activities = transaction.open_table(ACTIVITIES)?;
             let mut weights = transaction.open_table(WEIGHTS)?;
             let mut quotas = transaction.open_table(QUOTAS)?;
+            let mut windows = transaction.open_table(WINDOWS)?;
             for write in writes {
                 match write {
                     RegistryWrite::PutFramework(record) => {
@@ -171,6 +174,13 @@ impl Embedded {
                             true => quotas.remove(role.as_str())?,
                             false => quotas.insert(role.as_str(), quota.to_bytes().as_slice())?,
                         };
+                    }
+                    RegistryWrite::PutWindow(window) => {
+                        let key = window_key(&window.machine);
+                        windows.insert(key.as_str(), window.to_bytes().as_slice())?;
+                    }
+                    RegistryWrite::RemoveWindow(machine) => {
+                        windows.remove(window_key(machine).as_str())?;
                     }
                 }
             }
@@ -283,7 +293,20 @@ fn restore(transaction: &WriteTransaction) -> Result<Restored, Fault> {
         let quota = Quota::from_bytes(quota.value()).map_err(|error| corrupt(&error))?;
         restored.quotas.push((role, quota));
     }
+    for entry in transaction.open_table(WINDOWS)?.iter()? {
+        let window = Window::from_bytes(entry?.1.value());
+        let window = window.map_err(|error| Fault::Corrupt(error.to_string()))?;
+        restored.windows.push(window);
+    }
     Ok(restored)
+}
+
+/// The key of a machine's window: neither an id nor a host name holds a slash.
+fn window_key(machine: &Machine) -> String {
+    match machine {
+        Machine::Agent(id) => format!("agent/{id}"),
+        Machine::Host(name) => format!("host/{name}"),
+    }
 }
 
 fn next_generation(meta: &mut Table<'_, &'static str, u64>) -> Result<Generation, Fault> {

@@ -147,6 +147,7 @@ impl Scheduler {
         self.call(Call::Subscribe {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         });
         self.until(|event| match event {
             Event::Subscribed { framework_id, .. } => Some(framework_id),
@@ -225,6 +226,7 @@ pub fn agent_info() -> AgentInfo {
         total: Quantities::cpus_mem(4000, 4 << 30),
         attributes: Vec::new(),
         version: String::from("0"),
+        domain: None,
     }
 }
 

@@ -59,6 +59,7 @@ impl SimulatedAgent {
             total: agent_capacity(),
             attributes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            domain: None,
         };
         agent
             .tell(AgentToMaster::Register {

@@ -42,6 +42,7 @@ impl Connection {
         let subscribe = Call::Subscribe {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         };
         calls.send(subscribe.into()).await?;
         let events = SchedulerClient::new(channel)

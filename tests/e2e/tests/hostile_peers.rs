@@ -43,6 +43,7 @@ impl Framework {
             } else {
                 vec!["*".into()]
             },
+            terms: Vec::new(),
         });
         calls.send(call(subscribe)).await.unwrap();
         let mut client = SchedulerClient::new(channel);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use ebb_agent::core::usage::{ContainerSample, HostCounters, Sample};
 use ebb_agent::core::{Conn, Core, CoreConfig, Effect, Exit, Found, Input, LaunchOrder, Restored};
 use ebb_types::{
-    AgentToMaster, ContainerId, ExitStatus, Incarnation, MasterToAgent, MeasureSource, Quantities,
-    ResourceKind, Resources, TaskKey,
+    AgentToMaster, Attribute, AttributeValue, ContainerId, ExitStatus, FaultDomain, Incarnation,
+    MasterToAgent, MeasureSource, Quantities, ResourceKind, Resources, TaskKey,
 };
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
@@ -109,13 +109,28 @@ impl Machine {
     }
 }
 
+/// Where a machine stands.
+pub(crate) fn place(number: usize) -> (Vec<Attribute>, Option<FaultDomain>) {
+    let rack = Attribute {
+        name: String::from("rack"),
+        value: AttributeValue::Text(format!("r{}", number % 3)),
+    };
+    let region = if number % 4 == 3 { "there/z" } else { "here/z" };
+    (vec![rack], region.parse().ok())
+}
+
 impl World {
-    fn config(number: usize, life: u64) -> CoreConfig {
+    fn config(number: usize, life: u64, planted: Option<Planted>) -> CoreConfig {
+        let (mut attributes, domain) = place(number);
+        if planted == Some(Planted::AttributesLost) {
+            attributes.clear();
+        }
         CoreConfig {
             hostname: format!("machine-{number}"),
             port: 5051,
             total: capacity(),
-            attributes: Vec::new(),
+            attributes,
+            domain,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             container_prefix: format!("m{number}-{life}"),
             lending: Default::default(),
@@ -126,6 +141,7 @@ impl World {
     pub fn start_agent(&mut self, number: usize) {
         let reused = self.planted == Some(Planted::IncarnationReused);
         let adopts_nothing = self.planted == Some(Planted::AgentAdoptsNothing);
+        let planted = self.planted;
         let machine = &mut self.machines[number];
         if machine.process.is_some() {
             return;
@@ -149,7 +165,7 @@ impl World {
             containers.clear();
         }
         let core = Core::new(
-            Self::config(number, life),
+            Self::config(number, life, planted),
             machine.disk.clone(),
             incarnation,
         );

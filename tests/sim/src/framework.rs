@@ -2,13 +2,16 @@
 //! a journal does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Call, Capability, CommandInfo, Event, Filters, FrameworkId, FrameworkInfo, Offer,
-    OfferId, Operation, Quantities, Reason, ReconcileTask, Resources, Role, TaskId, TaskInfo,
+    AgentId, AgentInfo, Call, Capability, CommandInfo, Constraint, Event, Filters, FrameworkId,
+    FrameworkInfo, InverseOffer, Offer, OfferId, OfferTerms, Operation, Pattern, Predicate,
+    Quantities, Reason, ReconcileTask, Resources, Role, RoleTerms, Selector, TaskId, TaskInfo,
     TaskState, TaskStatus,
 };
 
+use crate::agent::place;
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::world::{Happening, World};
 
@@ -16,6 +19,8 @@ use crate::world::{Happening, World};
 const ACT_MS: u64 = 2_000;
 /// How long a task runs that ends only when it is killed, in milliseconds.
 const FOR_EVER_MS: u64 = 1 << 40;
+/// How long after a framework has said what it wants, in milliseconds, no offer that it hears of is older.
+const HEARD_MS: u64 = 15_000;
 /// Most tasks one framework launches in a run.
 const MAX_TASKS: usize = 60;
 
@@ -42,6 +47,14 @@ pub struct Framework {
     dialling: bool,
     /// The master will not have it any more.
     pub removed: bool,
+    /// Whether it has said, since all faults are over, that it takes whatever there is.
+    takes_all: bool,
+    /// What it has said last of its offers.
+    terms: OfferTerms,
+    /// Since when, and whether it takes agents of other regions.
+    said: (u64, bool),
+    /// Offers that it was made of the agents that it has chosen.
+    pub chosen: u64,
 }
 
 impl Framework {
@@ -78,6 +91,10 @@ impl Framework {
             life: 0,
             dialling: false,
             removed: false,
+            takes_all: false,
+            terms: OfferTerms::new(),
+            said: (0, false),
+            chosen: 0,
         }
     }
 
@@ -124,15 +141,77 @@ impl World {
         framework.life += 1;
         framework.link = Some(link);
         framework.held.clear();
-        let info = FrameworkInfo {
-            id: framework.id.clone(),
-            ..framework.info.clone()
-        };
+        let (info, terms) = self.says(number);
         self.call(
             number,
             Call::Subscribe {
                 info,
                 suppressed_roles: Vec::new(),
+                terms,
+            },
+        );
+    }
+
+    /// What a framework says of itself and of its offers. After all faults it takes whatever there is.
+    fn says(&mut self, number: usize) -> (FrameworkInfo, OfferTerms) {
+        let is_calm = !self.faulty();
+        let mut info = self.frameworks[number].info.clone();
+        info.id.clone_from(&self.frameworks[number].id);
+        if is_calm || self.rng.chance(500) {
+            info.capabilities.push(Capability::RegionAware);
+        }
+        let mut terms = OfferTerms::new();
+        if !is_calm && self.rng.chance(500) {
+            let of_role = RoleTerms {
+                groups: self.groups(),
+                minimum: self.minimum(),
+            };
+            terms.extend(info.roles.first().map(|role| (role.clone(), of_role)));
+        }
+        let framework = &mut self.frameworks[number];
+        framework.takes_all = is_calm;
+        framework.terms.clone_from(&terms);
+        framework.said = (self.now_ms, info.has(Capability::RegionAware));
+        (info, terms)
+    }
+
+    fn groups(&mut self) -> Vec<Vec<Constraint>> {
+        let rack = self.rng.between(0, 3);
+        let other = self.rng.between(0, 3);
+        let predicate = match self.rng.between(0, 2) {
+            0 => return Vec::new(),
+            1 => Predicate::TextNotEquals(format!("r{rack}")),
+            _ => match Pattern::new(&format!("r({rack}|{other})")) {
+                Ok(pattern) => Predicate::TextMatches(pattern),
+                Err(_) => return Vec::new(),
+            },
+        };
+        vec![vec![Constraint {
+            selector: Selector::Attribute(String::from("rack")),
+            predicate,
+        }]]
+    }
+
+    fn minimum(&mut self) -> Option<Arc<[Quantities]>> {
+        match self.rng.between(0, 3) {
+            0 | 1 => None,
+            2 => Some(Arc::from([])),
+            _ => Some(Arc::from([Quantities::cpus_mem(
+                self.rng.between(1, 2_000),
+                0,
+            )])),
+        }
+    }
+
+    /// A framework says anew what it wants.
+    fn update(&mut self, number: usize) {
+        let (info, terms) = self.says(number);
+        self.call(
+            number,
+            Call::UpdateFramework {
+                info,
+                suppressed_roles: Vec::new(),
+                terms,
             },
         );
     }
@@ -189,10 +268,14 @@ impl World {
             3 | 4 if !open.is_empty() => self.call(number, Call::Reconcile { tasks: open }),
             5 if self.faulty() => self.call(number, Call::Suppress { roles: Vec::new() }),
             6 => self.call(number, Call::Revive { roles: Vec::new() }),
+            7 if self.faulty() => self.update(number),
             _ => {}
         }
         // After all faults everything is asked for again and again, as a careful framework does.
         if !self.faulty() {
+            if !self.frameworks[number].takes_all {
+                self.update(number);
+            }
             let open = self.frameworks[number].unsettled();
             self.call(number, Call::Revive { roles: Vec::new() });
             for task in &open {
@@ -232,9 +315,14 @@ impl World {
                 let tasks = self.frameworks[number].unsettled();
                 self.call(number, Call::Reconcile { tasks });
             }
-            Event::Offers(offers) => offers
-                .into_iter()
-                .for_each(|offer| self.consider(number, offer)),
+            Event::Offers(offers) => {
+                for offer in &offers {
+                    self.check_choice(number, offer);
+                }
+                offers
+                    .into_iter()
+                    .for_each(|offer| self.consider(number, offer));
+            }
             Event::Rescind(id) => {
                 self.frameworks[number].held.remove(&id);
             }
@@ -245,7 +333,66 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
-            Event::Message { .. } | Event::Failure { .. } | Event::Heartbeat => {}
+            Event::InverseOffers(offers) => self.answer_inverse(number, &offers),
+            Event::Message { .. }
+            | Event::Failure { .. }
+            | Event::RescindInverseOffer(_)
+            | Event::Heartbeat => {}
+        }
+    }
+
+    /// Whatever was said, an agent that is offered a good while later is one that was asked for.
+    fn check_choice(&mut self, number: usize, offer: &Offer) {
+        let framework = &mut self.frameworks[number];
+        let (since_ms, takes_any) = framework.said;
+        if self.now_ms < since_ms + HEARD_MS {
+            return;
+        }
+        let machine = offer.hostname.strip_prefix("machine-");
+        let Some(machine) = machine.and_then(|number| number.parse().ok()) else {
+            return;
+        };
+        let (attributes, domain) = place(machine);
+        let is_remote = domain
+            .as_ref()
+            .is_some_and(|domain| domain.region != "here");
+        let terms = framework
+            .terms
+            .get(&offer.role)
+            .cloned()
+            .unwrap_or_default();
+        let info = AgentInfo {
+            id: None,
+            hostname: offer.hostname.clone(),
+            port: 0,
+            total: Quantities::ZERO,
+            attributes,
+            version: String::new(),
+            domain,
+        };
+        let least = terms.minimum.as_deref().unwrap_or_default();
+        let holds = |least| {
+            offer.resources.regular.contains(least) || offer.resources.revocable.contains(least)
+        };
+        let is_enough = least.is_empty() || least.iter().any(holds);
+        framework.chosen += u64::from(!terms.is_none());
+        if !terms.suits(&info) || is_remote && !takes_any || !is_enough {
+            self.fail(format!(
+                "framework {number} is offered {} of {}, which it does not want: {terms:?}",
+                offer.resources, offer.hostname
+            ));
+        }
+    }
+
+    /// Says yes, no or nothing to being gone from agents.
+    fn answer_inverse(&mut self, number: usize, offers: &[InverseOffer]) {
+        let offer_ids = offers.iter().map(|offer| offer.id.clone()).collect();
+        let refuse_ms = self.rng.between(0, 20_000);
+        let filters = Filters { refuse_ms };
+        match self.rng.between(0, 2) {
+            0 => self.call(number, Call::AcceptInverseOffers { offer_ids, filters }),
+            1 => self.call(number, Call::DeclineInverseOffers { offer_ids, filters }),
+            _ => {}
         }
     }
 

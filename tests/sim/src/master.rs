@@ -39,6 +39,7 @@ fn config() -> CoreConfig {
         agent_reregister_timeout_ms: 40_000,
         framework_recovery_ms: 60_000,
         offer_timeout_ms: Some(30_000),
+        domain: "here/z".parse().ok(),
         ..CoreConfig::default()
     }
 }
@@ -239,6 +240,10 @@ impl World {
                 (self.planted, &mut write)
             {
                 record.activity = Activity::Active;
+            }
+            let is_window = matches!(write, RegistryWrite::PutWindow(_));
+            if is_window && self.planted == Some(Planted::WindowForgotten) {
+                continue;
             }
             let is_quota = matches!(write, RegistryWrite::PutQuota { .. });
             if is_quota && self.planted == Some(Planted::QuotaForgotten) {

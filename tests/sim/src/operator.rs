@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_master::core::{Core, Input, OperatorCommand, RequestId};
 use ebb_types::{
-    AgentActivity, AgentId, AgentStatus, ClusterState, Limits, Quantities, Quota, ResourceKind,
-    Role,
+    AgentActivity, AgentId, AgentState, AgentStatus, ClusterState, Limits, Machine,
+    MaintenanceMode, Quantities, Quota, ResourceKind, Role, Unavailability,
 };
 
 use crate::world::World;
@@ -30,11 +30,20 @@ pub struct Operator {
     withheld: BTreeSet<AgentId>,
     /// The quotas that the master has said are set; none of a role whose last one was not answered.
     quotas: BTreeMap<Role, Quota>,
+    /// The windows that the master has said are planned and when they end; none of a machine of which the last word was
+    /// not answered.
+    windows: BTreeMap<Machine, u64>,
     drains: u64,
     limited: u64,
+    maintained: u64,
 }
 
 impl Operator {
+    /// Maintenances that were started and ended.
+    pub const fn maintained(&self) -> u64 {
+        self.maintained
+    }
+
     /// Drains that were seen to be over.
     pub const fn drains(&self) -> u64 {
         self.drains
@@ -59,10 +68,11 @@ impl World {
         if agents.is_empty() {
             return;
         }
-        let agent = &agents[self.rng.index(agents.len())];
+        let agent = agents[self.rng.index(agents.len())].clone();
         let agent_id = agent.id.clone();
-        match self.rng.between(0, 15) {
+        match self.rng.between(0, 21) {
             12..=15 => self.set_quota(),
+            16..=21 => self.plan(&agent),
             0 | 1 => self.ask(OperatorCommand::Deactivate(agent_id)),
             2..=4 => {
                 let max_grace_ms = self.rng.chance(500).then_some(MAX_GRACE_MS);
@@ -73,6 +83,68 @@ impl World {
             }
             _ => self.reactivate(agent_id, agent.activity),
         }
+    }
+
+    /// Plans the maintenance of an agent or of its host, starts one, ends one, or calls one off.
+    fn plan(&mut self, agent: &AgentState) {
+        let machine = match self.rng.chance(500) {
+            true => Machine::Agent(agent.id.clone()),
+            false => Machine::Host(agent.info.hostname.clone()),
+        };
+        let known: Vec<Machine> = self.operator.windows.keys().cloned().collect();
+        let some = (!known.is_empty()).then(|| known[self.rng.index(known.len())].clone());
+        match (self.rng.between(0, 5), some) {
+            (0, Some(machine)) => self.call_off(machine),
+            (1 | 2, Some(machine)) => self.ask(OperatorCommand::StartMaintenance(vec![machine])),
+            (3, Some(machine)) => self.stop(machine),
+            _ => {
+                let start = self.now().plus_ms(self.rng.between(0, 20_000));
+                let duration_ms = self.rng.between(5_000, 60_000);
+                self.operator.windows.remove(&machine);
+                let window = Unavailability {
+                    start,
+                    duration_ms: Some(duration_ms),
+                };
+                self.ask(OperatorCommand::ScheduleMaintenance(vec![(
+                    machine, window,
+                )]));
+            }
+        }
+    }
+
+    fn call_off(&mut self, machine: Machine) {
+        self.operator.windows.remove(&machine);
+        self.ask(OperatorCommand::CancelMaintenance(vec![machine]));
+    }
+
+    fn stop(&mut self, machine: Machine) {
+        // Its agents may be in use from now on.
+        let agents = self
+            .cluster()
+            .map(|state| state.maintenance)
+            .unwrap_or_default();
+        for state in agents
+            .iter()
+            .filter(|state| state.window.machine == machine)
+        {
+            for id in &state.agents {
+                self.operator.withheld.remove(id);
+            }
+        }
+        self.operator.windows.remove(&machine);
+        self.ask(OperatorCommand::StopMaintenance(vec![machine]));
+    }
+
+    /// What was planned and is not over stands.
+    fn missing_window(&self, state: &ClusterState) -> Option<String> {
+        let planned = &self.operator.windows;
+        let mut due = planned.iter().filter(|(_, end)| **end > state.at.as_ms());
+        let is_there = |machine: &Machine| {
+            let mut windows = state.maintenance.iter();
+            windows.any(|one| one.window.machine == *machine)
+        };
+        let (missing, _) = due.find(|(machine, _)| !is_there(machine))?;
+        Some(format!("the maintenance of {missing} is forgotten"))
     }
 
     fn set_quota(&mut self) {
@@ -145,6 +217,16 @@ impl World {
         for role in roles.iter().filter(|role| !role.quota.is_none()) {
             self.ask_quota(role.role.as_str(), Quota::default());
         }
+        let windows = self
+            .cluster()
+            .map(|state| state.maintenance)
+            .unwrap_or_default();
+        for state in windows {
+            match state.window.mode {
+                MaintenanceMode::Scheduled => self.call_off(state.window.machine),
+                MaintenanceMode::Down => self.stop(state.window.machine),
+            }
+        }
         let agents = self.cluster().map(|state| state.agents).unwrap_or_default();
         for agent in agents {
             if matches!(
@@ -185,6 +267,13 @@ impl World {
             Some(OperatorCommand::SetQuotas { quotas, .. }) if done => {
                 self.operator.quotas.extend(quotas);
             }
+            Some(OperatorCommand::ScheduleMaintenance(windows)) if done => {
+                let ends = windows
+                    .into_iter()
+                    .filter_map(|(machine, window)| Some((machine, window.end()?.as_ms())));
+                self.operator.windows.extend(ends);
+            }
+            Some(OperatorCommand::StopMaintenance(_)) if done => self.operator.maintained += 1,
             _ => {}
         }
     }
@@ -192,7 +281,7 @@ impl World {
     /// What was decided must hold.
     pub fn check_activities(&mut self) {
         let Some(state) = self.cluster() else { return };
-        let mut wrong = Vec::new();
+        let mut wrong = Vec::from_iter(self.missing_window(&state));
         for (role, quota) in &self.operator.quotas {
             let found = state.roles.iter().find(|state| state.role == *role);
             let found = found.map(|state| state.quota).unwrap_or_default();

@@ -40,11 +40,15 @@ pub enum Planted {
     ActivityForgotten,
     /// The registry does not keep quotas.
     QuotaForgotten,
+    /// The registry does not keep maintenance windows.
+    WindowForgotten,
+    /// An agent does not say its attributes.
+    AttributesLost,
 }
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -63,5 +67,7 @@ impl Planted {
         Self::NoTicks,
         Self::ActivityForgotten,
         Self::QuotaForgotten,
+        Self::WindowForgotten,
+        Self::AttributesLost,
     ];
 }

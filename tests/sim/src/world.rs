@@ -132,6 +132,10 @@ pub struct Report {
     pub drains: u64,
     /// Offers that were made under a quota.
     pub limited: u64,
+    /// Maintenances that were started and ended.
+    pub maintained: u64,
+    /// Offers to those who had said what they want.
+    pub chosen: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -159,6 +163,12 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
             master_lives: world.master_lives,
             drains: world.operator.drains(),
             limited: world.operator.limited(),
+            maintained: world.operator.maintained(),
+            chosen: world
+                .frameworks
+                .iter()
+                .map(|framework| framework.chosen)
+                .sum(),
         }),
     }
 }

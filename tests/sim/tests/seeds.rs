@@ -31,6 +31,7 @@ fn in_parallel(seeds: u64, each: impl Fn(u64) -> bool + Sync) {
 fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (drains, limited) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (maintained, chosen) = (AtomicU64::new(0), AtomicU64::new(0));
     let failures = std::sync::Mutex::new(Vec::new());
     in_parallel(SEEDS, |seed| match run(seed, None, false) {
         Ok(report) => {
@@ -39,6 +40,8 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
             lives.fetch_add(report.master_lives, Ordering::Relaxed);
             drains.fetch_add(report.drains, Ordering::Relaxed);
             limited.fetch_add(report.limited, Ordering::Relaxed);
+            maintained.fetch_add(report.maintained, Ordering::Relaxed);
+            chosen.fetch_add(report.chosen, Ordering::Relaxed);
             true
         }
         Err(failure) => {
@@ -53,8 +56,9 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     assert!(failures.is_empty(), "{failures:#?}");
     let (tasks, runs, lives) = (tasks.into_inner(), runs.into_inner(), lives.into_inner());
     let (drains, limited) = (drains.into_inner(), limited.into_inner());
+    let (maintained, chosen) = (maintained.into_inner(), chosen.into_inner());
     println!(
-        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas"
+        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas, {maintained} maintenances, {chosen} offers to those who choose"
     );
     assert!(
         runs > SEEDS * 10,
@@ -67,6 +71,10 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     assert!(
         drains > SEEDS / 2 && limited > SEEDS / 2,
         "only {drains} agents were drained, {limited} offers under quotas: too little is decided"
+    );
+    assert!(
+        maintained > SEEDS / 10 && chosen > SEEDS / 2,
+        "only {maintained} maintenances, {chosen} offers to those who choose: too little is asked for"
     );
 }
 

@@ -37,6 +37,7 @@ fn config() -> CoreConfig {
         port: 5051,
         total: Quantities::cpus_mem(4000, 8 * GIB),
         attributes: Vec::new(),
+        domain: None,
         version: "1".to_owned(),
         container_prefix: "c".to_owned(),
         lending: lending::Config::default(),

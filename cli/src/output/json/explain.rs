@@ -1,8 +1,8 @@
 //! An explanation as JSON: the facts, and in `verdict` what decides.
 
 use ebb_types::{
-    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, FreeCounts, InLine,
-    OpenAgent, Place,
+    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, FailedConstraint, FreeCounts,
+    InLine, OpenAgent, Place,
 };
 use serde::Serialize;
 
@@ -18,11 +18,13 @@ pub(crate) struct ExplanationJson {
     agents_usable: u64,
     agents_overfull: u64,
     agents_inactive: u64,
+    agents_in_maintenance: u64,
     agents_waiting: u64,
     agents_disconnected: u64,
     agents_absent: u64,
     minimum: QuantitiesJson,
     offers_full: bool,
+    region: Option<String>,
     paid_first: Option<String>,
     claims: Vec<ClaimJson>,
     left_out: u64,
@@ -39,6 +41,9 @@ struct ClaimJson {
     subscribed: bool,
     suppressed: bool,
     takes_revocable: bool,
+    any_region: bool,
+    minimum: Option<Vec<QuantitiesJson>>,
+    failed: Vec<FailedJson>,
     offers: u64,
     offered: ResourcesJson,
     first_offer_deadline_ms: Option<u64>,
@@ -50,6 +55,12 @@ struct ClaimJson {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct FailedJson {
+    constraint: String,
+    agents: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct FreeJson {
     open: u64,
     refused: u64,
@@ -57,6 +68,9 @@ struct FreeJson {
     over_quota: u64,
     over_limit: u64,
     only_revocable: u64,
+    unsuited: u64,
+    other_region: u64,
+    below_minimum: u64,
     small: u64,
     in_offers: u64,
     short_of_cpu: u64,
@@ -106,11 +120,13 @@ impl From<&Explanation> for ExplanationJson {
             agents_usable: explanation.agents.usable,
             agents_overfull: explanation.agents.overfull,
             agents_inactive: explanation.agents.inactive,
+            agents_in_maintenance: explanation.agents.in_maintenance,
             agents_waiting: explanation.agents.waiting,
             agents_disconnected: explanation.agents.disconnected,
             agents_absent: explanation.agents.absent,
             minimum: (&explanation.minimum).into(),
             offers_full: explanation.offers_full,
+            region: explanation.region.clone(),
             paid_first: explanation.paid_first.as_ref().map(ToString::to_string),
             claims: claims.map(|claim| of_claim(explanation, claim)).collect(),
             left_out: explanation.left_out,
@@ -129,6 +145,9 @@ fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> ClaimJson {
         subscribed: claim.subscribed,
         suppressed: claim.suppressed,
         takes_revocable: claim.takes_revocable,
+        any_region: claim.any_region,
+        minimum: (claim.minimum.as_ref()).map(|least| least.iter().map(Into::into).collect()),
+        failed: claim.failed.iter().map(Into::into).collect(),
         offers: claim.offers.count,
         offered: (&claim.offers.resources).into(),
         first_offer_deadline_ms: claim.offers.first_deadline.map(|at| at.as_ms()),
@@ -149,11 +168,23 @@ impl From<&FreeCounts> for FreeJson {
             over_quota: free.over_quota,
             over_limit: free.over_limit,
             only_revocable: free.only_revocable,
+            unsuited: free.unsuited,
+            other_region: free.other_region,
+            below_minimum: free.below_minimum,
             small: free.small,
             in_offers: free.in_offers,
             short_of_cpu: free.short_of_cpu,
             short_of_mem: free.short_of_mem,
             examples: free.examples.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&FailedConstraint> for FailedJson {
+    fn from(failed: &FailedConstraint) -> Self {
+        Self {
+            constraint: failed.constraint.clone(),
+            agents: failed.agents,
         }
     }
 }

@@ -160,6 +160,7 @@ impl Play {
             roles,
             active,
             revocable: number < 2 * ROLES,
+            ..FrameworkTerms::default()
         };
         self.claims.set_framework(&framework(number), terms);
         self.wake_all |= active && !suppressed;

@@ -119,7 +119,7 @@ impl Pool {
         self.candidates[at] = candidate;
         for class in Class::ALL {
             let part = class.part(&candidate.free);
-            if is_allocatable(part) {
+            if claims.is_offerable(part) {
                 self.waiting[class as usize].set(agent);
                 if claims.passes_refusals(agent, class, part) {
                     self.passing[class as usize].set(agent);
@@ -171,8 +171,8 @@ impl Pool {
         self.passing[class as usize].clear();
     }
 
-    /// The first agent that a member has not refused, and of which it may have a part that is large enough: of what is
-    /// owned it may have at most `most`.
+    /// The first agent that a member is not kept from and has not refused, and of which it may have a part that is large
+    /// enough: of what is owned it may have at most `most`.
     pub(super) fn first_for(
         &self,
         claims: &Claims,
@@ -180,18 +180,22 @@ impl Pool {
         class: Class,
         most: Option<&Quantities>,
     ) -> Option<u32> {
-        if most.is_some_and(|most| !is_allocatable(most)) {
+        let gate = claims.gate(member);
+        // Quotas leave what is usual or nothing, even to whoever takes little.
+        if most.is_some_and(|most| !is_allocatable(most) || !gate.floor.admits(most)) {
             return None;
         }
         let slot = class as usize;
         let refused_words = claims.refused_words(member, class);
+        let takes_any = gate.is_open() && most.is_none();
         for page in self.waiting[slot].pages() {
             let waiting = self.waiting[slot].word(page);
             let refused = refused_words.get(page as usize).copied().unwrap_or(0);
-            if refused == 0 && most.is_none() {
+            if takes_any && refused == 0 {
                 return Some(page * 64 + waiting.trailing_zeros());
             }
-            let mut rest = waiting & (!refused | self.passing[slot].word(page));
+            let passing = !refused | self.passing[slot].word(page);
+            let mut rest = waiting & !gate.kept_word(page) & passing;
             while rest != 0 {
                 let bit = rest.trailing_zeros();
                 let agent = page * 64 + bit;
@@ -199,7 +203,7 @@ impl Pool {
                 let part = most.map_or(*all, |most| all.min(most));
                 let is_withheld =
                     refused & (1 << bit) != 0 && claims.withholds(member, agent, class, &part);
-                if is_allocatable(&part) && !is_withheld {
+                if gate.floor.admits(&part) && !is_withheld {
                     return Some(agent);
                 }
                 rest &= rest - 1;

@@ -7,6 +7,7 @@ mod reference;
 mod scenes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ebb_types::{
     AgentId, FrameworkId, Incarnation, Limits, Quantities, Quota, ResourceKind, Resources, Role,
@@ -14,12 +15,11 @@ use ebb_types::{
 };
 use proptest::prelude::*;
 
-use reference::{Change, Reference, Who, apply};
+use reference::{Change, Racks, Reference, Who, apply};
 
 use super::{AgentView, Outcome, Planner};
 use crate::core::claims::{Claims, FrameworkTerms};
 use crate::core::drf::Class;
-use crate::core::limits::is_allocatable;
 
 const FRAMEWORKS: usize = 5;
 const ROLES: [&str; 5] = ["a", "a/b", "a/b/c", "d", "e/f"];
@@ -53,8 +53,9 @@ fn resources() -> impl Strategy<Value = Resources> {
 
 fn terms() -> impl Strategy<Value = FrameworkTerms> {
     let roles = || prop::collection::btree_set((0..ROLES.len()).prop_map(role), 0..=ROLES.len());
-    (roles(), roles(), prop::bool::weighted(0.9), any::<bool>()).prop_map(
-        |(roles, suppressed, active, revocable)| FrameworkTerms {
+    let flags = (prop::bool::weighted(0.9), any::<bool>(), any::<bool>());
+    (roles(), roles(), flags, minima()).prop_map(
+        |(roles, suppressed, (active, revocable, any_region), minima)| FrameworkTerms {
             suppressed: if roles.len() > 1 {
                 suppressed
             } else {
@@ -63,8 +64,38 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
             roles,
             active,
             revocable,
+            any_region,
+            minima,
         },
     )
+}
+
+/// The least that is stated in some roles: much, little, one of several, or something.
+fn minima() -> impl Strategy<Value = BTreeMap<Role, Arc<[Quantities]>>> {
+    let least = prop_oneof![
+        Just(Vec::new()),
+        Just(vec![Quantities::cpus_mem(3, 0)]),
+        Just(vec![Quantities::cpus_mem(1500, 40 * MIB)]),
+        Just(vec![
+            Quantities::cpus_mem(0, 100 * MIB),
+            Quantities::cpus_mem(2500, 0)
+        ]),
+    ];
+    let of_role = ((0..ROLES.len()).prop_map(role), least.prop_map(Arc::from));
+    prop_oneof![
+        2 => Just(BTreeMap::new()),
+        1 => prop::collection::vec(of_role, 1..3).prop_map(BTreeMap::from_iter),
+    ]
+}
+
+/// The racks that suit in some roles.
+fn racks() -> impl Strategy<Value = Racks> {
+    let of_role = (0..ROLES.len(), prop::collection::btree_set(0..3u8, 0..=3));
+    let of_role = of_role.prop_map(|(of, racks)| (role(of), racks));
+    prop_oneof![
+        1 => Just(Racks::new()),
+        1 => prop::collection::vec(of_role, 1..3).prop_map(Racks::from_iter),
+    ]
 }
 
 fn quota() -> impl Strategy<Value = Quota> {
@@ -101,7 +132,9 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (on.clone(), quantities(), quantities()).prop_map(|(on, total, lent)| Change::Agent(on, total, lent)),
         1 => on.clone().prop_map(Change::AgentGone),
-        5 => (who.clone(), terms()).prop_map(|(who, terms)| Change::Framework(who, terms)),
+        2 => (on.clone(), (0..3u8, prop::bool::weighted(0.2))).prop_map(|(on, place)| Change::Place(on, place)),
+        5 => (who.clone(), terms(), racks())
+            .prop_map(|(who, terms, racks)| Change::Framework(who, terms, racks)),
         1 => who.clone().prop_map(Change::FrameworkGone),
         1 => (of.clone(), 1..4u32).prop_map(|(of, weight)| Change::Weight(of, weight * 500)),
         3 => (of.clone(), quota()).prop_map(|(of, quota)| Change::Quota(of, quota)),
@@ -211,11 +244,18 @@ proptest! {
             *left = left.checked_sub(&resources).unwrap();
             prop_assert!(reference.wants(Class::Regular, &who));
             prop_assert!(resources.revocable.is_zero() || reference.wants(Class::Revocable, &who));
+            prop_assert!(!reference.is_kept(&who, &agent));
+            let mut parts = Class::ALL.into_iter().map(|class| class.part(&resources));
+            prop_assert!(parts.any(|part| reference.admits(&who, part)));
         }
         for class in Class::ALL {
-            let wanted = !reference.by_need(class, None).is_empty();
-            let wasted = rest.values().any(|left| is_allocatable(class.part(left)));
-            prop_assert!(!wasted || !wanted);
+            let all = reference.by_need(class, None);
+            for (agent, left) in &rest {
+                let takes = |who: &&Who| {
+                    !reference.is_kept(who, agent) && reference.admits(who, class.part(left))
+                };
+                prop_assert_eq!(all.iter().find(takes), None, "{:?} of {} is left", left, agent);
+            }
         }
     }
 }

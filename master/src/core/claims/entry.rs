@@ -1,5 +1,7 @@
 //! The log of what has changed in the claims: what one book does, every copy of it repeats.
 
+use std::sync::Arc;
+
 use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role, Timestamp};
 
 use super::FrameworkTerms;
@@ -114,6 +116,22 @@ pub enum Entry {
     Expire {
         /// The time.
         now: Timestamp,
+    },
+    /// A member is kept from these agents and no others: words of bits by their numbers.
+    Kept {
+        /// The member.
+        member: u32,
+        /// The words; the last is not 0.
+        words: Arc<[u64]>,
+    },
+    /// These members and no others are kept from an agent.
+    KeptFrom {
+        /// The agent.
+        agent: u32,
+        /// Whether it is of another region, so that all are kept from it that take none such.
+        is_remote: bool,
+        /// The members, rising.
+        members: Arc<[u32]>,
     },
     /// A batch of proposals is accounted for: what of it was taken stands in the entries that follow.
     Batch(BatchId),

@@ -13,8 +13,10 @@
 //! for: an agent's resources became free, its total rose or refusals of it expired: wake it; a framework became active,
 //! was unsuppressed or revived: wake all.
 
+mod access;
 mod entry;
 mod expiry;
+mod gatekeeper;
 mod look;
 mod order;
 mod refusals;
@@ -28,8 +30,11 @@ use std::sync::Arc;
 use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role};
 
 use super::drf::{Class, Standing, Sums};
+pub(super) use access::Gate;
+use access::Kept;
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
+pub(super) use gatekeeper::Gatekeeper;
 use refusals::{Meet, Profiles};
 pub use tree::DEFAULT_WEIGHT_MILLI;
 pub(super) use tree::Room;
@@ -54,6 +59,10 @@ pub struct FrameworkTerms {
     pub active: bool,
     /// Whether it may be offered revocable resources.
     pub revocable: bool,
+    /// Whether it may be offered agents of other regions than the master's.
+    pub any_region: bool,
+    /// The least that it states for an offer, in the roles where it does: one of these, or something.
+    pub minima: BTreeMap<Role, Arc<[Quantities]>>,
 }
 
 impl FrameworkTerms {
@@ -106,6 +115,7 @@ pub struct Claims {
     profiles: Profiles,
     expiries: Expiries,
     refusals: usize,
+    kept: Kept,
     crowded_out: u64,
     /// The last batch of each worker thread that is accounted for.
     batches: BTreeMap<u32, u64>,
@@ -161,6 +171,7 @@ impl Claims {
             }
             Entry::Forget { member } => {
                 self.void_member(*member);
+                self.drop_access(*member);
                 self.tree.forget(*member);
             }
             Entry::Charge { member, resources } => self.tree.charge(*member, resources),
@@ -179,6 +190,12 @@ impl Claims {
             Entry::Expire { now } => {
                 self.drop_expired(*now, |_| {});
             }
+            Entry::Kept { member, words } => self.put_kept(*member, words),
+            Entry::KeptFrom {
+                agent,
+                is_remote,
+                members,
+            } => self.put_kept_from(*agent, *is_remote, members),
             Entry::Batch(batch) => {
                 self.batches.insert(batch.worker, batch.number);
             }
@@ -245,6 +262,7 @@ impl Claims {
 
     fn drop_agent(&mut self, number: u32) {
         self.void_agent(number);
+        self.put_kept_from(number, false, &[]);
         self.put_withheld(number, Quantities::ZERO);
         let Some(agent) = self.agents.get_mut(number as usize).and_then(Option::take) else {
             return;
@@ -291,6 +309,7 @@ impl Claims {
             if !terms.active || !terms.roles.contains(role) {
                 self.void_member(member);
             }
+            self.put_access(member, role, terms);
             self.tree.set_wants(
                 member,
                 (terms.roles.contains(role), terms.active),
@@ -658,7 +677,7 @@ impl Claims {
         if !counts.eq(of_agents) || users != self.refusals || self.profiles.len() > users {
             return Some(String::from("the refusals are counted wrongly"));
         }
-        self.tree.fault()
+        self.fault_of_access().or_else(|| self.tree.fault())
     }
 }
 

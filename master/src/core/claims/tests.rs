@@ -273,6 +273,7 @@ fn a_framework_in_several_roles_has_a_place_in_each() {
         suppressed: BTreeSet::from([role("b")]),
         active: true,
         revocable: false,
+        ..FrameworkTerms::default()
     };
     scene.claims.set_framework(&framework("both"), both.clone());
     scene.holds("a", 5, 5);

@@ -17,6 +17,7 @@ use ebb_types::{Claimant, Contender, FrameworkId, Place, Quantities, Resources, 
 pub(in crate::core) use quota::Room;
 use quota::{Creditors, Terms};
 
+use super::access::Access;
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
 use crate::core::drf::{Class, Need, Share, Standing, Sums, Totals};
@@ -39,6 +40,7 @@ pub(super) struct Member {
     /// Whether it is subscribed and connected.
     pub(super) is_active: bool,
     pub(super) refusals: Refusals,
+    pub(super) access: Access,
 }
 
 /// A role.
@@ -287,6 +289,7 @@ impl Tree {
             is_subscribed: false,
             is_active: false,
             refusals: Refusals::default(),
+            access: Access::default(),
         };
         let index = self.add(Kind::Member(Box::new(member)), own);
         if let Some(info) = self.role_info_mut(of) {

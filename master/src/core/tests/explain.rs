@@ -101,6 +101,7 @@ fn it_has_left_the_role_and_only_holds_something_there() {
     let call = Call::UpdateFramework {
         info,
         suppressed_roles: Vec::new(),
+        terms: ebb_types::OfferTerms::new(),
     };
     world.call(&scheduler, call);
     let subject = ExplainSubject::Role(role("r"));

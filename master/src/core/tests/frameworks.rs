@@ -60,6 +60,7 @@ fn subscribing_twice_on_one_stream_ends_it() {
     let call = Call::Subscribe {
         info: framework_info("f", &["r"]),
         suppressed_roles: Vec::new(),
+        terms: ebb_types::OfferTerms::new(),
     };
     world.call(&scheduler, call);
     assert!(error_of(&world, scheduler.connection).contains("already"));
@@ -91,6 +92,7 @@ fn wrong_descriptions_are_refused_with_the_rule() {
     let call = Call::Subscribe {
         info: framework_info("f", &["r"]),
         suppressed_roles: vec![role("other")],
+        terms: ebb_types::OfferTerms::new(),
     };
     world.step(Input::Scheduler { connection, call });
     assert!(error_of(&world, connection).contains("suppress only its own"));
@@ -228,6 +230,7 @@ fn an_update_of_the_framework_rescinds_offers_of_roles_that_it_leaves() {
     let call = Call::UpdateFramework {
         info,
         suppressed_roles: Vec::new(),
+        terms: ebb_types::OfferTerms::new(),
     };
     world.call(&scheduler, call);
     assert_eq!(
@@ -252,6 +255,7 @@ fn an_update_of_the_framework_may_not_change_principal_user_or_id() {
         let call = Call::UpdateFramework {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         };
         world.call(&scheduler, call);
         assert!(world.closed.contains_key(&scheduler.connection));
@@ -300,6 +304,7 @@ fn a_subscription_that_was_overtaken_by_a_newer_one_does_not_take_over() {
         call: Call::Subscribe {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         },
     });
     assert_eq!(error_of(&world, late), "Framework failed over");

@@ -11,12 +11,14 @@ mod allocation;
 mod explain;
 mod frameworks;
 mod kills;
+mod maintenance;
 mod mirror;
 mod offers;
 mod operator;
 mod quota;
 mod reconcile;
 mod restart;
+mod terms;
 mod updates;
 mod validate;
 
@@ -111,6 +113,7 @@ pub(super) fn agent_info(cpu_milli: u64, mem_mib: u64) -> AgentInfo {
         total: Quantities::cpus_mem(cpu_milli, mem_mib * MIB),
         attributes: Vec::new(),
         version: String::from("0"),
+        domain: None,
     }
 }
 
@@ -162,8 +165,21 @@ impl World {
     }
 
     pub(super) fn restored(restored: Restored) -> Self {
+        Self::start(CoreConfig::default(), restored)
+    }
+
+    pub(super) fn configured(config: CoreConfig) -> Self {
+        let restored = Restored {
+            cluster: String::from("c"),
+            generation: Generation(1),
+            ..Restored::default()
+        };
+        Self::start(config, restored)
+    }
+
+    fn start(config: CoreConfig, restored: Restored) -> Self {
         let now = Timestamp::from_ms(1_000_000);
-        let mut core = Core::new(now, CoreConfig::default(), restored);
+        let mut core = Core::new(now, config, restored);
         core.observe(true);
         let mut books = Books::new(core.master_info());
         books.start_anew(core.everything());
@@ -329,6 +345,7 @@ impl World {
         let call = Call::Subscribe {
             info,
             suppressed_roles: Vec::new(),
+            terms: ebb_types::OfferTerms::new(),
         };
         (connection, self.step(Input::Scheduler { connection, call }))
     }

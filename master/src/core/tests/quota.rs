@@ -389,3 +389,26 @@ fn after_a_restart_agents_that_stay_away_are_not_awaited_for_ever() {
     }
     assert_eq!(offered(&next, &one), cpus(2));
 }
+
+#[test]
+fn metrics_show_what_roles_with_a_quota_hold_with_all_below_them() {
+    let mut world = World::new();
+    agent(&mut world, 4);
+    let quota = Quota {
+        guarantee: cpus(1),
+        limits: at_most(cpus(8)),
+    };
+    assert_eq!(set(&mut world, &[("eng", quota)], false), Ok(()));
+    let below = world.subscribe(framework_info("f", &["eng/web"]));
+    take_all(&mut world, &below);
+    agent(&mut world, 2);
+    let gauges = world.gauges();
+    assert_eq!(gauges.quotas_left_out, 0);
+    let [shown] = &gauges.quotas[..] else {
+        panic!("{:?}", gauges.quotas)
+    };
+    assert_eq!((&shown.role, shown.quota), (&role("eng"), quota));
+    assert_eq!((shown.consumed, shown.allocated), (cpus(6), cpus(4)));
+    assert_eq!(set(&mut world, &[("eng", Quota::default())], false), Ok(()));
+    assert_eq!(world.gauges().quotas, []);
+}

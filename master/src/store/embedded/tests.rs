@@ -1,6 +1,9 @@
 //! The registry over restarts, copies, damage and wrong folders.
 
-use ebb_types::{AgentId, AgentInfo, FrameworkInfo, Limits, Quantities, ResourceKind};
+use ebb_types::{
+    AgentId, AgentInfo, FrameworkInfo, Limits, Machine, MaintenanceMode, Quantities, ResourceKind,
+    Unavailability, Window,
+};
 
 use super::*;
 use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
@@ -33,6 +36,7 @@ fn agent(id: &str) -> AgentRecord {
             total: Quantities::cpus_mem(1500, 1 << 30),
             attributes: Vec::new(),
             version: String::from("1"),
+            domain: None,
         },
         registered_at: Timestamp::from_ms(5),
         unreachable_since: None,
@@ -89,7 +93,22 @@ fn some_writes() -> Vec<RegistryWrite> {
         put_quota("r", some_quota()),
         put_quota("s", some_quota()),
         put_quota("s", Quota::default()),
+        put_window("h", MaintenanceMode::Scheduled),
+        put_window("h", MaintenanceMode::Down),
+        put_window("i", MaintenanceMode::Scheduled),
+        RegistryWrite::RemoveWindow(Machine::host("i").unwrap()),
     ]
+}
+
+fn put_window(host: &str, mode: MaintenanceMode) -> RegistryWrite {
+    RegistryWrite::PutWindow(Window {
+        machine: Machine::host(host).unwrap(),
+        unavailability: Unavailability {
+            start: Timestamp::from_ms(40),
+            duration_ms: None,
+        },
+        mode,
+    })
 }
 
 fn some_quota() -> Quota {

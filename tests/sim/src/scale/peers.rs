@@ -137,6 +137,7 @@ impl World {
                 total: units(TOTAL_UNITS),
                 attributes: Vec::new(),
                 version: String::from(env!("CARGO_PKG_VERSION")),
+                domain: None,
             };
             let incarnation = LIFE;
             self.agent_says(number, AgentToMaster::Register { info, incarnation })?;
@@ -160,6 +161,7 @@ impl World {
                 Call::Subscribe {
                     info,
                     suppressed_roles,
+                    terms: ebb_types::OfferTerms::new(),
                 },
             )?;
         }

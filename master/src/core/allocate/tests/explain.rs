@@ -23,7 +23,7 @@ fn as_agents(known: &Known) -> Vec<AgentFree<'_>> {
     all.collect()
 }
 
-fn asker(claims: &Claims, who: &Who) -> Asker {
+fn asker<'a>(claims: &'a Claims, who: &Who) -> Asker<'a> {
     let terms = claims.framework(&who.1);
     let takes_revocable = terms.is_some_and(|terms| terms.revocable);
     Asker::new(claims, claims.member(&who.1, &who.0), takes_revocable)
@@ -93,7 +93,10 @@ proptest! {
             }
             let (counts, _) = survey(&claims, asker, &agents);
             let ebb_types::FreeCounts { open, refused, over_quota, only_revocable, small, .. } = counts;
-            prop_assert_eq!(open + refused + over_quota + only_revocable + small, agents.len() as u64);
+            let ebb_types::FreeCounts { unsuited, other_region, below_minimum, .. } = counts;
+            let by_terms = unsuited + other_region + below_minimum;
+            let all = open + refused + over_quota + only_revocable + small + by_terms;
+            prop_assert_eq!(all, agents.len() as u64);
             if !wants(&claims, &who) {
                 prop_assert_eq!(offered, BTreeMap::new());
                 continue;

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentId, FrameworkId, Quantities, Quota, ResourceKind, Resources, Role, Timestamp,
+    AgentId, AgentInfo, Attribute, AttributeValue, Constraint, FaultDomain, FrameworkId,
+    OfferTerms, Pattern, Predicate, Quantities, Quota, ResourceKind, Resources, Role, RoleTerms,
+    Selector, Timestamp,
 };
 
 use super::{agent, framework, role};
-use crate::core::claims::{Claims, FrameworkTerms};
+use crate::core::claims::{Claims, FrameworkTerms, Gatekeeper};
 use crate::core::drf::Class;
 use crate::core::limits::is_allocatable;
 
@@ -93,9 +95,18 @@ pub(super) struct Refused {
     expires: Timestamp,
 }
 
+/// Where an agent stands: its rack, and whether it is in another region.
+pub(super) type Place = (u8, bool);
+
+/// The racks that suit a framework in a role; all do in the roles that are not named.
+pub(super) type Racks = BTreeMap<Role, BTreeSet<u8>>;
+
 /// The cluster as lists.
-#[derive(Default)]
 pub(super) struct Reference {
+    /// Who looks at agents for the book.
+    gate: Gatekeeper,
+    places: BTreeMap<AgentId, Place>,
+    racks: BTreeMap<FrameworkId, Racks>,
     agents: BTreeMap<AgentId, (Quantities, Quantities)>,
     frameworks: BTreeMap<FrameworkId, FrameworkTerms>,
     weights: BTreeMap<Role, u32>,
@@ -106,7 +117,105 @@ pub(super) struct Reference {
     refusals: BTreeMap<(Who, AgentId), Refused>,
 }
 
+impl Default for Reference {
+    fn default() -> Self {
+        Self {
+            gate: Gatekeeper::new(Some(String::from("here"))),
+            places: BTreeMap::new(),
+            racks: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            frameworks: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            withheld: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            born: 0,
+            refusals: BTreeMap::new(),
+        }
+    }
+}
+
+fn info_of(id: &AgentId, (rack, is_remote): Place) -> AgentInfo {
+    let region = if is_remote { "there" } else { "here" };
+    AgentInfo {
+        id: Some(id.clone()),
+        hostname: id.to_string(),
+        port: 0,
+        total: Quantities::ZERO,
+        attributes: vec![Attribute {
+            name: String::from("rack"),
+            value: AttributeValue::Text(format!("r{rack}")),
+        }],
+        version: String::new(),
+        domain: Some(FaultDomain {
+            region: region.to_owned(),
+            zone: String::from("z"),
+        }),
+    }
+}
+
+/// The same as constraints: one group a rack, or one pattern for all.
+fn as_terms(racks: &Racks) -> OfferTerms {
+    let constraint = |predicate| Constraint {
+        selector: Selector::Attribute(String::from("rack")),
+        predicate,
+    };
+    let of_role = |(role, racks): (&Role, &BTreeSet<u8>)| {
+        let names = racks.iter().map(|rack| format!("r{rack}"));
+        let groups = if racks.is_empty() || racks.len() > 2 {
+            let pattern = names.collect::<Vec<_>>().join("|");
+            let pattern = Pattern::new(&format!("none|{pattern}")).unwrap();
+            vec![vec![constraint(Predicate::TextMatches(pattern))]]
+        } else {
+            let group = |name| vec![constraint(Predicate::TextEquals(name))];
+            names.map(group).collect()
+        };
+        let minimum = None;
+        (role.clone(), RoleTerms { groups, minimum })
+    };
+    racks.iter().map(of_role).collect()
+}
+
 impl Reference {
+    /// Whether somebody may not be offered an agent at all.
+    pub(super) fn is_kept(&self, (role, framework): &Who, agent: &AgentId) -> bool {
+        let (rack, is_remote) = self.places.get(agent).copied().unwrap_or_default();
+        let racks = self.racks.get(framework).and_then(|racks| racks.get(role));
+        let takes_any = self
+            .frameworks
+            .get(framework)
+            .is_some_and(|terms| terms.any_region);
+        racks.is_some_and(|racks| !racks.contains(&rack)) || is_remote && !takes_any
+    }
+
+    /// Whether a part is large enough for somebody.
+    pub(super) fn admits(&self, (role, framework): &Who, part: &Quantities) -> bool {
+        let terms = self.frameworks.get(framework);
+        match terms
+            .and_then(|terms| terms.minima.get(role))
+            .map(|least| &**least)
+        {
+            None => is_allocatable(part),
+            Some([]) => !part.is_zero(),
+            Some(least) => least.iter().any(|least| part.contains(least)),
+        }
+    }
+
+    /// Whether a part is large enough for anybody who is subscribed, or by what is usual.
+    fn is_offerable(&self, part: &Quantities) -> bool {
+        let takes_little = |least: &[Quantities]| {
+            least.is_empty() || least.iter().any(|least| !is_allocatable(least))
+        };
+        let takes_little = self.frameworks.values().any(|terms| {
+            let own = terms
+                .minima
+                .iter()
+                .filter(|(role, _)| terms.roles.contains(*role));
+            own.into_iter().any(|(_, least)| takes_little(least))
+        });
+        is_allocatable(part) || takes_little && !part.is_zero()
+    }
+
     pub(super) fn wants(&self, class: Class, (role, framework): &Who) -> bool {
         self.frameworks.get(framework).is_some_and(|terms| {
             terms.active
@@ -422,12 +531,17 @@ impl Reference {
         most: &Quantities,
         agents: &[(AgentId, Resources)],
     ) -> Option<usize> {
+        if !is_allocatable(most) {
+            return None;
+        }
         agents.iter().position(|(id, free)| {
             let mut part = *free;
             if class == Class::Regular {
                 part.regular = part.regular.min(most);
             }
-            is_allocatable(class.part(&part)) && !self.withholds(class, who, id, &part)
+            self.admits(who, class.part(&part))
+                && !self.is_kept(who, id)
+                && !self.withholds(class, who, id, &part)
         })
     }
 
@@ -518,7 +632,7 @@ impl Reference {
     ) {
         let mut part = *free;
         match class {
-            Class::Revocable if is_allocatable(&free.regular) => part.regular = Quantities::ZERO,
+            Class::Revocable if self.is_offerable(&free.regular) => part.regular = Quantities::ZERO,
             Class::Revocable => part.regular = part.regular.min(&self.most(who)),
             Class::Regular => {
                 part.regular = part.regular.min(most);
@@ -555,7 +669,8 @@ impl Reference {
 pub(super) enum Change {
     Agent(usize, Quantities, Quantities),
     AgentGone(usize),
-    Framework(usize, FrameworkTerms),
+    Place(usize, Place),
+    Framework(usize, FrameworkTerms, Racks),
     FrameworkGone(usize),
     Weight(usize, u32),
     Quota(usize, Quota),
@@ -572,6 +687,9 @@ pub(super) fn apply(change: &Change, claims: &mut Claims, reference: &mut Refere
         Change::Agent(number, total, lent) => {
             claims.set_agent(&agent(*number), *total, *lent);
             let old = reference.agents.insert(agent(*number), (*total, *lent));
+            let place = reference.places.get(&agent(*number)).copied();
+            let info = info_of(&agent(*number), place.unwrap_or_default());
+            reference.gate.see_agent(claims, &info);
             if old.is_some_and(|old| old.0 != *total) {
                 reference
                     .refusals
@@ -581,18 +699,41 @@ pub(super) fn apply(change: &Change, claims: &mut Claims, reference: &mut Refere
         Change::AgentGone(number) => {
             claims.remove_agent(&agent(*number));
             reference.agents.remove(&agent(*number));
+            reference.places.remove(&agent(*number));
             reference.withheld.remove(&agent(*number));
         }
-        Change::Framework(number, terms) => {
+        Change::Place(number, place) => {
+            if reference.agents.contains_key(&agent(*number)) {
+                reference.places.insert(agent(*number), *place);
+                let info = info_of(&agent(*number), *place);
+                reference.gate.see_agent(claims, &info);
+            }
+        }
+        Change::Framework(number, terms, racks) => {
             claims.set_framework(&framework(*number), terms.clone());
             for role in &terms.roles {
                 reference.add(&Name::Member(role.clone(), framework(*number)));
             }
             let id = framework(*number);
-            reference.frameworks.insert(id, terms.clone());
+            reference.frameworks.insert(id.clone(), terms.clone());
+            let mut racks = racks.clone();
+            racks.retain(|role, _| terms.roles.contains(role));
+            let infos = reference.agents.keys().map(|id| {
+                let place = reference.places.get(id).copied();
+                info_of(id, place.unwrap_or_default())
+            });
+            let (infos, roles) = (Vec::from_iter(infos), Vec::from_iter(terms.roles.clone()));
+            let said = (&roles[..], &as_terms(&racks));
+            reference.gate.set_terms(claims, &id, said, infos.iter());
+            for info in &infos {
+                assert_eq!(reference.gate.fault(claims, info), None);
+            }
+            reference.racks.insert(id, racks);
         }
         Change::FrameworkGone(number) => {
             claims.remove_framework(&framework(*number));
+            reference.gate.forget_framework(&framework(*number));
+            reference.racks.remove(&framework(*number));
             reference.frameworks.remove(&framework(*number));
         }
         Change::Weight(number, weight_milli) => {
