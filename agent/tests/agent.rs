@@ -396,6 +396,7 @@ fn task(name: &str, line: &str) -> TaskInfo {
         task_id: TaskId::new(name).unwrap(),
         name: name.to_owned(),
         agent_id: AgentId::new("agent-1").unwrap(),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::ZERO,
         command: Some(CommandInfo {
             value: line.to_owned(),
@@ -729,9 +730,11 @@ async fn an_executor_of_a_frameworks_own_runs_its_tasks_in_one_container() {
                     .to_vec(),
                 ..CommandInfo::default()
             },
+            lots: ebb_types::Lots::NONE,
             resources: Resources::regular(Quantities::cpus_mem(100, 256 * MIB)),
             data: Vec::new(),
         }),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(100, 64 * MIB)),
         data: data.to_vec(),
         ..task(name, "")

@@ -11,6 +11,7 @@ mod common;
 mod executor;
 mod explain;
 mod link;
+mod lots;
 mod operator;
 mod scheduler;
 mod stored;
@@ -19,6 +20,7 @@ mod usage;
 
 pub use check::Invalid;
 pub use link::{AgentEnvelope, MasterEnvelope};
+pub use operator::ConvertLots;
 pub use stored::Stored;
 
 /// The messages and services of the native gRPC API, generated from `proto/`.

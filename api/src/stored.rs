@@ -1,7 +1,7 @@
 //! What daemons keep on disk in the format of the wire, so that a later version reads it with the
 //! compatibility that the wire has.
 
-use ebb_types::{AgentInfo, ExecutorInfo, FrameworkInfo, Quota, TaskInfo, TaskStatus};
+use ebb_types::{AgentInfo, ExecutorInfo, FrameworkInfo, Lots, Quota, TaskInfo, TaskStatus};
 use prost::Message;
 
 use crate::check::Invalid;
@@ -42,4 +42,5 @@ stored!(
     FrameworkInfo as "stored framework",
     AgentInfo as "stored agent",
     Quota as "stored quota",
+    Lots as "stored lots",
 );

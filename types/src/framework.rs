@@ -12,14 +12,20 @@ pub enum Capability {
     /// Understands TASK_UNREACHABLE, TASK_DROPPED, TASK_GONE, TASK_GONE_BY_OPERATOR and
     /// TASK_UNKNOWN; others are told TASK_LOST instead.
     PartitionAware,
+    /// May be offered agents with GPUs.
+    GpuResources,
+    /// May be offered shared volumes.
+    SharedResources,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 5] = [
         Self::RevocableResources,
         Self::TaskKillingState,
         Self::PartitionAware,
+        Self::GpuResources,
+        Self::SharedResources,
     ];
 
     /// The name as in Mesos.
@@ -28,6 +34,8 @@ impl Capability {
             Self::RevocableResources => "REVOCABLE_RESOURCES",
             Self::TaskKillingState => "TASK_KILLING_STATE",
             Self::PartitionAware => "PARTITION_AWARE",
+            Self::GpuResources => "GPU_RESOURCES",
+            Self::SharedResources => "SHARED_RESOURCES",
         }
     }
 }

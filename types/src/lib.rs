@@ -16,6 +16,7 @@ mod framework;
 mod ids;
 pub mod limits;
 mod link;
+mod lots;
 mod quantities;
 mod quota;
 mod resources;
@@ -33,17 +34,22 @@ pub use explain::{
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,
-    Role, TaskId, UpdateUuid,
+    OperationId, Role, TaskId, UpdateUuid,
 };
 pub use link::{
     AgentInfo, AgentToMaster, Attribute, AttributeValue, MasterToAgent, RunningExecutor,
     RunningTask,
 };
+pub use lots::{
+    Disk, DiskSource, GPUS, InvalidLot, LotKey, LotValue, Lots, Ranges, Reservation,
+    ReservationKind, Volume, VolumeMode, WrittenResources,
+};
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
 pub use quota::{Limits, Quota};
 pub use resources::Resources;
 pub use scheduler::{
-    Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, ReconcileTask,
+    Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, OperationKind,
+    OperationState, OperationStatus, ReconcileTask,
 };
 pub use task::{
     CommandInfo, ExecutorInfo, ExitStatus, Limitation, Reason, Source, TaskInfo, TaskKey,

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ebb_types::Attribute;
+use ebb_types::{Attribute, InvalidLot, Lots, WrittenResources};
 use serde::Deserialize;
 
 use crate::core::lending;
@@ -108,6 +108,8 @@ pub struct Config {
     pub hostname: Option<String>,
     /// What the agent has.
     pub resources: ConfiguredResources,
+    /// Its lots.
+    pub lots: Lots,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
     /// The cgroup below which all containers stand.
@@ -132,6 +134,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
             hostname: None,
             resources: ConfiguredResources::default(),
+            lots: Lots::NONE,
             attributes: Vec::new(),
             cgroup_base: DEFAULT_CGROUP_BASE.to_owned(),
             kill_tasks_on_shutdown: false,
@@ -173,6 +176,9 @@ pub struct Flags {
     /// Disk bandwidth to offer, like 200MiB/s; measured once by default
     #[arg(long, value_name = "RATE")]
     pub disk_bandwidth: Option<String>,
+    /// What else to offer and what to reserve, like 'ports:[31000-32000];gpus:2;zones:{a,b};cpus(role):2;disk[mount:/mnt/d]:1TiB'
+    #[arg(long, value_name = "NAME:VALUE;…")]
+    pub resources: Option<String>,
     /// What frameworks may choose by, like 'rack:a;zone:b;ssds:2'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub attributes: Option<String>,
@@ -202,6 +208,7 @@ struct FileSettings {
     mem: Option<Quantity>,
     disk: Option<Quantity>,
     disk_bandwidth: Option<Quantity>,
+    resources: Option<String>,
     attributes: Option<String>,
     cgroup_base: Option<String>,
     kill_tasks_on_shutdown: Option<bool>,
@@ -369,6 +376,7 @@ impl Config {
                     bandwidth,
                 )?,
             },
+            lots: lots(&flags.resources.or(file.resources).unwrap_or_default())?,
             attributes: attributes(&attribute_text)
                 .map_err(|bad| bad_value("attributes", &attribute_text, bad))?,
             cgroup_base: cgroup_base(flags.cgroup_base.or(file.cgroup_base))?,
@@ -381,6 +389,17 @@ impl Config {
             executor_exe: None,
         })
     }
+}
+
+/// The lots of a text; plain amounts have settings of their own.
+fn lots(text: &str) -> Result<Lots, ConfigError> {
+    let bad = |rule: String| bad_value("resources", text, BadValue::new(rule));
+    let written: WrittenResources = text.parse().map_err(|error: InvalidLot| bad(error.0))?;
+    if !written.plain.is_zero() {
+        let rule = "give unreserved cpus, mem, disk and disk_bandwidth by settings of their own";
+        return Err(bad(rule.to_owned()));
+    }
+    Ok(written.lots)
 }
 
 fn read(path: &Path) -> Result<FileSettings, ConfigError> {

@@ -147,6 +147,7 @@ fn task(framework: &FrameworkId, name: &str, state: TaskState) -> TaskRecord {
         name: "shop".into(),
         agent_id: AgentId::new("cafe-1-S0").expect("valid"),
         role: Role::new("*").expect("valid"),
+        lots: ebb_types::Lots::NONE,
         resources: own(),
         state,
         executor_id: None,
@@ -192,6 +193,8 @@ fn agent(port: u16) -> AgentState {
             id: Some(id),
             hostname: "127.0.0.1".into(),
             port,
+            lots: ebb_types::Lots::NONE,
+            lots_version: 0,
             total,
             attributes: Vec::new(),
             version: "0.1.0".into(),
@@ -199,6 +202,8 @@ fn agent(port: u16) -> AgentState {
         status: AgentStatus::Registered,
         registered_at: Timestamp::from_ms(1_700_000_000_000),
         offered: Resources::ZERO,
+        offered_lots: ebb_types::Lots::NONE,
+        allocated_lots: ebb_types::Lots::NONE,
         allocated: own(),
         oversubscribed: Quantities::cpus_mem(1_000, 0),
         usage: Some(AgentUsage {
@@ -282,6 +287,7 @@ fn offer(framework: &FrameworkId) -> Offer {
         agent_id: AgentId::new("cafe-1-S0").expect("valid"),
         hostname: "127.0.0.1".into(),
         role: Role::new("*").expect("valid"),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(2_000, 1 << 30)),
         attributes: Vec::new(),
         executor_ids: Vec::new(),
@@ -390,6 +396,21 @@ impl Operator for Played {
         Err(Status::failed_precondition(format!(
             "agent {id} is draining, which cannot be called off"
         )))
+    }
+
+    async fn convert_lots(
+        &self,
+        request: Request<proto::ConvertLotsRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wanted = ebb_api::ConvertLots::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let ebb_api::ConvertLots {
+            agent_id,
+            kind,
+            lots,
+        } = wanted;
+        self.note(format!("{} {agent_id} {lots}", kind.name()));
+        Ok(Response::new(proto::Empty {}))
     }
 
     async fn drain_agent(

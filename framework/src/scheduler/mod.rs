@@ -23,7 +23,9 @@ pub use driver::{Driver, DriverError, Handle, run};
 pub use engine::{Engine, Finished, Input, Output};
 pub use session::{Counters, Session};
 
-use ebb_types::{AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, TaskStatus};
+use ebb_types::{
+    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, OperationStatus, TaskStatus,
+};
 
 /// How a callback went. An error from [`Scheduler::update`] means that the status was not taken: it
 /// is not acknowledged and comes again. Errors from other callbacks are logged and counted.
@@ -85,6 +87,14 @@ pub trait Scheduler: Send {
         _executor_id: &ExecutorId,
         _data: &[u8],
     ) -> Outcome {
+        Ok(())
+    }
+
+    /// What became of an operation on lots that was given an id.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn operation(&mut self, _calls: &mut Calls, _status: &OperationStatus) -> Outcome {
         Ok(())
     }
 

@@ -66,9 +66,11 @@ impl Core {
             self.strand(&framework_id, &task_id);
         }
         self.drop_executors(id, &BTreeSet::new());
+        self.drop_operations(id);
+        self.forget_lots(id);
         if let Some(agent) = self.agents.remove(id) {
             debug_assert!(
-                agent.holding.is_zero(),
+                agent.holding.is_zero() && agent.lots.is_none(),
                 "{id} still holds {:?}",
                 agent.holding
             );

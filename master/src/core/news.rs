@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ContainerId, ExecutorId,
-    ExecutorInfo, FrameworkId, FrameworkInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
-    TaskState, TaskStatus, Timestamp,
+    ExecutorInfo, FrameworkId, FrameworkInfo, Lots, OfferId, Quantities, Quota, Resources, Role,
+    TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::state::{Agent, Core, Framework, OfferRecord};
@@ -91,6 +91,7 @@ pub struct ExecutorLine {
     pub(crate) executor_id: ExecutorId,
     pub(crate) role: Role,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
 }
 
 /// A task.
@@ -104,6 +105,7 @@ pub struct TaskLine {
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
     pub(crate) state: TaskState,
     pub(crate) executor_id: Option<ExecutorId>,
     pub(crate) container_id: Option<ContainerId>,
@@ -192,7 +194,7 @@ impl Core {
         agent_id: &AgentId,
         framework_id: &FrameworkId,
         role: &Role,
-        info: &ExecutorInfo,
+        (info, lots): (&ExecutorInfo, &Lots),
     ) {
         self.note(|| {
             News::Executor(Box::new(ExecutorLine {
@@ -201,6 +203,7 @@ impl Core {
                 executor_id: info.executor_id.clone(),
                 role: role.clone(),
                 resources: info.resources,
+                lots: lots.clone(),
             }))
         });
     }
@@ -258,6 +261,7 @@ impl Agent {
                 executor_id: executor_id.clone(),
                 role: executor.role.clone(),
                 resources: executor.info.resources,
+                lots: executor.lots.clone(),
             }))
         })
     }
@@ -286,6 +290,7 @@ impl Task {
             name: Arc::clone(&self.name),
             role: self.role.clone(),
             resources: self.resources,
+            lots: self.lots.clone(),
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources};
+use ebb_types::{AgentId, Event, Filters, FrameworkId, Lots, Offer, OfferId, Resources, Role};
 
 use super::claims::BatchId;
 use super::input::{ConnectionId, Effect};
@@ -24,6 +24,10 @@ impl Core {
         }
         let mut offers: BTreeMap<ConnectionId, Vec<Offer>> = BTreeMap::new();
         for proposal in proposals {
+            if self.bars(&proposal) {
+                self.refuse_proposal(&proposal);
+                continue;
+            }
             match self.receiver(&proposal) {
                 Some(connection) => {
                     if let Some(offer) = self.make_offer(proposal) {
@@ -34,11 +38,7 @@ impl Core {
             }
         }
         for (connection, offers) in offers {
-            self.counters.offers_made += offers.len() as u64;
-            self.emit(Effect::ToScheduler {
-                connection,
-                event: Event::Offers(offers),
-            });
+            self.send_offers(connection, offers);
         }
     }
 
@@ -80,10 +80,11 @@ impl Core {
     }
 
     fn make_offer(&mut self, proposal: Proposal) -> Option<Offer> {
-        let Ok(id) = self.ids.offer() else {
-            self.refuse_proposal(&proposal);
-            return None;
+        let lots = match proposal.resources.regular.is_zero() {
+            true => Lots::NONE,
+            false => self.lots_for((&proposal.framework_id, &proposal.role), &proposal.agent_id),
         };
+        let refused = proposal.clone();
         let Proposal {
             agent_id,
             framework_id,
@@ -91,7 +92,28 @@ impl Core {
             resources,
             ..
         } = proposal;
-        self.charge(Part::Offered, (&framework_id, &role), &agent_id, &resources);
+        let offer = self.put_offer(agent_id, framework_id, role, resources, lots);
+        if offer.is_none() {
+            self.refuse_proposal(&refused);
+        }
+        offer
+    }
+
+    /// Takes an offer into the books; nothing where no id is left for it.
+    pub(super) fn put_offer(
+        &mut self,
+        agent_id: AgentId,
+        framework_id: FrameworkId,
+        role: Role,
+        resources: Resources,
+        lots: Lots,
+    ) -> Option<Offer> {
+        let id = self.ids.offer().ok()?;
+        let owner = (&framework_id, &role);
+        if !resources.is_zero() {
+            self.charge(Part::Offered, owner, &agent_id, &resources);
+        }
+        self.charge_lots(Part::Offered, owner, &agent_id, &lots);
         let deadline = self
             .config
             .offer_timeout_ms
@@ -110,6 +132,7 @@ impl Core {
             agent_id,
             role,
             resources,
+            lots,
             deadline,
         };
         let offer = self.offer_view(&id, &record);
@@ -134,6 +157,7 @@ impl Core {
             hostname: agent.info.hostname.clone(),
             role: record.role.clone(),
             resources: record.resources,
+            lots: record.lots.clone(),
             attributes: agent.info.attributes.clone(),
             executor_ids,
             deadline: record.deadline,
@@ -168,8 +192,11 @@ impl Core {
     ) -> Option<OfferRecord> {
         let record = self.forget_offer(id)?;
         let owner = (&record.framework_id, &record.role);
-        self.credit(Part::Offered, owner, &record.agent_id, &record.resources);
-        self.transit(&record.agent_id, transition(record.resources));
+        self.credit_lots(Part::Offered, owner, &record.agent_id, &record.lots);
+        if !record.resources.is_zero() {
+            self.credit(Part::Offered, owner, &record.agent_id, &record.resources);
+            self.transit(&record.agent_id, transition(record.resources));
+        }
         Some(record)
     }
 
@@ -252,6 +279,7 @@ impl Core {
             self.counters.offers_declined += 1;
             let owner = (framework_id, &record.role);
             self.refuse(owner, &record.agent_id, &record.resources, filters);
+            self.refuse_lots(owner, &record.agent_id, &record.lots, filters);
         }
     }
 

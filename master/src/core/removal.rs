@@ -43,6 +43,7 @@ impl Core {
             tasks: framework.completed,
         });
         self.roles.remove_framework(id);
+        self.forget_lot_refusals_of(id);
         self.changed = true;
         self.counters.frameworks_removed += 1;
         if let Some(connection) = framework.connection {
@@ -85,6 +86,7 @@ impl Core {
             if task.holds() {
                 let owner = (id, &task.role);
                 self.recover(owner, &task.agent_id, &task.resources);
+                self.recover_lots(owner, &task.agent_id, &task.lots);
             }
             if let Some(agent) = self.agents.get_mut(&task.agent_id) {
                 let key = (id.clone(), task_id.clone());
@@ -149,7 +151,9 @@ impl Core {
             .collect();
         for (agent_id, executor_id, executor) in held {
             self.executor_gone(&agent_id, id, &executor_id);
-            self.recover((id, &executor.role), &agent_id, &executor.info.resources);
+            let owner = (id, &executor.role);
+            self.recover(owner, &agent_id, &executor.info.resources);
+            self.recover_lots(owner, &agent_id, &executor.lots);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo,
-    Generation, Incarnation, MasterInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
+    Generation, Incarnation, Lots, MasterInfo, OfferId, Quantities, Quota, Resources, Role, TaskId,
     TaskKey, Timestamp,
 };
 
@@ -17,6 +17,7 @@ use super::claims::{Claims, Entry};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
+use super::lots::{LotAccount, LotBook};
 use super::news::News;
 use super::record::{Activity, Restored};
 use super::task::{Remembered, Task};
@@ -156,6 +157,8 @@ pub(super) struct CompletedFramework {
 pub(super) struct Executor {
     pub(super) info: ExecutorInfo,
     pub(super) role: Role,
+    /// What is counted of its lots.
+    pub(super) lots: Lots,
 }
 
 /// An agent that is registered, connected or not.
@@ -180,6 +183,7 @@ pub(super) struct Agent {
     pub(super) silence_at: Timestamp,
     pub(super) oversubscribed: Quantities,
     pub(super) holding: Holding,
+    pub(super) lots: LotAccount,
     pub(super) offers: BTreeSet<OfferId>,
     pub(super) tasks: BTreeSet<TaskKey>,
     pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
@@ -226,6 +230,7 @@ pub struct OfferRecord {
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
     pub(crate) deadline: Option<Timestamp>,
 }
 
@@ -251,6 +256,7 @@ pub struct Core {
     pub(super) weights: BTreeMap<Role, u32>,
     pub(super) quotas: BTreeMap<Role, Quota>,
     pub(super) roles: Claims,
+    pub(super) lots: LotBook,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -293,6 +299,7 @@ impl Core {
             weights: BTreeMap::new(),
             quotas: BTreeMap::new(),
             roles: Claims::new(),
+            lots: LotBook::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,

@@ -46,6 +46,7 @@ impl Core {
                 self.insert_slot(&agent_id);
             }
         }
+        self.offer_touched_lots();
         self.settle_outside();
         if std::mem::take(&mut self.changed) {
             self.emit(Effect::Publish);
@@ -152,6 +153,7 @@ impl Core {
                 Deadline::Failover(framework_id) => self.failover_due(&framework_id),
                 Deadline::Silence(agent_id) => self.silence_due(&agent_id),
                 Deadline::Recovery(agent_id) => self.recovery_due(&agent_id),
+                Deadline::Lots(agent_id) => self.lots_due(&agent_id),
             }
         }
         self.expire_filters();

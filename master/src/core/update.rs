@@ -140,9 +140,10 @@ impl Core {
         task.state = state;
         self.counters.tasks_by_state[state as usize] += 1;
         if held && !task.holds() {
-            let (role, agent_id, resources) =
-                (task.role.clone(), task.agent_id.clone(), task.resources);
+            let (role, agent_id) = (task.role.clone(), task.agent_id.clone());
+            let (resources, lots) = (task.resources, task.lots.clone());
             self.recover((framework_id, &role), &agent_id, &resources);
+            self.recover_lots((framework_id, &role), &agent_id, &lots);
         }
     }
 

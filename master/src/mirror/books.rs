@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Change, ExecutorId, FrameworkId, MasterInfo, OfferId, Quota, Resources, Role, TaskId,
-    Timestamp,
+    AgentId, Change, ExecutorId, FrameworkId, Lots, MasterInfo, OfferId, Quota, Resources, Role,
+    TaskId, Timestamp,
 };
 
 use super::view::{AgentEntry, FrameworkEntry, OfferEntry, Shown, View};
@@ -245,7 +245,8 @@ impl Books {
             News::Offer(id, record) => self.put_offer(id, record),
             News::OfferGone(id) => {
                 if let Some(offer) = self.offers.take(&id) {
-                    self.count(offer_account(&offer.record), &offer.record.resources, false);
+                    let held = (&offer.record.resources, &offer.record.lots);
+                    self.count(offer_account(&offer.record), held, false);
                 }
             }
             News::Weight(role, weight_milli) => {
@@ -277,7 +278,21 @@ impl Books {
     }
 
     /// Adds to the sums of an agent and of a framework, or takes away.
-    fn count(&mut self, account: Account<'_>, resources: &Resources, is_more: bool) {
+    fn count(&mut self, account: Account<'_>, held: (&Resources, &Lots), is_more: bool) {
+        let (resources, lots) = held;
+        if !lots.is_none() {
+            self.agent(account.agent_id, |agent| {
+                agent.count_lots(account.part, lots, is_more);
+            });
+            let charged = lots.charged();
+            self.framework(account.framework_id, |framework| {
+                let sum = framework.charged.entry(account.role.clone()).or_default();
+                *sum = match is_more {
+                    true => sum.saturating_add(&charged),
+                    false => sum.saturating_sub(&charged),
+                };
+            });
+        }
         if resources.is_zero() {
             return;
         }
@@ -326,7 +341,7 @@ impl Books {
 
     fn put_executor(&mut self, line: &ExecutorLine) {
         let key = (line.framework_id.clone(), line.executor_id.clone());
-        let held = (line.role.clone(), line.resources);
+        let held = (line.role.clone(), line.resources, line.lots.clone());
         let old = self.agent(&line.agent_id, |agent| agent.executors.insert(key, held));
         debug_assert!(old.is_none(), "an executor came twice");
         let account = Account {
@@ -335,12 +350,12 @@ impl Books {
             role: &line.role,
             part: Part::Allocated,
         };
-        self.count(account, &line.resources, true);
+        self.count(account, (&line.resources, &line.lots), true);
     }
 
     fn drop_executor(&mut self, agent_id: &AgentId, key: (FrameworkId, ExecutorId)) {
         let held = self.agent(agent_id, |agent| agent.executors.remove(&key));
-        let Some((role, resources)) = held else {
+        let Some((role, resources, lots)) = held else {
             return;
         };
         let account = Account {
@@ -349,11 +364,12 @@ impl Books {
             role: &role,
             part: Part::Allocated,
         };
-        self.count(account, &resources, false);
+        self.count(account, (&resources, &lots), false);
     }
 
     fn put_offer(&mut self, id: OfferId, record: OfferRecord) {
-        self.count(offer_account(&record), &record.resources, true);
+        let held = (&record.resources, &record.lots);
+        self.count(offer_account(&record), held, true);
         self.offers.put(id.clone(), OfferEntry { id, record });
     }
 
@@ -368,7 +384,7 @@ impl Books {
             self.discount_task(old);
         }
         if holds(line.state) {
-            self.count(task_account(&line), &line.resources, true);
+            self.count(task_account(&line), (&line.resources, &line.lots), true);
             self.framework(&line.framework_id, |framework| framework.live_tasks += 1);
         }
         self.tell(|_| line.change(old.as_deref()));
@@ -376,7 +392,7 @@ impl Books {
 
     fn discount_task(&mut self, old: &TaskLine) {
         if holds(old.state) {
-            self.count(task_account(old), &old.resources, false);
+            self.count(task_account(old), (&old.resources, &old.lots), false);
             self.framework(&old.framework_id, |framework| framework.live_tasks -= 1);
         }
     }

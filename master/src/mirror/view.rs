@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, Change, ClusterState, ExecutorId, FrameworkId,
-    FrameworkState, MasterInfo, Offer, OfferId, Quantities, Quota, Resources, Role, RoleState,
-    TaskRecord, TaskState, Timestamp,
+    FrameworkState, Lots, MasterInfo, Offer, OfferId, Quantities, Quota, Resources, Role,
+    RoleState, TaskRecord, TaskState, Timestamp,
 };
 
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
-use crate::core::{AgentLine, FrameworkLine, Holding, OfferRecord, TaskLine};
+use crate::core::{
+    AgentLine, FrameworkLine, Holding, OfferRecord, Part, TaskLine, reserved_by_role,
+};
 
 /// Lines in the order of their ids.
 pub(super) type Shown<V> = Arc<Vec<Arc<V>>>;
@@ -22,7 +24,9 @@ pub(super) struct AgentEntry {
     pub(super) id: AgentId,
     pub(super) line: Option<Arc<AgentLine>>,
     pub(super) holding: Holding,
-    pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), (Role, Resources)>,
+    pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), (Role, Resources, Lots)>,
+    pub(super) offered_lots: Lots,
+    pub(super) allocated_lots: Lots,
 }
 
 /// A framework and what it holds.
@@ -31,6 +35,8 @@ pub(super) struct FrameworkEntry {
     pub(super) id: FrameworkId,
     pub(super) line: Option<Arc<FrameworkLine>>,
     pub(super) holdings: BTreeMap<Role, Holding>,
+    /// What it is charged with for lots.
+    pub(super) charged: BTreeMap<Role, Quantities>,
     pub(super) live_tasks: u64,
 }
 
@@ -187,6 +193,7 @@ impl View {
             hostname: info.hostname.clone(),
             role: record.role.clone(),
             resources: record.resources,
+            lots: record.lots.clone(),
             attributes: info.attributes.clone(),
             executor_ids: own.map(|(_, executor_id)| executor_id.clone()).collect(),
             deadline: record.deadline,
@@ -196,13 +203,23 @@ impl View {
     /// What each role and those below it hold of what is owned.
     fn consumed(&self) -> BTreeMap<Role, Quantities> {
         let mut consumed: BTreeMap<Role, Quantities> = BTreeMap::new();
+        let mut count = |role: &Role, held: &Quantities| {
+            for above in std::iter::successors(Some(role.clone()), Role::parent) {
+                let sum = consumed.entry(above).or_default();
+                *sum = sum.saturating_add(held);
+            }
+        };
         for entry in self.frameworks.iter().filter(|one| one.line.is_some()) {
             for (role, holding) in &entry.holdings {
                 let held = (holding.offered.regular).saturating_add(&holding.allocated.regular);
-                for above in std::iter::successors(Some(role.clone()), Role::parent) {
-                    let sum = consumed.entry(above).or_default();
-                    *sum = sum.saturating_add(&held);
-                }
+                count(role, &held);
+            }
+            let charged = entry.charged.iter();
+            charged.for_each(|(role, held)| count(role, held));
+        }
+        for entry in self.agents.iter() {
+            for (role, free) in entry.free_reservations() {
+                count(&role, &free);
             }
         }
         consumed
@@ -261,7 +278,35 @@ impl AgentEntry {
             line: None,
             holding: Holding::default(),
             executors: BTreeMap::new(),
+            offered_lots: Lots::NONE,
+            allocated_lots: Lots::NONE,
         }
+    }
+
+    /// What of it is reserved for each role and free, while it is registered.
+    fn free_reservations(&self) -> BTreeMap<Role, Quantities> {
+        let is_registered = |line: &&Arc<AgentLine>| {
+            let status = line.status;
+            matches!(status, AgentStatus::Registered | AgentStatus::Disconnected)
+        };
+        let Some(line) = self.line.as_ref().filter(is_registered) else {
+            return BTreeMap::new();
+        };
+        let left = line.info.lots.free(&self.offered_lots);
+        reserved_by_role(&left.free(&self.allocated_lots))
+    }
+
+    pub(super) fn count_lots(&mut self, part: Part, lots: &Lots, is_more: bool) {
+        let sum = match part {
+            Part::Offered => &mut self.offered_lots,
+            Part::Allocated => &mut self.allocated_lots,
+        };
+        let changed = match is_more {
+            true => sum.checked_add(lots),
+            false => sum.checked_sub(lots),
+        };
+        debug_assert!(changed.is_some(), "{lots} do not go together with {sum}");
+        *sum = changed.unwrap_or_default();
     }
 
     pub(super) fn state(&self) -> Option<AgentState> {
@@ -273,6 +318,8 @@ impl AgentEntry {
             registered_at: line.registered_at,
             offered: self.holding.offered,
             allocated: self.holding.allocated,
+            offered_lots: self.offered_lots.clone(),
+            allocated_lots: self.allocated_lots.clone(),
             oversubscribed: line.oversubscribed,
             usage: line.usage.as_deref().cloned(),
             activity: line.activity,
@@ -286,6 +333,7 @@ impl FrameworkEntry {
             id,
             line: None,
             holdings: BTreeMap::new(),
+            charged: BTreeMap::new(),
             live_tasks: 0,
         }
     }
@@ -320,6 +368,7 @@ impl TaskLine {
             agent_id: self.agent_id.clone(),
             role: self.role.clone(),
             resources: self.resources,
+            lots: self.lots.clone(),
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),

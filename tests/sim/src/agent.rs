@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ebb_agent::core::usage::{ContainerSample, HostCounters, Sample};
 use ebb_agent::core::{Conn, Core, CoreConfig, Effect, Exit, Found, Input, LaunchOrder, Restored};
+use ebb_types::Lots;
 use ebb_types::{
     AgentToMaster, ContainerId, ExitStatus, Incarnation, MasterToAgent, MeasureSource, Quantities,
     ResourceKind, Resources, TaskKey,
@@ -115,6 +116,8 @@ impl World {
             hostname: format!("machine-{number}"),
             port: 5051,
             total: capacity(),
+            lots: Lots::NONE,
+            work_dir: String::from("/work"),
             attributes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             container_prefix: format!("m{number}-{life}"),
@@ -288,7 +291,8 @@ impl World {
                 self.machines[number].containers.remove(&container_id);
             }
             Effect::CancelLaunch { container_id } => self.cancel(number, container_id),
-            Effect::Throttle { .. }
+            Effect::RemoveVolume { .. }
+            | Effect::Throttle { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Resize { .. }

@@ -245,7 +245,10 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
-            Event::Message { .. } | Event::Failure { .. } | Event::Heartbeat => {}
+            Event::Operation(_)
+            | Event::Message { .. }
+            | Event::Failure { .. }
+            | Event::Heartbeat => {}
         }
     }
 
@@ -368,6 +371,7 @@ impl World {
                 .unwrap_or_else(|error| panic!("a task id of the simulation is wrong: {error}")),
             name: "simulated".to_owned(),
             agent_id: offer.agent_id.clone(),
+            lots: ebb_types::Lots::NONE,
             resources,
             command: Some(CommandInfo {
                 value: format!("run {run_ms} {code} {busy}"),
