@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
-    DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, ReactivateAgentRequest,
-    SetQuotasRequest, SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
-    set_quotas_request::RoleQuota, set_weights_request::Weight,
+    ConvertLotsRequest, DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest,
+    ReactivateAgentRequest, SetQuotasRequest, SetWeightsRequest, StateRequest, TeardownRequest,
+    WatchRequest, set_quotas_request::RoleQuota, set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
-    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Quota,
-    Role, RoleState, TaskId,
+    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId,
+    OperationKind, Quota, Role, RoleState, TaskId,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -303,6 +303,22 @@ impl Master {
             max_grace_ms,
         });
         answered(&self.address, "drain the agent", answer).await?;
+        Ok(())
+    }
+
+    /// Has something else made of what an agent has free.
+    pub(crate) async fn convert_lots(
+        &mut self,
+        wanted: ebb_api::ConvertLots,
+    ) -> Result<(), CliError> {
+        let operation = match wanted.kind {
+            OperationKind::Reserve => "reserve",
+            OperationKind::Unreserve => "end the reservation",
+            OperationKind::Create => "make the volume",
+            OperationKind::Destroy => "destroy the volume",
+        };
+        let answer = self.client.convert_lots(ConvertLotsRequest::from(wanted));
+        answered(&self.address, operation, answer).await?;
         Ok(())
     }
 

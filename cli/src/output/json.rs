@@ -7,6 +7,7 @@
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
 pub(crate) mod explain;
+pub(crate) mod lots;
 pub(crate) mod quota;
 mod usage;
 
@@ -16,6 +17,7 @@ use ebb_types::{
 };
 use serde::Serialize;
 
+use lots::LotJson;
 use quota::QuotaJson;
 use usage::AgentUsageJson;
 
@@ -135,6 +137,9 @@ pub(crate) struct AgentJson {
     oversubscribed: QuantitiesJson,
     usage: Option<AgentUsageJson>,
     activity: &'static str,
+    lots: Vec<LotJson>,
+    offered_lots: Vec<LotJson>,
+    allocated_lots: Vec<LotJson>,
 }
 
 impl From<&AgentState> for AgentJson {
@@ -153,6 +158,9 @@ impl From<&AgentState> for AgentJson {
             oversubscribed: (&agent.oversubscribed).into(),
             usage: agent.usage.as_ref().map(Into::into),
             activity: agent.activity.name(),
+            lots: lots::all(&agent.info.lots),
+            offered_lots: lots::all(&agent.offered_lots),
+            allocated_lots: lots::all(&agent.allocated_lots),
         }
     }
 }
@@ -248,6 +256,7 @@ pub(crate) struct TaskJson {
     state: &'static str,
     terminal: bool,
     resources: ResourcesJson,
+    lots: Vec<LotJson>,
     executor_id: Option<String>,
     container_id: Option<String>,
     statuses: Vec<TaskStatusJson>,
@@ -264,6 +273,7 @@ impl From<&TaskRecord> for TaskJson {
             state: task.state.name(),
             terminal: task.state.is_terminal(),
             resources: (&task.resources).into(),
+            lots: lots::all(&task.lots),
             executor_id: task.executor_id.as_ref().map(ToString::to_string),
             container_id: task.container_id.as_ref().map(ToString::to_string),
             statuses: task.statuses.iter().map(Into::into).collect(),
@@ -306,6 +316,7 @@ pub(crate) struct OfferJson {
     hostname: String,
     role: String,
     resources: ResourcesJson,
+    lots: Vec<LotJson>,
     attributes: Vec<AttributeJson>,
     executor_ids: Vec<String>,
     deadline_ms: Option<u64>,
@@ -320,6 +331,7 @@ impl From<&Offer> for OfferJson {
             hostname: offer.hostname.clone(),
             role: offer.role.to_string(),
             resources: (&offer.resources).into(),
+            lots: lots::all(&offer.lots),
             attributes: attributes(&offer.attributes),
             executor_ids: texts(&offer.executor_ids),
             deadline_ms: offer.deadline.map(|at| at.as_ms()),

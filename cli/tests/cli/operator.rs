@@ -558,3 +558,75 @@ async fn json_keeps_its_shape() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reserves_and_makes_volumes_of_what_an_agent_has() {
+    let played = Played::start(End::NoOffer).await;
+    let shown = good(&played, &["status", "1-S0"]).await;
+    for lot in ["cpus(eng):2", "disk(eng):10GiB", "ports:[31000-31009]"] {
+        assert!(shown.contains(lot), "{shown}");
+    }
+    let reserve = [
+        "reserve",
+        "1-S0",
+        "eng/ci",
+        "cpus(eng):1;ports:[31001-31002]",
+    ];
+    // Ports are reserved for nobody yet, the cores for a role above.
+    let said = good(&played, &reserve).await;
+    assert!(said.contains("has reserved cpus(eng,eng/ci):1"), "{said}");
+    good(
+        &played,
+        &[
+            "reserve",
+            "1-S0",
+            "ops",
+            "mem:1GiB",
+            "--label",
+            "for=x",
+            "--principal",
+            "me",
+        ],
+    )
+    .await;
+    let json = good(
+        &played,
+        &["create-volume", "1-S0", "eng", "v", "1GiB", "--json"],
+    )
+    .await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["operation"], "CREATE");
+    assert_eq!(json["lots"][0]["volume"]["id"], "v");
+    assert_eq!(json["lots"][0]["reservations"][0]["role"], "eng");
+    assert_eq!(json["lots"][0]["amount"], 1_u64 << 30);
+    assert_eq!(
+        played.asked(),
+        [
+            "RESERVE cafe-1-S0 cpus(eng,eng/ci):1.000;ports(eng/ci):[31001-31002]",
+            "RESERVE cafe-1-S0 mem(ops):1073741824",
+            "CREATE cafe-1-S0 disk(eng)[v:volume]:1073741824",
+        ]
+    );
+    for (line, says) in [
+        (
+            vec!["reserve", "1-S0", "eng/ci", "cpus(eng):3"],
+            "ebb status",
+        ),
+        (vec!["unreserve", "1-S0", "cpus:1"], "name the role"),
+        (vec!["unreserve", "1-S0", "cpus(ops):1"], "has no cpus(ops)"),
+        (
+            vec!["create-volume", "1-S0", "ops", "v", "1GiB"],
+            "ebb reserve",
+        ),
+        (vec!["destroy-volume", "1-S0", "eng", "v"], "no volume v"),
+    ] {
+        bad(&played, &line, 1, &[says]).await;
+    }
+    bad(
+        &played,
+        &["reserve", "1-S0", "eng", "cpus"],
+        2,
+        &["write name:value"],
+    )
+    .await;
+}

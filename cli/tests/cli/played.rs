@@ -184,6 +184,12 @@ fn framework(id: &FrameworkId, name: &str) -> FrameworkState {
     }
 }
 
+fn lots() -> ebb_types::Lots {
+    let text = "cpus(eng):2;disk(eng):10GiB;ports:[31000-31009]";
+    let written: ebb_types::WrittenResources = text.parse().expect("good");
+    written.lots
+}
+
 fn agent(port: u16) -> AgentState {
     let id = AgentId::new("cafe-1-S0").expect("valid");
     let total = Quantities::cpus_mem(4_000, 8 << 30);
@@ -193,7 +199,7 @@ fn agent(port: u16) -> AgentState {
             id: Some(id),
             hostname: "127.0.0.1".into(),
             port,
-            lots: ebb_types::Lots::NONE,
+            lots: lots(),
             lots_version: 0,
             total,
             attributes: Vec::new(),

@@ -154,6 +154,7 @@ impl Core {
                 Deadline::Silence(agent_id) => self.silence_due(&agent_id),
                 Deadline::Recovery(agent_id) => self.recovery_due(&agent_id),
                 Deadline::Lots(agent_id) => self.lots_due(&agent_id),
+                Deadline::LotRefusals(agent_id) => self.lot_refusals_due(&agent_id),
             }
         }
         self.expire_filters();

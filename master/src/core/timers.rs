@@ -21,6 +21,8 @@ pub(super) enum Deadline {
     Silence(AgentId),
     /// An agent's lots may have to be offered.
     Lots(AgentId),
+    /// A refusal of an agent's lots ends.
+    LotRefusals(AgentId),
     /// An agent from the registry did not come back.
     Recovery(AgentId),
 }

@@ -153,12 +153,17 @@ impl View {
                 line.status,
                 AgentStatus::Registered | AgentStatus::Disconnected
             ) {
-                gauges.total = gauges.total.saturating_add(&line.info.total);
+                let lots = line.info.lots.quantities();
+                let total = gauges.total.saturating_add(&line.info.total);
+                gauges.total = total.saturating_add(&lots);
                 gauges.lent = gauges.lent.saturating_add(&line.oversubscribed);
             }
             let Holding { offered, allocated } = &entry.holding;
-            gauges.offered = gauges.offered.saturating_add(offered);
-            gauges.allocated = gauges.allocated.saturating_add(allocated);
+            let reserved = |lots: &Lots| Resources::regular(lots.charged());
+            let offered = offered.saturating_add(&reserved(&entry.offered_lots));
+            let allocated = allocated.saturating_add(&reserved(&entry.allocated_lots));
+            gauges.offered = gauges.offered.saturating_add(&offered);
+            gauges.allocated = gauges.allocated.saturating_add(&allocated);
         }
         let lines = self
             .frameworks

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use ebb_agent::core::usage::{ContainerSample, HostCounters, Sample};
 use ebb_agent::core::{Conn, Core, CoreConfig, Effect, Exit, Found, Input, LaunchOrder, Restored};
-use ebb_types::Lots;
 use ebb_types::{
     AgentToMaster, ContainerId, ExitStatus, Incarnation, MasterToAgent, MeasureSource, Quantities,
     ResourceKind, Resources, TaskKey,
@@ -102,6 +101,12 @@ impl Machine {
         left
     }
 
+    /// Its agent's id and lots, where it runs and has an id.
+    pub fn lots(&self) -> Option<(ebb_types::AgentId, ebb_types::Lots)> {
+        let core = &self.process.as_ref()?.core;
+        Some((core.agent_id()?.clone(), core.lots().clone()))
+    }
+
     /// Whether its agent is registered.
     pub fn is_registered(&self) -> bool {
         self.process
@@ -116,7 +121,7 @@ impl World {
             hostname: format!("machine-{number}"),
             port: 5051,
             total: capacity(),
-            lots: Lots::NONE,
+            lots: crate::lots::of_machine(),
             work_dir: String::from("/work"),
             attributes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use ebb_types::{
     AgentId, Call, Capability, CommandInfo, Event, Filters, FrameworkId, FrameworkInfo, Offer,
-    OfferId, Operation, Quantities, Reason, ReconcileTask, Resources, Role, TaskId, TaskInfo,
-    TaskState, TaskStatus,
+    OfferId, Operation, OperationState, Quantities, Reason, ReconcileTask, Resources, Role, TaskId,
+    TaskInfo, TaskState, TaskStatus,
 };
 
+use crate::lots::Left;
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::world::{Happening, World};
 
@@ -64,7 +65,7 @@ impl Framework {
             roles,
             failover_timeout_ms: if short_lived { 5_000 } else { 24 * 3_600_000 },
             hostname: String::new(),
-            principal: String::new(),
+            principal: String::from("simulated"),
             webui_url: String::new(),
             capabilities,
             labels: Vec::new(),
@@ -245,10 +246,10 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
-            Event::Operation(_)
-            | Event::Message { .. }
-            | Event::Failure { .. }
-            | Event::Heartbeat => {}
+            Event::Operation(status) => {
+                self.operations_done += u64::from(status.state == OperationState::Finished);
+            }
+            Event::Message { .. } | Event::Failure { .. } | Event::Heartbeat => {}
         }
     }
 
@@ -303,13 +304,20 @@ impl World {
             return;
         }
         let (mut left, mut tasks) = (offer.resources, Vec::new());
+        let mut left_lots = Left::of(&offer);
+        let name = format!("f{number}-o{}", self.next_task);
+        let mut operations = left_lots.operations(&mut self.rng, &name);
         for _ in 0..self.rng.between(1, 3) {
             let want = self.want(&offer.resources);
             let Some(rest) = left.checked_sub(&want) else {
                 break;
             };
             left = rest;
-            tasks.push(self.task(number, &offer, want));
+            let lots = left_lots.take(&mut self.rng);
+            tasks.push(TaskInfo {
+                lots,
+                ..self.task(number, &offer, want)
+            });
         }
         if self.faulty() && self.rng.chance(30) {
             let absurd = Resources::regular(Quantities::cpus_mem(1 << 40, 0));
@@ -327,10 +335,10 @@ impl World {
                 .insert(task.task_id.clone(), wanted);
         }
         let refuse_ms = self.rng.between(0, 5_000);
-        let operations = vec![Operation::Launch {
+        operations.push(Operation::Launch {
             tasks,
             malformed: Vec::new(),
-        }];
+        });
         let filters = Filters { refuse_ms };
         self.call(
             number,

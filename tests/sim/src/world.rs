@@ -107,6 +107,7 @@ pub struct World {
     pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) next_link: LinkId,
     pub(crate) next_task: u64,
+    pub(crate) operations_done: u64,
     pub(crate) truth: Truth,
     pub(crate) operator: Operator,
     pub(crate) steps: u64,
@@ -132,6 +133,8 @@ pub struct Report {
     pub drains: u64,
     /// Offers that were made under a quota.
     pub limited: u64,
+    /// Operations on lots that were done.
+    pub operations: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -159,6 +162,7 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
             master_lives: world.master_lives,
             drains: world.operator.drains(),
             limited: world.operator.limited(),
+            operations: world.operations_done,
         }),
     }
 }
@@ -183,6 +187,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 0,
             next_task: 0,
+            operations_done: 0,
             truth: Truth::default(),
             operator: Operator::default(),
             steps: 0,

@@ -31,6 +31,7 @@ fn in_parallel(seeds: u64, each: impl Fn(u64) -> bool + Sync) {
 fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (drains, limited) = (AtomicU64::new(0), AtomicU64::new(0));
+    let operations = AtomicU64::new(0);
     let failures = std::sync::Mutex::new(Vec::new());
     in_parallel(SEEDS, |seed| match run(seed, None, false) {
         Ok(report) => {
@@ -39,6 +40,7 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
             lives.fetch_add(report.master_lives, Ordering::Relaxed);
             drains.fetch_add(report.drains, Ordering::Relaxed);
             limited.fetch_add(report.limited, Ordering::Relaxed);
+            operations.fetch_add(report.operations, Ordering::Relaxed);
             true
         }
         Err(failure) => {
@@ -53,8 +55,9 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     assert!(failures.is_empty(), "{failures:#?}");
     let (tasks, runs, lives) = (tasks.into_inner(), runs.into_inner(), lives.into_inner());
     let (drains, limited) = (drains.into_inner(), limited.into_inner());
+    let operations = operations.into_inner();
     println!(
-        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas"
+        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas, {operations} operations on lots"
     );
     assert!(
         runs > SEEDS * 10,
@@ -63,6 +66,10 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     assert!(
         lives > SEEDS * 2,
         "only {lives} starts of the master: too little goes wrong"
+    );
+    assert!(
+        operations > SEEDS,
+        "only {operations} operations on lots: too little is reserved"
     );
     assert!(
         drains > SEEDS / 2 && limited > SEEDS / 2,

@@ -13,6 +13,13 @@ impl Core {
         let mut held: BTreeMap<&AgentId, [Lots; 2]> = BTreeMap::new();
         let mut charged: BTreeMap<(&FrameworkId, &Role), Quantities> = BTreeMap::new();
         let mut parts = Vec::new();
+        let refusals: usize = self.lots.refusals.values().map(BTreeMap::len).sum();
+        ensure(refusals == self.lots.refusal_count, || {
+            format!(
+                "{refusals} refusals of lots, {} by the count",
+                self.lots.refusal_count
+            )
+        })?;
         for offer in self.offers.values() {
             let owner = (&offer.framework_id, &offer.role);
             parts.push((&offer.agent_id, owner, 0, &offer.lots));

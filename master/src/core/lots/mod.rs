@@ -59,7 +59,10 @@ pub(super) struct LotBook {
     touched: BTreeSet<AgentId>,
     /// What is reserved for each role, without those below it, and free.
     reserved: BTreeMap<Role, Quantities>,
-    refusals: BTreeMap<(AgentId, FrameworkId, Role), offer::Refusal>,
+    refusals: BTreeMap<AgentId, BTreeMap<(FrameworkId, Role), offer::Refusal>>,
+    refusal_count: usize,
+    /// When the first refusal of an agent ends.
+    refusal_timers: BTreeMap<AgentId, Timestamp>,
 }
 
 impl LotBook {
@@ -203,7 +206,7 @@ impl Core {
         };
         let noted = std::mem::take(&mut agent.lots.noted);
         self.renote(&noted, &Lots::NONE);
-        self.forget_lot_refusals(|(of, _, _)| of == agent_id);
+        self.keep_lot_refusals(agent_id, |_, _| false);
     }
 
     fn renote(&mut self, before: &Lots, after: &Lots) {

@@ -171,8 +171,7 @@ impl Core {
     }
 
     pub(in crate::core) fn lots_due(&mut self, agent_id: &AgentId) {
-        self.forget_expired_lot_refusals(agent_id);
-        self.lots.touched.insert(agent_id.clone());
+        self.lots.touch(agent_id);
     }
 
     /// Who is to be offered what is reserved for a role, and all that it is offered with it.
@@ -251,18 +250,42 @@ impl Core {
         if filters.refuse_ms == 0 || lots.iter().all(|(key, _)| key.role().is_none()) {
             return;
         }
-        if self.lots.refusals.len() >= MAX_LOT_REFUSALS {
+        let of_agent = self.lots.refusals.entry(agent_id.clone()).or_default();
+        let key = (framework_id.clone(), role.clone());
+        if !of_agent.contains_key(&key) && self.lots.refusal_count >= MAX_LOT_REFUSALS {
             self.counters.lot_refusals_dropped += 1;
             return;
         }
-        let expires = self.now.plus_ms(filters.refuse_ms.min(MAX_REFUSE_MS));
-        let key = (agent_id.clone(), framework_id.clone(), role.clone());
         let refusal = Refusal {
-            expires,
+            expires: self.now.plus_ms(filters.refuse_ms.min(MAX_REFUSE_MS)),
             refused: lots.clone(),
         };
-        self.lots.refusals.insert(key, refusal);
-        self.set_timer(expires, Deadline::Lots(agent_id.clone()));
+        let is_new = of_agent.insert(key, refusal).is_none();
+        self.lots.refusal_count += usize::from(is_new);
+        self.set_refusal_timer(agent_id);
+    }
+
+    /// One timer an agent: for the refusal that ends first.
+    fn set_refusal_timer(&mut self, agent_id: &AgentId) {
+        let of_agent = self.lots.refusals.get(agent_id);
+        let first = of_agent.and_then(|all| all.values().map(|one| one.expires).min());
+        if first.is_none() {
+            self.lots.refusals.remove(agent_id);
+        }
+        let known = match first {
+            Some(first) => self.lots.refusal_timers.insert(agent_id.clone(), first),
+            None => self.lots.refusal_timers.remove(agent_id),
+        };
+        if known == first {
+            return;
+        }
+        let deadline = Deadline::LotRefusals(agent_id.clone());
+        if let Some(known) = known {
+            self.timers.clear(known, deadline.clone());
+        }
+        if let Some(first) = first {
+            self.set_timer(first, deadline);
+        }
     }
 
     fn has_refused_lots(
@@ -271,33 +294,48 @@ impl Core {
         agent_id: &AgentId,
         lots: &Lots,
     ) -> bool {
-        let key = (agent_id.clone(), framework_id.clone(), role.clone());
-        let refusal = self.lots.refusals.get(&key);
+        let key = (framework_id.clone(), role.clone());
+        let of_agent = self.lots.refusals.get(agent_id);
+        let refusal = of_agent.and_then(|all| all.get(&key));
         refusal.is_some_and(|refusal| refusal.expires > self.now && refusal.refused.covers(lots))
     }
 
-    pub(super) fn forget_lot_refusals(
+    /// Forgets refusals of an agent's lots.
+    pub(super) fn keep_lot_refusals(
         &mut self,
-        is_meant: impl Fn(&(AgentId, FrameworkId, Role)) -> bool,
+        agent_id: &AgentId,
+        is_kept: impl Fn(&(FrameworkId, Role), &Refusal) -> bool,
     ) {
-        self.lots.refusals.retain(|key, _| !is_meant(key));
+        if let Some(of_agent) = self.lots.refusals.get_mut(agent_id) {
+            let before = of_agent.len();
+            of_agent.retain(|by, refusal| is_kept(by, refusal));
+            self.lots.refusal_count -= before - of_agent.len();
+            self.set_refusal_timer(agent_id);
+        }
+    }
+
+    fn forget_lot_refusals(&mut self, is_meant: impl Fn(&(FrameworkId, Role)) -> bool) {
+        let agents: Vec<AgentId> = self.lots.refusals.keys().cloned().collect();
+        for agent_id in agents {
+            self.keep_lot_refusals(&agent_id, |by, _| !is_meant(by));
+        }
     }
 
     /// A framework wants to be offered again what it has refused in a role.
     pub(in crate::core) fn void_lot_refusals(&mut self, framework_id: &FrameworkId, role: &Role) {
-        self.forget_lot_refusals(|(_, by, of)| by == framework_id && of == role);
+        self.forget_lot_refusals(|(by, of)| by == framework_id && of == role);
         self.touch_all_lots();
     }
 
     /// A framework is no more.
     pub(in crate::core) fn forget_lot_refusals_of(&mut self, framework_id: &FrameworkId) {
-        self.forget_lot_refusals(|(_, by, _)| by == framework_id);
+        self.forget_lot_refusals(|(by, _)| by == framework_id);
     }
 
-    fn forget_expired_lot_refusals(&mut self, agent_id: &AgentId) {
+    /// A refusal of an agent's lots may have ended.
+    pub(in crate::core) fn lot_refusals_due(&mut self, agent_id: &AgentId) {
         let now = self.now;
-        self.lots
-            .refusals
-            .retain(|(of, _, _), refusal| of != agent_id || refusal.expires > now);
+        self.keep_lot_refusals(agent_id, |_, refusal| refusal.expires > now);
+        self.lots.touch(agent_id);
     }
 }

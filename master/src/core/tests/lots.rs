@@ -475,3 +475,35 @@ fn an_offer_names_no_more_ranges_than_it_may() {
     };
     assert_eq!(ranges.len(), MAX_RANGES_PER_OFFER);
 }
+
+#[test]
+fn gpus_of_a_task_with_an_executor_are_to_be_the_executor_s() {
+    let mut world = World::new();
+    let scheduler = world.subscribe(able("f", &["r"], &[Capability::GpuResources]));
+    let agent = world.register(agent_with("gpus:2"));
+    let offer = world.offer(&scheduler);
+    let executor = |text: &str| ExecutorInfo {
+        executor_id: ExecutorId::new("e").unwrap(),
+        name: String::new(),
+        command: CommandInfo {
+            value: String::from("run"),
+            ..CommandInfo::default()
+        },
+        resources: res(100, 32),
+        lots: lots(text),
+        data: Vec::new(),
+    };
+    let task = |id: &str, own: &str, of_executor: &str| TaskInfo {
+        command: None,
+        executor: Some(executor(of_executor)),
+        ..task_with(id, &agent, res(100, 32), own)
+    };
+    let tasks = vec![task("a", "gpus:1", ""), task("b", "", "gpus:1")];
+    world.accept(&scheduler, &offer, tasks);
+    let wrong = world.updates(&scheduler);
+    assert_eq!(wrong.len(), 1);
+    assert!(
+        wrong[0].message.contains("executor's resources"),
+        "{wrong:?}"
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ebb_types::{LotKey, LotValue, Lots, TaskInfo};
+use ebb_types::{GPUS, LotKey, LotValue, Lots, TaskInfo};
 
 use super::Ground;
 
@@ -26,6 +26,13 @@ pub(super) fn judge(
     if lots.is_none() {
         return Ok(lots);
     }
+    if task.executor.is_some()
+        && let Some((key, _)) = task.lots.iter().find(|(key, _)| is_of_container(key))
+    {
+        return Err(format!(
+            "task {id} asks for {key}, which the container of its executor would have to have from its start; ask for it in the executor's resources"
+        ));
+    }
     let left = ground.remaining_lots;
     if !left.covers(&lots) {
         return Err(format!(
@@ -46,6 +53,11 @@ pub(super) fn judge(
         ));
     }
     Ok(lots)
+}
+
+/// Whether it is given to a container when that is made.
+fn is_of_container(key: &LotKey) -> bool {
+    key.volume().is_some() || key.name == GPUS
 }
 
 /// Volumes and disks of their own are used as a whole.
