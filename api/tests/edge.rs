@@ -535,7 +535,7 @@ mod lots {
             named("gpus", 2000),
         ];
         let lots = read(all).expect("good");
-        assert_eq!(lots.len(), 4);
+        assert_eq!(lots.count(), 4);
         let again = Lots::from_bytes(&lots.to_bytes()).expect("good");
         assert_eq!(again, lots);
         assert_eq!(again.to_string(), lots.to_string());

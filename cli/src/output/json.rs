@@ -367,7 +367,7 @@ impl From<&ClusterState> for MasterJson {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum ThingJson {
     /// An agent.
-    Agent(AgentJson),
+    Agent(Box<AgentJson>),
     /// A framework.
     Framework(FrameworkJson),
     /// A task.

@@ -343,7 +343,7 @@ async fn json_keeps_its_shape() {
     assert_eq!(tasks.as_array().map(Vec::len), Some(4));
     let mut task = serde_json::json!({
         "framework_id": "cafe-1-0000", "task_id": "web.1", "name": "shop", "agent_id": "cafe-1-S0",
-        "role": "*", "state": "TASK_RUNNING", "terminal": false, "resources": own,
+        "role": "*", "state": "TASK_RUNNING", "terminal": false, "resources": own, "lots": [],
         "executor_id": null, "container_id": null,
         "statuses": [{
             "at_ms": 1_700_000_001_000_u64, "state": "TASK_RUNNING", "reason": null,
@@ -396,6 +396,22 @@ async fn json_keeps_its_shape() {
     ] {
         used[unmeasured] = serde_json::Value::Null;
     }
+    let lot = |name: &str, amount: Option<u64>, ranges: serde_json::Value, roles: &[&str]| {
+        let reservations = roles.iter().map(|role| {
+            serde_json::json!({"role": role, "dynamic": false, "principal": "", "labels": []})
+        });
+        serde_json::json!({
+            "name": name, "amount": amount, "ranges": ranges, "set": null,
+            "reservations": reservations.collect::<Vec<_>>(),
+            "source": null, "volume": null, "shared": false
+        })
+    };
+    let null = serde_json::Value::Null;
+    let lots = [
+        lot("cpus", Some(2_000), null.clone(), &["eng"]),
+        lot("disk", Some(10 << 30), null, &["eng"]),
+        lot("ports", None, serde_json::json!([[31_000, 31_009]]), &[]),
+    ];
     let agents = json(good(&played, &["agents", "--json"]).await);
     assert_eq!(
         agents[0],
@@ -405,6 +421,7 @@ async fn json_keeps_its_shape() {
             "registered_at_ms": 1_700_000_000_000_u64,
             "attributes": [], "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
             "oversubscribed": amounts(1_000, 0),
+            "lots": lots, "offered_lots": [], "allocated_lots": [],
             "usage": {
                 "at_ms": 1_700_000_001_500_u64, "machine_cpu_milli": 500, "machine_mem_bytes": null,
                 "cpu_pressure_permille": 15, "mem_pressure_permille": null,

@@ -122,7 +122,7 @@ impl World {
             port: 5051,
             total: capacity(),
             lots: crate::lots::of_machine(),
-            work_dir: String::from("/work"),
+            work_dir: String::from("/var/ebb"),
             attributes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             container_prefix: format!("m{number}-{life}"),

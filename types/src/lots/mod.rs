@@ -171,7 +171,7 @@ impl Lots {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.as_deref().map_or(0, BTreeMap::len)
     }
 

@@ -1,3 +1,5 @@
+//! Lots against an obvious model, the rules that they must keep, and how people write them.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -242,4 +244,9 @@ fn texts_of_people_are_read() {
         assert!(bad.parse::<WrittenResources>().is_err(), "{bad} was taken");
     }
     assert_eq!("".parse(), Ok(WrittenResources::default()));
+}
+
+#[test]
+fn lots_cost_a_pointer_where_there_are_none() {
+    assert_eq!(size_of::<Lots>(), size_of::<usize>());
 }

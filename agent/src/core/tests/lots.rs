@@ -191,7 +191,7 @@ fn a_volume_is_mounted_for_its_task_and_removed_when_it_is_destroyed() {
     assert_eq!(
         order_of.volumes,
         [VolumeMount {
-            folder: "/work/ebb-volumes/c/eng ci/v".to_owned(),
+            folder: "/var/ebb/ebb-volumes/c/eng ci/v".to_owned(),
             container_path: "data".to_owned(),
             read_only: true,
             shared: false,
@@ -205,7 +205,7 @@ fn a_volume_is_mounted_for_its_task_and_removed_when_it_is_destroyed() {
     world.connect();
     world.exited("a", ExitStatus::Code(0));
     order(&mut world, 3, Lots::NONE);
-    let folder = "/work/ebb-volumes/c/eng ci/v".to_owned();
+    let folder = "/var/ebb/ebb-volumes/c/eng ci/v".to_owned();
     assert!(world.did(|effect| *effect
         == Effect::RemoveVolume {
             folder: folder.clone()

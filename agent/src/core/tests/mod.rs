@@ -38,7 +38,7 @@ fn config() -> CoreConfig {
         port: 5051,
         total: Quantities::cpus_mem(4000, 8 * GIB),
         lots: Lots::NONE,
-        work_dir: "/work".to_owned(),
+        work_dir: "/var/ebb".to_owned(),
         attributes: Vec::new(),
         version: "1".to_owned(),
         container_prefix: "c".to_owned(),

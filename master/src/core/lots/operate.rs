@@ -307,7 +307,7 @@ fn changed(before: &Bag, conversion: &Conversion) -> Result<Bag, String> {
             "it does not go together with what the agent has already; is there such a lot, or a shared one, by now?",
         ));
     };
-    if after.lots.len() > MAX_LOTS {
+    if after.lots.count() > MAX_LOTS {
         return Err(format!(
             "the agent would have more than {MAX_LOTS} lots; end some reservations first"
         ));

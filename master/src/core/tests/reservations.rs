@@ -632,7 +632,7 @@ fn labels_tell_reservations_apart() {
         ["a", "b"].map(|label| convert(label, OperationKind::Reserve, &labelled(label)));
     operate(&mut world, &scheduler, operations.to_vec());
     let offer = world.offer(&scheduler);
-    assert_eq!(offer.lots.len(), 2);
+    assert_eq!(offer.lots.count(), 2);
     assert!(
         offer.lots.contains(&labelled("a")) && !offer.lots.contains(&reserved("cpus:1", "eng"))
     );
