@@ -496,6 +496,7 @@ async fn json_keeps_its_shape() {
             "framework_id",
             "hostname",
             "id",
+            "lots",
             "resources",
             "role"
         ]
