@@ -6,6 +6,7 @@
 //! and tasks, whose bounded queues end the agent with a sentence rather than block or grow.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use crate::core::account::{OomCause, OomKilled, OomVictim};
 use crate::core::{Core, Effect, Input, Observation, Session};
 use crate::master_link::Link;
 use crate::metrics::Metrics;
+use crate::runtime::retire;
 use crate::sampling::SamplerHandle;
 use crate::services::executor::ExecutorLink;
 use crate::services::sandbox::{LiveTask, LiveTasks};
@@ -358,6 +360,10 @@ impl Driver {
                 self.executors.remove(&session);
                 return Ok(());
             }
+            Effect::RemoveVolume { folder } => {
+                self.remove_volume(Path::new(&folder));
+                return Ok(());
+            }
             Effect::Observe(observation) => {
                 self.observe(observation);
                 return Ok(());
@@ -378,6 +384,27 @@ impl Driver {
             Effect::Destroy { container_id } => Order::Destroy(container_id),
         };
         Ok(self.containers.order(order)?)
+    }
+
+    /// The folder is out of use at once; removing what is in it may take long and is left to a thread.
+    fn remove_volume(&self, folder: &Path) {
+        let failed = |error: std::io::Error| {
+            self.metrics.container_fault("remove_volume");
+            tracing::warn!(folder = %folder.display(), %error, "a volume's data cannot be removed");
+        };
+        match retire(folder) {
+            Ok(None) => {}
+            Ok(Some(away)) => {
+                let metrics = Arc::clone(&self.metrics);
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = std::fs::remove_dir_all(&away) {
+                        metrics.container_fault("remove_volume");
+                        tracing::warn!(folder = %away.display(), %error, "a volume's data cannot be removed");
+                    }
+                });
+            }
+            Err(error) => failed(error),
+        }
     }
 
     fn observe(&self, observation: Observation) {

@@ -65,6 +65,14 @@ pub enum AgentError {
     /// Its settings are wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What its settings say of lots does not fit.
+    #[error(
+        "the agent's resources do not go together: {rule}; correct the setting `resources`, or destroy volumes and end reservations before what they are made of is taken away"
+    )]
+    Lots {
+        /// What does not go together.
+        rule: String,
+    },
     /// Its work folder is unusable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

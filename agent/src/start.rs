@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use ebb_types::{ContainerId, Incarnation};
+use ebb_types::{ContainerId, DiskSource, Incarnation, Lots};
 use tokio::sync::mpsc;
 
 use crate::AgentError;
@@ -17,12 +17,12 @@ use crate::checkpoint::journal::Opened;
 use crate::checkpoint::writer::Writer;
 use crate::config::Config;
 use crate::containers::{self, Containers, Recovered, Tools};
-use crate::core::{Core, CoreConfig, Found};
+use crate::core::{Core, CoreConfig, Found, Place, VOLUMES, folders, with_dynamic};
 use crate::driver::{Clock, Driver, Event, Parts};
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::pins;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, leftovers};
 use crate::sampling;
 use crate::services::sandbox::LiveTasks;
 
@@ -93,10 +93,15 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
         full: Duration::from_millis(config.measure.full_ms),
         pins: config.measure.pin.then(pins).flatten(),
     };
+    let lots = with_dynamic(&config.lots, &found.total, &opened.restored.lots)
+        .map_err(|rule| AgentError::Lots { rule })?;
+    remove_leftovers(work_dir.path(), &identity.instance, &lots);
     let core_config = CoreConfig {
         hostname: machine::hostname(config.hostname.as_deref(), address),
         port: address.port(),
         total: found.total,
+        lots: config.lots.clone(),
+        work_dir: work_dir.path().display().to_string(),
         attributes: config.attributes.clone(),
         domain: config.domain.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -112,6 +117,34 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
         core_config,
         sampling,
     })
+}
+
+/// Removes what is left of volumes that are no more.
+fn remove_leftovers(work_dir: &Path, instance: &str, lots: &Lots) {
+    let work_dir = work_dir.display().to_string();
+    let roots = lots.iter().filter_map(|(key, _)| match key.source() {
+        Some(DiskSource::Path { root } | DiskSource::Mount { root }) => Some(root.as_str()),
+        _ => None,
+    });
+    let place = Place {
+        work_dir: &work_dir,
+        instance,
+    };
+    let kept = folders(place, lots);
+    let roots = roots.chain([work_dir.as_str()]);
+    let found = leftovers(
+        roots.map(|root| Path::new(root).join(VOLUMES).join(instance)),
+        &kept,
+    );
+    let removed = found.and_then(|left| {
+        left.iter().try_for_each(|path| {
+            tracing::info!(folder = %path.display(), "the data of a volume that is no more are removed");
+            std::fs::remove_dir_all(path)
+        })
+    });
+    if let Err(error) = removed {
+        tracing::warn!(%error, "what is left of old volumes cannot be removed");
+    }
 }
 
 /// As many descriptors as the system allows: each task needs a few.

@@ -3,6 +3,7 @@
 use ebb_types::limits::{MAX_MESSAGE_BYTES, MAX_QUANTITY};
 use ebb_types::{InvalidId, Limits, Quantities, ResourceKind, Resources, UpdateUuid};
 
+use crate::lots::is_lot;
 use crate::proto;
 
 /// A message from outside that breaks a rule. The sentence names the field and the rule.
@@ -127,6 +128,12 @@ pub(crate) fn resources(
     for entry in list {
         let kind = ResourceKind::from_name(&entry.name)
             .map_err(|error| Invalid::new(field, error.to_string()))?;
+        if is_lot(entry) {
+            return Err(Invalid::new(
+                field,
+                format!("{} must be a plain amount here", entry.name),
+            ));
+        }
         let amount = u64::try_from(entry.amount)
             .ok()
             .filter(|amount| *amount <= MAX_QUANTITY);
@@ -195,6 +202,7 @@ fn write_amount(kind: ResourceKind, amount: u64, revocable: bool) -> proto::Reso
         name: kind.name().to_owned(),
         amount: i64::try_from(amount).unwrap_or(i64::MAX),
         revocable,
+        ..proto::Resource::default()
     }
 }
 

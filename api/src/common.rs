@@ -8,10 +8,8 @@ use ebb_types::{
     FrameworkId, FrameworkInfo, Generation, MasterInfo, Offer, OfferId, Role, Timestamp,
 };
 
-use crate::check::{
-    Invalid, bounded, duration_ms, id, optional_id, quantities, resources, text, write_quantities,
-    write_resources,
-};
+use crate::check::{Invalid, bounded, duration_ms, id, optional_id, text};
+use crate::lots::{owned_with_lots, with_lots, write_owned_with_lots, write_with_lots};
 use crate::proto;
 
 pub(crate) fn labels(
@@ -49,7 +47,7 @@ pub(crate) fn write_roles(roles: &[Role]) -> Vec<String> {
     roles.iter().map(ToString::to_string).collect()
 }
 
-const CAPABILITIES: [(Capability, proto::Capability); 4] = [
+const CAPABILITIES: [(Capability, proto::Capability); 6] = [
     (
         Capability::RevocableResources,
         proto::Capability::RevocableResources,
@@ -63,6 +61,11 @@ const CAPABILITIES: [(Capability, proto::Capability); 4] = [
         proto::Capability::PartitionAware,
     ),
     (Capability::RegionAware, proto::Capability::RegionAware),
+    (Capability::GpuResources, proto::Capability::GpuResources),
+    (
+        Capability::SharedResources,
+        proto::Capability::SharedResources,
+    ),
 ];
 
 /// Unknown capabilities are those of a later version and are left out.
@@ -218,11 +221,14 @@ impl TryFrom<proto::AgentInfo> for AgentInfo {
     type Error = Invalid;
 
     fn try_from(info: proto::AgentInfo) -> Result<Self, Invalid> {
+        let (total, lots) = owned_with_lots("agent_info.total", info.total)?;
         Ok(Self {
             id: optional_id("agent_info.id", &info.id, |t| AgentId::new(t))?,
             hostname: text("agent_info.hostname", info.hostname, MAX_NAME_BYTES)?,
             port: port("agent_info.port", info.port)?,
-            total: quantities("agent_info.total", &info.total)?,
+            total,
+            lots,
+            lots_version: info.lots_version,
             attributes: attributes("agent_info.attributes", info.attributes)?,
             version: text("agent_info.version", info.version, MAX_NAME_BYTES)?,
             domain: domain("agent_info.domain", info.domain)?,
@@ -236,7 +242,8 @@ impl From<AgentInfo> for proto::AgentInfo {
             id: info.id.map(|id| id.to_string()).unwrap_or_default(),
             hostname: info.hostname,
             port: info.port.into(),
-            total: write_quantities(&info.total, false),
+            total: write_owned_with_lots(&info.total, &info.lots),
+            lots_version: info.lots_version,
             attributes: write_attributes(info.attributes),
             version: info.version,
             domain: info.domain.map(Into::into),
@@ -253,6 +260,7 @@ impl TryFrom<proto::Offer> for Offer {
             offer.executor_ids.len(),
             ebb_types::limits::MAX_TASKS_PER_CALL,
         )?;
+        let (resources, lots) = with_lots("offer.resources", offer.resources)?;
         Ok(Self {
             id: id("offer.id", &offer.id, |t| OfferId::new(t))?,
             framework_id: id("offer.framework_id", &offer.framework_id, |t| {
@@ -261,7 +269,8 @@ impl TryFrom<proto::Offer> for Offer {
             agent_id: id("offer.agent_id", &offer.agent_id, |t| AgentId::new(t))?,
             hostname: text("offer.hostname", offer.hostname, MAX_NAME_BYTES)?,
             role: id("offer.role", &offer.role, |t| Role::new(t))?,
-            resources: resources("offer.resources", &offer.resources)?,
+            resources,
+            lots,
             attributes: attributes("offer.attributes", offer.attributes)?,
             executor_ids: offer
                 .executor_ids
@@ -283,7 +292,7 @@ impl From<Offer> for proto::Offer {
             agent_id: offer.agent_id.to_string(),
             hostname: offer.hostname,
             role: offer.role.to_string(),
-            resources: write_resources(&offer.resources),
+            resources: write_with_lots(&offer.resources, &offer.lots),
             attributes: write_attributes(offer.attributes),
             executor_ids: offer.executor_ids.iter().map(ToString::to_string).collect(),
             deadline_ms: offer.deadline.map(Timestamp::as_ms),

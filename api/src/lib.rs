@@ -11,6 +11,7 @@ mod common;
 mod executor;
 mod explain;
 mod link;
+mod lots;
 mod maintenance;
 mod operator;
 mod scheduler;
@@ -22,6 +23,7 @@ mod usage;
 pub use check::Invalid;
 pub use link::{AgentEnvelope, MasterEnvelope};
 pub use maintenance::{machines, windows};
+pub use operator::ConvertLots;
 pub use stored::Stored;
 
 /// The messages and services of the native gRPC API, generated from `proto/`.

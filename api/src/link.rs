@@ -129,6 +129,9 @@ impl TryFrom<proto::AgentMessage> for AgentEnvelope {
                 executor_id: executor(&message.executor_id)?,
                 data: data("message.data", message.data, MAX_DATA_BYTES)?,
             },
+            up::Message::LotsApplied(applied) => AgentToMaster::LotsApplied {
+                version: applied.version,
+            },
             up::Message::ExecutorExited(exited) => AgentToMaster::ExecutorExited {
                 framework_id: framework(&exited.framework_id)?,
                 executor_id: executor(&exited.executor_id)?,
@@ -189,6 +192,9 @@ impl From<AgentEnvelope> for proto::AgentMessage {
                 executor_id: executor_id.to_string(),
                 data,
             }),
+            AgentToMaster::LotsApplied { version } => {
+                up::Message::LotsApplied(up::LotsApplied { version })
+            }
             AgentToMaster::ExecutorExited {
                 framework_id,
                 executor_id,
@@ -253,6 +259,10 @@ impl TryFrom<proto::MasterMessage> for MasterEnvelope {
             down::Message::ShutdownExecutor(shutdown) => MasterToAgent::ShutdownExecutor {
                 framework_id: framework(&shutdown.framework_id)?,
                 executor_id: executor(&shutdown.executor_id)?,
+            },
+            down::Message::Lots(order) => MasterToAgent::Lots {
+                version: order.version,
+                dynamic: order.dynamic.unwrap_or_default().try_into()?,
             },
             down::Message::FrameworkMessage(message) => MasterToAgent::Message {
                 framework_id: framework(&message.framework_id)?,
@@ -320,6 +330,10 @@ impl From<MasterEnvelope> for proto::MasterMessage {
             } => down::Message::ShutdownExecutor(down::ShutdownExecutor {
                 framework_id: framework_id.to_string(),
                 executor_id: executor_id.to_string(),
+            }),
+            MasterToAgent::Lots { version, dynamic } => down::Message::Lots(down::LotsOrder {
+                version,
+                dynamic: Some(dynamic.into()),
             }),
             MasterToAgent::Message {
                 framework_id,

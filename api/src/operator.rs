@@ -2,8 +2,8 @@
 
 use ebb_types::{
     AgentActivity, AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId,
-    FrameworkId, FrameworkState, Offer, Quota, Role, RoleState, TaskId, TaskRecord, TaskStatus,
-    Timestamp,
+    FrameworkId, FrameworkState, Lots, Offer, OperationKind, Quota, Role, RoleState, TaskId,
+    TaskRecord, TaskStatus, Timestamp,
 };
 use proto::change::Change as Wire;
 
@@ -12,6 +12,7 @@ use crate::check::{
     write_quantities, write_resources,
 };
 use crate::common::{roles, write_roles};
+use crate::lots::{lots, with_lots, write_lots, write_with_lots};
 use crate::proto;
 use crate::task::state;
 
@@ -54,13 +55,17 @@ impl TryFrom<proto::AgentState> for AgentState {
                 format!("is {}, which is no activity", agent.activity),
             ));
         };
+        let (offered, offered_lots) = with_lots("agent.offered", agent.offered)?;
+        let (allocated, allocated_lots) = with_lots("agent.allocated", agent.allocated)?;
         Ok(Self {
             id: id("agent.id", &agent.id, |t| AgentId::new(t))?,
             info: required("agent.info", agent.info)?.try_into()?,
             status,
             registered_at: Timestamp::from_ms(agent.registered_at_ms),
-            offered: resources("agent.offered", &agent.offered)?,
-            allocated: resources("agent.allocated", &agent.allocated)?,
+            offered,
+            allocated,
+            offered_lots,
+            allocated_lots,
             oversubscribed: quantities("agent.oversubscribed", &agent.oversubscribed)?,
             usage: agent.usage.map(TryInto::try_into).transpose()?,
             activity,
@@ -81,8 +86,8 @@ impl From<AgentState> for proto::AgentState {
             info: Some(agent.info.into()),
             status: status.map_or(0, |(_, wire)| wire as i32),
             registered_at_ms: agent.registered_at.as_ms(),
-            offered: write_resources(&agent.offered),
-            allocated: write_resources(&agent.allocated),
+            offered: write_with_lots(&agent.offered, &agent.offered_lots),
+            allocated: write_with_lots(&agent.allocated, &agent.allocated_lots),
             oversubscribed: write_quantities(&agent.oversubscribed, false),
             usage: agent.usage.map(Into::into),
             activity: activity.map_or(0, |(_, wire)| wire as i32),
@@ -128,6 +133,7 @@ impl TryFrom<proto::TaskRecord> for TaskRecord {
     type Error = Invalid;
 
     fn try_from(task: proto::TaskRecord) -> Result<Self, Invalid> {
+        let (resources, lots) = with_lots("task.resources", task.resources)?;
         Ok(Self {
             framework_id: id("task.framework_id", &task.framework_id, |t| {
                 FrameworkId::new(t)
@@ -136,7 +142,8 @@ impl TryFrom<proto::TaskRecord> for TaskRecord {
             name: task.name,
             agent_id: id("task.agent_id", &task.agent_id, |t| AgentId::new(t))?,
             role: id("task.role", &task.role, |t| Role::new(t))?,
-            resources: resources("task.resources", &task.resources)?,
+            resources,
+            lots,
             state: state("task.state", task.state)?,
             executor_id: optional_id("task.executor_id", &task.executor_id, |t| {
                 ExecutorId::new(t)
@@ -161,7 +168,7 @@ impl From<TaskRecord> for proto::TaskRecord {
             name: task.name,
             agent_id: task.agent_id.to_string(),
             role: task.role.to_string(),
-            resources: write_resources(&task.resources),
+            resources: write_with_lots(&task.resources, &task.lots),
             state: task.state as i32,
             executor_id: task
                 .executor_id
@@ -318,6 +325,59 @@ impl From<Change> for proto::Change {
         };
         Self {
             change: Some(change),
+        }
+    }
+}
+
+/// What an operator wants to have made of an agent's lots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvertLots {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// What is done.
+    pub kind: OperationKind,
+    /// With what.
+    pub lots: Lots,
+}
+
+const KINDS: [(OperationKind, proto::convert_lots_request::Kind); 4] = {
+    use proto::convert_lots_request::Kind;
+    [
+        (OperationKind::Reserve, Kind::Reserve),
+        (OperationKind::Unreserve, Kind::Unreserve),
+        (OperationKind::Create, Kind::Create),
+        (OperationKind::Destroy, Kind::Destroy),
+    ]
+};
+
+impl TryFrom<proto::ConvertLotsRequest> for ConvertLots {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::ConvertLotsRequest) -> Result<Self, Invalid> {
+        let kind = KINDS
+            .into_iter()
+            .find(|(_, kind)| *kind as i32 == wire.kind);
+        let Some((kind, _)) = kind else {
+            return Err(Invalid::new(
+                "kind",
+                format!("is {}, which is none", wire.kind),
+            ));
+        };
+        Ok(Self {
+            agent_id: id("agent_id", &wire.agent_id, |t| AgentId::new(t))?,
+            kind,
+            lots: lots("lots", wire.lots)?,
+        })
+    }
+}
+
+impl From<ConvertLots> for proto::ConvertLotsRequest {
+    fn from(value: ConvertLots) -> Self {
+        let kind = KINDS.into_iter().find(|(kind, _)| *kind == value.kind);
+        Self {
+            agent_id: value.agent_id.to_string(),
+            kind: kind.map_or(0, |(_, kind)| kind as i32),
+            lots: write_lots(&value.lots),
         }
     }
 }

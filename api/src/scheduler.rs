@@ -6,7 +6,8 @@ use ebb_types::limits::{
 };
 use ebb_types::{
     AgentId, Call, Event, ExecutorId, Filters, FrameworkId, FrameworkInfo, MalformedTask, Offer,
-    OfferId, OfferTerms, Operation, ReconcileTask, Role, TaskId, TaskInfo,
+    OfferId, OfferTerms, Operation, OperationId, OperationKind, OperationState, OperationStatus,
+    ReconcileTask, Role, TaskId, TaskInfo,
 };
 use proto::scheduler_call as call;
 use proto::scheduler_event as event;
@@ -15,6 +16,7 @@ use crate::check::{
     Invalid, bounded, cut, data, duration_ms, id, optional_id, required, text, uuid,
 };
 use crate::common::{roles, write_roles};
+use crate::lots::{lots, write_lots};
 use crate::proto;
 use crate::terms::{offer_terms, write_offer_terms};
 
@@ -43,7 +45,33 @@ fn write_filters(filters: Filters) -> Option<proto::Filters> {
 /// Reads an operation. A task that breaks a rule is put aside with the rule, so that it fails alone;
 /// without a valid id it could not be answered, and fails the whole call.
 fn operation(operation: proto::Operation) -> Result<Operation, Invalid> {
-    let proto::operation::Operation::Launch(launch) = required("operation", operation.operation)?;
+    use proto::operation::Operation as Wire;
+    let id = optional_id("operation.id", &operation.id, |t| OperationId::new(t))?;
+    match required("operation", operation.operation)? {
+        Wire::Launch(launch) => self::launch(launch),
+        Wire::Reserve(wire) => Ok(convert(id, OperationKind::Reserve, wire)),
+        Wire::Unreserve(wire) => Ok(convert(id, OperationKind::Unreserve, wire)),
+        Wire::Create(wire) => Ok(convert(id, OperationKind::Create, wire)),
+        Wire::Destroy(wire) => Ok(convert(id, OperationKind::Destroy, wire)),
+    }
+}
+
+/// One that breaks a rule is put aside with the rule.
+fn convert(
+    id: Option<OperationId>,
+    kind: OperationKind,
+    wire: proto::operation::Convert,
+) -> Operation {
+    match lots("operation.lots", wire.lots) {
+        Ok(lots) => Operation::Convert { id, kind, lots },
+        Err(error) => Operation::Malformed {
+            id,
+            rule: error.to_string(),
+        },
+    }
+}
+
+fn launch(launch: proto::operation::Launch) -> Result<Operation, Invalid> {
     bounded("launch.tasks", launch.tasks.len(), MAX_TASKS_PER_CALL)?;
     let (mut tasks, mut malformed) = (Vec::with_capacity(launch.tasks.len()), Vec::new());
     for task in launch.tasks {
@@ -172,15 +200,32 @@ impl TryFrom<proto::SchedulerCall> for Call {
 }
 
 fn write_operation(operation: Operation) -> proto::Operation {
-    let Operation::Launch {
-        tasks,
-        malformed: _,
-    } = operation;
-    let tasks = tasks.into_iter().map(Into::into).collect();
+    use proto::operation::Operation as Wire;
+    let (id, operation) = match operation {
+        Operation::Launch { tasks, .. } => {
+            let tasks = tasks.into_iter().map(Into::into).collect();
+            (None, Wire::Launch(proto::operation::Launch { tasks }))
+        }
+        Operation::Convert { id, kind, lots } => {
+            let wire = proto::operation::Convert {
+                lots: write_lots(&lots),
+            };
+            let operation = match kind {
+                OperationKind::Reserve => Wire::Reserve(wire),
+                OperationKind::Unreserve => Wire::Unreserve(wire),
+                OperationKind::Create => Wire::Create(wire),
+                OperationKind::Destroy => Wire::Destroy(wire),
+            };
+            (id, operation)
+        }
+        // Never made but by reading: as nothing that can be carried out.
+        Operation::Malformed { id, .. } => {
+            (id, Wire::Reserve(proto::operation::Convert::default()))
+        }
+    };
     proto::Operation {
-        operation: Some(proto::operation::Operation::Launch(
-            proto::operation::Launch { tasks },
-        )),
+        id: id.map(|id| id.to_string()).unwrap_or_default(),
+        operation: Some(operation),
     }
 }
 
@@ -339,6 +384,7 @@ impl TryFrom<proto::SchedulerEvent> for Event {
             event::Event::Error(message) => {
                 Self::Error(text("error", cut(message), MAX_NAME_BYTES * 4)?)
             }
+            event::Event::Operation(status) => Self::Operation(operation_status(status)?),
             event::Event::Heartbeat(_) => Self::Heartbeat,
         })
     }
@@ -386,8 +432,32 @@ impl From<Event> for proto::SchedulerEvent {
                 status,
             }),
             Event::Error(message) => event::Event::Error(cut(message)),
+            Event::Operation(status) => event::Event::Operation(proto::OperationStatus {
+                id: status.id.to_string(),
+                state: status.state as i32,
+                message: cut(status.message),
+                agent_id: status.agent_id.map(|id| id.to_string()).unwrap_or_default(),
+            }),
             Event::Heartbeat => event::Event::Heartbeat(proto::Empty {}),
         };
         Self { event: Some(event) }
     }
+}
+
+fn operation_status(status: proto::OperationStatus) -> Result<OperationStatus, Invalid> {
+    let state = OperationState::ALL.into_iter();
+    let state = state
+        .into_iter()
+        .find(|state| *state as i32 == status.state);
+    Ok(OperationStatus {
+        id: id("operation.id", &status.id, |t| OperationId::new(t))?,
+        state: state.ok_or_else(|| {
+            Invalid::new(
+                "operation.state",
+                format!("is {}, which is none", status.state),
+            )
+        })?,
+        message: cut(status.message),
+        agent_id: optional_id("operation.agent_id", &status.agent_id, |t| AgentId::new(t))?,
+    })
 }

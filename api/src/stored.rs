@@ -1,7 +1,9 @@
 //! What daemons keep on disk in the format of the wire, so that a later version reads it with the
 //! compatibility that the wire has.
 
-use ebb_types::{AgentInfo, ExecutorInfo, FrameworkInfo, Quota, TaskInfo, TaskStatus, Window};
+use ebb_types::{
+    AgentInfo, ExecutorInfo, FrameworkInfo, Lots, Quota, TaskInfo, TaskStatus, Window,
+};
 use prost::Message;
 
 use crate::check::Invalid;
@@ -43,4 +45,5 @@ stored!(
     AgentInfo as "stored agent",
     Quota as "stored quota",
     Window as "stored window",
+    Lots as "stored lots",
 );

@@ -14,6 +14,7 @@ use crate::check::{
     write_resources,
 };
 use crate::common::{labels, write_labels};
+use crate::lots::{with_lots, write_with_lots};
 use crate::proto;
 
 impl TryFrom<proto::CommandInfo> for CommandInfo {
@@ -69,13 +70,15 @@ impl TryFrom<proto::ExecutorInfo> for ExecutorInfo {
     type Error = Invalid;
 
     fn try_from(executor: proto::ExecutorInfo) -> Result<Self, Invalid> {
+        let (resources, lots) = with_lots("executor.resources", executor.resources)?;
         Ok(Self {
             executor_id: id("executor.executor_id", &executor.executor_id, |t| {
                 ExecutorId::new(t)
             })?,
             name: text("executor.name", executor.name, MAX_NAME_BYTES)?,
             command: required("executor.command", executor.command)?.try_into()?,
-            resources: resources("executor.resources", &executor.resources)?,
+            resources,
+            lots,
             data: data("executor.data", executor.data, MAX_DATA_BYTES)?,
         })
     }
@@ -87,7 +90,7 @@ impl From<ExecutorInfo> for proto::ExecutorInfo {
             executor_id: executor.executor_id.to_string(),
             name: executor.name,
             command: Some(executor.command.into()),
-            resources: write_resources(&executor.resources),
+            resources: write_with_lots(&executor.resources, &executor.lots),
             data: executor.data,
         }
     }
@@ -104,11 +107,13 @@ impl TryFrom<proto::TaskInfo> for TaskInfo {
                 format!("must be at most {MAX_QUANTITY}"),
             ));
         }
+        let (resources, lots) = with_lots("task.resources", task.resources)?;
         Ok(Self {
             task_id: id("task.task_id", &task.task_id, |t| TaskId::new(t))?,
             name: text("task.name", task.name, MAX_NAME_BYTES)?,
             agent_id: id("task.agent_id", &task.agent_id, |t| AgentId::new(t))?,
-            resources: resources("task.resources", &task.resources)?,
+            resources,
+            lots,
             command: task.command.map(CommandInfo::try_from).transpose()?,
             executor: task.executor.map(ExecutorInfo::try_from).transpose()?,
             kill_grace_ms: task
@@ -129,7 +134,7 @@ impl From<TaskInfo> for proto::TaskInfo {
             task_id: task.task_id.to_string(),
             name: task.name,
             agent_id: task.agent_id.to_string(),
-            resources: write_resources(&task.resources),
+            resources: write_with_lots(&task.resources, &task.lots),
             command: task.command.map(Into::into),
             executor: task.executor.map(Into::into),
             kill_grace_ms: task.kill_grace_ms,

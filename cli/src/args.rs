@@ -12,6 +12,7 @@ use ebb_types::limits::MAX_GRACE_MS;
 use crate::client::Address;
 use crate::commands::batch::BatchArgs;
 use crate::commands::dev::DevArgs;
+use crate::commands::lots::{CreateVolumeArgs, DestroyVolumeArgs, ReserveArgs, UnreserveArgs};
 use crate::commands::maintenance::MaintenanceArgs;
 use crate::commands::quota::QuotaArgs;
 use crate::commands::run::RunArgs;
@@ -83,6 +84,14 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Plan when machines are out of use, and take them out of it and back
     Maintenance(MaintenanceArgs),
+    /// Reserve for a role what an agent has free
+    Reserve(Box<ReserveArgs>),
+    /// End reservations of what an agent has free
+    Unreserve(Box<UnreserveArgs>),
+    /// Make a volume of disk space that is reserved
+    CreateVolume(Box<CreateVolumeArgs>),
+    /// Destroy a volume and what was written to it
+    DestroyVolume(DestroyVolumeArgs),
 }
 
 /// `ebb agent`.
@@ -262,6 +271,10 @@ impl Cli {
             Command::Deactivate(args) | Command::Reactivate(args) => args.client.json,
             Command::Drain(args) => args.which.client.json,
             Command::Maintenance(args) => args.wants_json(),
+            Command::Reserve(args) => args.client.json,
+            Command::Unreserve(args) => args.client.json,
+            Command::CreateVolume(args) => args.client.json,
+            Command::DestroyVolume(args) => args.client.json,
         }
     }
 }

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
-    DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest, MachinesRequest,
-    ReactivateAgentRequest, ScheduleMaintenanceRequest, SetQuotasRequest, SetWeightsRequest,
-    StateRequest, TeardownRequest, WatchRequest, schedule_maintenance_request::Window,
-    set_quotas_request::RoleQuota, set_weights_request::Weight,
+    ConvertLotsRequest, DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest,
+    MachinesRequest, ReactivateAgentRequest, ScheduleMaintenanceRequest, SetQuotasRequest,
+    SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
+    schedule_maintenance_request::Window, set_quotas_request::RoleQuota,
+    set_weights_request::Weight,
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
     AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Machine,
-    Quota, Role, RoleState, TaskId, Unavailability,
+    OperationKind, Quota, Role, RoleState, TaskId, Unavailability,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -345,6 +346,22 @@ impl Master {
     pub(crate) async fn stop_maintenance(&mut self, machines: &[Machine]) -> Result<(), CliError> {
         let answer = self.client.stop_maintenance(named(machines));
         answered(&self.address, "stop the maintenance", answer).await?;
+        Ok(())
+    }
+
+    /// Has something else made of what an agent has free.
+    pub(crate) async fn convert_lots(
+        &mut self,
+        wanted: ebb_api::ConvertLots,
+    ) -> Result<(), CliError> {
+        let operation = match wanted.kind {
+            OperationKind::Reserve => "reserve",
+            OperationKind::Unreserve => "end the reservation",
+            OperationKind::Create => "make the volume",
+            OperationKind::Destroy => "destroy the volume",
+        };
+        let answer = self.client.convert_lots(ConvertLotsRequest::from(wanted));
+        answered(&self.address, operation, answer).await?;
         Ok(())
     }
 

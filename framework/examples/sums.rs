@@ -72,6 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         executor_id: ExecutorId::new("threads")?,
         name: "threads".into(),
         command: CommandSpec::exec([program]).to_command(),
+        lots: ebb_types::Lots::NONE,
         resources: Demand::cpus_mem(100, 32 << 20).resources(),
         data: Vec::new(),
     };

@@ -75,6 +75,7 @@ impl CommandSpec {
             name: task_id.to_string(),
             task_id,
             agent_id,
+            lots: ebb_types::Lots::NONE,
             resources: demand.resources(),
             command: Some(self.to_command()),
             executor: None,

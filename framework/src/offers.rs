@@ -108,6 +108,7 @@ mod tests {
             agent_id: AgentId::new("a").expect("valid"),
             hostname: "host".into(),
             role: Role::new("*").expect("valid"),
+            lots: ebb_types::Lots::NONE,
             resources,
             attributes: Vec::new(),
             executor_ids: Vec::new(),

@@ -348,7 +348,7 @@ impl<S: Scheduler> World<S> {
     fn accept(&mut self, offer_ids: &[OfferId], operations: Vec<Operation>) {
         let tasks = operations
             .into_iter()
-            .flat_map(|Operation::Launch { tasks, .. }| tasks);
+            .flat_map(|operation| operation.tasks().to_vec());
         let recovered: Vec<_> = offer_ids.iter().map(|id| self.recover(id)).collect();
         let valid = recovered.iter().all(Option::is_some);
         for info in tasks {
@@ -533,6 +533,7 @@ impl<S: Scheduler> World<S> {
                 hostname: agent_id.to_string(),
                 agent_id,
                 role: Role::new("*").expect("valid"),
+                lots: ebb_types::Lots::NONE,
                 resources,
                 attributes: Vec::new(),
                 executor_ids: Vec::new(),

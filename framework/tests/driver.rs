@@ -14,9 +14,8 @@ use ebb_framework::{
     SchedulerConfig, Subscribed, run, run_command,
 };
 use ebb_types::{
-    Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer, Operation,
-    Quantities, ReconcileTask, Resources, Role, Source, TaskInfo, TaskState, TaskStatus, Timestamp,
-    UpdateUuid,
+    Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer, Quantities,
+    ReconcileTask, Resources, Role, Source, TaskInfo, TaskState, TaskStatus, Timestamp, UpdateUuid,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -137,7 +136,7 @@ impl Master {
             Call::Accept { operations, .. } => {
                 let tasks = operations
                     .iter()
-                    .flat_map(|Operation::Launch { tasks, .. }| tasks.clone());
+                    .flat_map(|operation| operation.tasks().to_vec());
                 let mut events: Vec<Event> = tasks.flat_map(|task| book.start(task)).collect();
                 if book.cut_after_launch {
                     return Vec::new();
@@ -171,6 +170,7 @@ impl Book {
             agent_id: id("agent"),
             hostname: "localhost".into(),
             role: id::<Role>("*"),
+            lots: ebb_types::Lots::NONE,
             resources: Resources::regular(Quantities::cpus_mem(4_000, 4 << 30)),
             attributes: Vec::new(),
             executor_ids: Vec::new(),

@@ -296,6 +296,8 @@ fn agent_info(number: usize) -> AgentInfo {
         id: None,
         hostname: format!("agent-{number:06}.example"),
         port: 5051,
+        lots: ebb_types::Lots::NONE,
+        lots_version: 0,
         total: Quantities::cpus_mem(AGENT_CPU_MILLI, AGENT_MEM_BYTES),
         attributes: Vec::new(),
         version: String::from("bench"),
@@ -309,6 +311,7 @@ fn accept(offer: &Offer) -> Result<Call, Error> {
             task_id: TaskId::new(format!("task-{}-{number}", offer.id))?,
             name: String::from("task"),
             agent_id: offer.agent_id.clone(),
+            lots: ebb_types::Lots::NONE,
             resources: Resources::regular(Quantities::cpus_mem(TASK_CPU_MILLI, TASK_MEM_BYTES)),
             command: Some(CommandInfo {
                 value: String::from("sleep 1000"),

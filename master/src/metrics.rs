@@ -99,6 +99,9 @@ table! {
     AGENTS_UNREACHABLE = "ebb_master_agents_unreachable_total", Counter, "Agents that became unreachable.";
     AGENTS_REFUSED = "ebb_master_agents_refused_total", Counter, "Agents refused.";
     TASKS_DUPLICATED = "ebb_master_tasks_duplicated_total", Counter, "Tasks that an agent reported although the books hold another of that name, or its end.";
+    LOTS_UNCOUNTED = "ebb_master_lots_uncounted_total", Counter, "Times that lots which an agent brought along did not add up with the books.";
+    LOT_REFUSALS_DROPPED = "ebb_master_lot_refusals_dropped_total", Counter, "Refusals of lots that there was no room for.";
+    OPERATIONS_FAILED = "ebb_master_operations_failed_total", Counter, "Operations on lots that broke a rule.";
     FORGOTTEN = "ebb_master_forgotten_total", Counter, "Frameworks, agents and tasks forgotten because a bound was reached.";
     SLOW = "ebb_master_slow_readers_cut_total", Counter, "Connections cut off because their reader did not keep up.";
     LEDGER_APPLIED = "ebb_master_ledger_transitions_total", Counter, "Transitions of agents' ledgers.";
@@ -353,6 +356,9 @@ fn show_agents(counters: &Counters) {
     count(AGENTS_UNREACHABLE, counters.agents_unreachable);
     count(AGENTS_REFUSED, counters.agents_refused);
     count(TASKS_DUPLICATED, counters.tasks_duplicated);
+    count(LOTS_UNCOUNTED, counters.lots_uncounted);
+    count(LOT_REFUSALS_DROPPED, counters.lot_refusals_dropped);
+    count(OPERATIONS_FAILED, counters.operations_failed);
     count(FORGOTTEN, counters.forgotten);
 }
 

@@ -66,6 +66,7 @@ async fn ten_thousand_tasks_end_once_each_and_leave_everything_free() {
                     let fits = offer.resources.regular.cpu_milli() / each.cpu_milli();
                     let count = usize::try_from(fits).unwrap().min(TASKS - next);
                     let tasks = (next..next + count).map(|number| TaskInfo {
+                        lots: ebb_types::Lots::NONE,
                         resources: Resources::regular(each),
                         ..task(&format!("task-{number}"), &offer.agent_id)
                     });

@@ -14,15 +14,21 @@ pub enum Capability {
     PartitionAware,
     /// May be offered resources of agents in other regions than the master's.
     RegionAware,
+    /// May be offered agents with GPUs.
+    GpuResources,
+    /// May be offered shared volumes.
+    SharedResources,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::RevocableResources,
         Self::TaskKillingState,
         Self::PartitionAware,
         Self::RegionAware,
+        Self::GpuResources,
+        Self::SharedResources,
     ];
 
     /// The name as in Mesos.
@@ -32,6 +38,8 @@ impl Capability {
             Self::TaskKillingState => "TASK_KILLING_STATE",
             Self::PartitionAware => "PARTITION_AWARE",
             Self::RegionAware => "REGION_AWARE",
+            Self::GpuResources => "GPU_RESOURCES",
+            Self::SharedResources => "SHARED_RESOURCES",
         }
     }
 }

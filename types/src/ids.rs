@@ -153,6 +153,10 @@ text_id!(
     ExecutorId, "executor id", |t| check_id("executor id", t)
 );
 text_id!(
+    /// Names an operation on lots; chosen by the framework.
+    OperationId, "operation id", |t| check_id("operation id", t)
+);
+text_id!(
     /// Names one run of a container; never used twice, so a late order cannot hit its successor.
     ContainerId, "container id", |t| check_id("container id", t)
 );

@@ -16,6 +16,7 @@ mod framework;
 mod ids;
 pub mod limits;
 mod link;
+mod lots;
 mod maintenance;
 mod quantities;
 mod quota;
@@ -35,11 +36,15 @@ pub use explain::{
 pub use framework::{Capability, FrameworkInfo};
 pub use ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,
-    Role, TaskId, UpdateUuid,
+    OperationId, Role, TaskId, UpdateUuid,
 };
 pub use link::{
     AgentInfo, AgentToMaster, Attribute, AttributeValue, FaultDomain, InvalidDomain, MasterToAgent,
     RunningExecutor, RunningTask,
+};
+pub use lots::{
+    Disk, DiskSource, GPUS, InvalidLot, LotKey, LotValue, Lots, Ranges, Reservation,
+    ReservationKind, Volume, VolumeMode, WrittenResources,
 };
 pub use maintenance::{
     AgentAnswer, InverseAnswer, InverseOffer, Machine, MaintenanceMode, MaintenanceState,
@@ -49,7 +54,8 @@ pub use quantities::{Quantities, ResourceKind, UnknownResource};
 pub use quota::{Limits, Quota};
 pub use resources::Resources;
 pub use scheduler::{
-    Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, ReconcileTask,
+    Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, OperationKind,
+    OperationState, OperationStatus, ReconcileTask,
 };
 pub use task::{
     CommandInfo, ExecutorInfo, ExitStatus, Limitation, Reason, Source, TaskInfo, TaskKey,

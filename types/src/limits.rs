@@ -68,3 +68,18 @@ pub const MAX_MACHINES_PER_CALL: usize = 1000;
 pub const MAX_MAINTENANCE_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Most alternatives of the least that a framework wants in an offer, for one role.
 pub const MAX_MINIMA: usize = 16;
+/// Most lots in one description of resources.
+pub const MAX_LOTS: usize = 512;
+/// Most ranges in one lot.
+pub const MAX_RANGES: usize = 16_384;
+/// Most items in one lot that is a set.
+pub const MAX_SET_ITEMS: usize = 4_096;
+/// Longest stack of reservations of one lot.
+pub const MAX_RESERVATIONS: usize = 8;
+/// Most labels of one reservation.
+pub const MAX_RESERVATION_LABELS: usize = 16;
+/// Longest name of a lot, item of a set, volume's id, disk's id or profile, principal of a reservation, and longest key
+/// or value of its labels, in bytes.
+pub const MAX_LOT_TEXT_BYTES: usize = 255;
+/// Longest path of a disk's root or of a volume in its container, in bytes.
+pub const MAX_LOT_PATH_BYTES: usize = 1024;

@@ -8,6 +8,7 @@ use crate::ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, TaskId, UpdateUuid,
 };
 use crate::limits::MAX_ID_BYTES;
+use crate::lots::Lots;
 use crate::quantities::Quantities;
 use crate::resources::Resources;
 use crate::task::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
@@ -79,8 +80,12 @@ pub struct AgentInfo {
     pub hostname: String,
     /// Where its own API listens; people and tools reach it at `hostname:port`.
     pub port: u16,
-    /// What it has, without what it lends.
+    /// What it has, without what it lends and without lots.
     pub total: Quantities,
+    /// Its lots as they are now, those that frameworks and operators have made included.
+    pub lots: Lots,
+    /// The last order about lots that it has carried out.
+    pub lots_version: u64,
     /// Its properties.
     pub attributes: Vec<Attribute>,
     /// Ebb's version.
@@ -158,6 +163,11 @@ pub enum AgentToMaster {
         /// The bytes.
         data: Vec<u8>,
     },
+    /// It has carried out orders about lots up to this one.
+    LotsApplied {
+        /// The version of the order.
+        version: u64,
+    },
     /// A framework's own executor has ended.
     ExecutorExited {
         /// Whose executor.
@@ -230,6 +240,13 @@ pub enum MasterToAgent {
         framework_id: FrameworkId,
         /// The executor.
         executor_id: ExecutorId,
+    },
+    /// What is reserved and which volumes there are from now on, in full.
+    Lots {
+        /// Larger than that of any order before.
+        version: u64,
+        /// All lots that are not as the agent's settings give them.
+        dynamic: Lots,
     },
     /// Bytes for a framework's own executor.
     Message {

@@ -3,9 +3,12 @@
 //! The semantics are those of the Mesos v1 scheduler API.
 
 use crate::framework::FrameworkInfo;
-use crate::ids::{AgentId, ExecutorId, FrameworkId, Generation, OfferId, Role, TaskId, UpdateUuid};
+use crate::ids::{
+    AgentId, ExecutorId, FrameworkId, Generation, OfferId, OperationId, Role, TaskId, UpdateUuid,
+};
 use crate::limits::DEFAULT_REFUSE_MS;
 use crate::link::{Attribute, FaultDomain};
+use crate::lots::Lots;
 use crate::maintenance::{InverseOffer, Unavailability};
 use crate::resources::Resources;
 use crate::task::{TaskInfo, TaskStatus};
@@ -27,6 +30,8 @@ pub struct Offer {
     pub role: Role,
     /// What is promised.
     pub resources: Resources,
+    /// What else.
+    pub lots: Lots,
     /// The agent's attributes.
     pub attributes: Vec<Attribute>,
     /// The framework's own executors that run on the agent.
@@ -65,6 +70,99 @@ pub enum Operation {
         /// Tasks whose description could not even be read, which get TASK_ERROR.
         malformed: Vec<MalformedTask>,
     },
+    /// Make something else of lots.
+    Convert {
+        /// Names the operation for the answer; without it there is none.
+        id: Option<OperationId>,
+        /// What is done.
+        kind: OperationKind,
+        /// Of a reservation and a volume what it is to be; of their ends what there is.
+        lots: Lots,
+    },
+    /// An operation that was described so wrongly that it has no lots.
+    Malformed {
+        /// Names the operation for the answer.
+        id: Option<OperationId>,
+        /// The rule that it broke, as a sentence.
+        rule: String,
+    },
+}
+
+impl Operation {
+    /// The tasks that it launches.
+    pub fn tasks(&self) -> &[TaskInfo] {
+        match self {
+            Self::Launch { tasks, .. } => tasks,
+            Self::Convert { .. } | Self::Malformed { .. } => &[],
+        }
+    }
+}
+
+/// What is made of lots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationKind {
+    /// Reserved for a role: the last reservation of each lot is put on.
+    Reserve,
+    /// The last reservation of each lot is taken off.
+    Unreserve,
+    /// Volumes on reserved disk space.
+    Create,
+    /// Disk space again, without what was written to it.
+    Destroy,
+}
+
+impl OperationKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Reserve, Self::Unreserve, Self::Create, Self::Destroy];
+
+    /// The name as in Mesos.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserve => "RESERVE",
+            Self::Unreserve => "UNRESERVE",
+            Self::Create => "CREATE",
+            Self::Destroy => "DESTROY",
+        }
+    }
+}
+
+/// What became of an operation; the numbers are those of Mesos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum OperationState {
+    /// Done, and kept by the agent.
+    Finished = 2,
+    /// It broke a rule, and nothing was done.
+    Error = 4,
+    /// Nothing was done; it may be tried again.
+    Dropped = 5,
+}
+
+impl OperationState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Finished, Self::Error, Self::Dropped];
+
+    /// The name as in Mesos.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "OPERATION_FINISHED",
+            Self::Error => "OPERATION_ERROR",
+            Self::Dropped => "OPERATION_DROPPED",
+        }
+    }
+}
+
+/// The answer to an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationStatus {
+    /// The operation.
+    pub id: OperationId,
+    /// What became of it.
+    pub state: OperationState,
+    /// Why, for people.
+    pub message: String,
+    /// Where.
+    pub agent_id: Option<AgentId>,
 }
 
 /// A task that was described so wrongly that it has no [`TaskInfo`].
@@ -228,6 +326,8 @@ pub enum Event {
     RescindInverseOffer(OfferId),
     /// The state of a task; to be acknowledged if it carries a uuid.
     Update(TaskStatus),
+    /// What became of an operation that has an id.
+    Operation(OperationStatus),
     /// Bytes from the framework's own executor.
     Message {
         /// Where the executor runs.

@@ -1,6 +1,7 @@
 //! Tasks: what a framework asks to run, the states a task goes through, and what is said of it.
 
 use crate::ids::{AgentId, ContainerId, ExecutorId, FrameworkId, TaskId, UpdateUuid};
+use crate::lots::Lots;
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct ExecutorInfo {
     pub command: CommandInfo,
     /// What it needs beside its tasks.
     pub resources: Resources,
+    /// What else.
+    pub lots: Lots,
     /// Handed to it when it subscribes.
     pub data: Vec<u8>,
 }
@@ -45,6 +48,8 @@ pub struct TaskInfo {
     pub agent_id: AgentId,
     /// What it is allocated.
     pub resources: Resources,
+    /// What else.
+    pub lots: Lots,
     /// A command to run; exactly one of this and `executor` is set.
     pub command: Option<CommandInfo>,
     /// The framework's own executor that runs it.
@@ -60,6 +65,27 @@ pub struct TaskInfo {
     pub data: Vec<u8>,
     /// Free tags.
     pub labels: Vec<(String, String)>,
+}
+
+impl TaskInfo {
+    /// What it may use of the four kinds, reserved or not.
+    pub fn usable(&self) -> Resources {
+        with_lots(&self.resources, &self.lots)
+    }
+}
+
+impl ExecutorInfo {
+    /// What it may use of the four kinds, reserved or not.
+    pub fn usable(&self) -> Resources {
+        with_lots(&self.resources, &self.lots)
+    }
+}
+
+fn with_lots(resources: &Resources, lots: &Lots) -> Resources {
+    if lots.is_none() {
+        return *resources;
+    }
+    resources.saturating_add(&Resources::regular(lots.quantities()))
 }
 
 /// The states of a task, with the names and numbers of Mesos.

@@ -263,6 +263,7 @@ impl fmt::Display for Constraint {
 mod tests {
     use super::*;
     use crate::link::{Attribute, FaultDomain};
+    use crate::lots::Lots;
 
     fn agent() -> AgentInfo {
         let attribute = |name: &str, value| Attribute {
@@ -274,6 +275,8 @@ mod tests {
             hostname: String::from("a1.example"),
             port: 0,
             total: Quantities::ZERO,
+            lots: Lots::NONE,
+            lots_version: 0,
             attributes: vec![
                 attribute("rack", AttributeValue::Text(String::from("r1"))),
                 attribute("rack", AttributeValue::Text(String::from("r2"))),

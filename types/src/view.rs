@@ -3,6 +3,7 @@
 use crate::framework::FrameworkInfo;
 use crate::ids::{AgentId, ContainerId, ExecutorId, FrameworkId, Role, TaskId};
 use crate::link::AgentInfo;
+use crate::lots::Lots;
 use crate::maintenance::MaintenanceState;
 use crate::quantities::Quantities;
 use crate::quota::Quota;
@@ -94,6 +95,10 @@ pub struct AgentState {
     pub offered: Resources,
     /// What tasks hold.
     pub allocated: Resources,
+    /// The lots that are out in offers; a shared one as often as it is.
+    pub offered_lots: Lots,
+    /// The lots that tasks hold; a shared one as often as it is held.
+    pub allocated_lots: Lots,
     /// What it lends in all, in use and not.
     pub oversubscribed: Quantities,
     /// Its last report.
@@ -140,6 +145,8 @@ pub struct TaskRecord {
     pub role: Role,
     /// What it is allocated.
     pub resources: Resources,
+    /// What else.
+    pub lots: Lots,
     /// Its latest state.
     pub state: TaskState,
     /// The framework's own executor that runs it.

@@ -6,8 +6,8 @@
 
 use ebb_api::Stored;
 use ebb_types::{
-    AgentId, ContainerId, ExecutorId, ExecutorInfo, FrameworkId, Generation, TaskId, TaskInfo,
-    TaskState, TaskStatus, Timestamp, UpdateUuid,
+    AgentId, ContainerId, ExecutorId, ExecutorInfo, FrameworkId, Generation, Lots, TaskId,
+    TaskInfo, TaskState, TaskStatus, Timestamp, UpdateUuid,
 };
 
 use crate::core::{EndCause, Ending, ExecutorRecord, Record, TaskRecord};
@@ -32,6 +32,10 @@ const ENDING: u8 = 6;
 const FORGOTTEN: u8 = 7;
 const EXECUTOR: u8 = 8;
 const EXECUTOR_FORGOTTEN: u8 = 9;
+const LOTS: u8 = 10;
+/// As [`TASK`] and [`EXECUTOR`], with the numbers of GPUs behind.
+const TASK_WITH_GPUS: u8 = 11;
+const EXECUTOR_WITH_GPUS: u8 = 12;
 
 /// Appends a record.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -45,8 +49,13 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_u64(generation.0, out);
         }
         Record::Task(task) => {
-            out.push(TASK);
+            out.push(if task.gpus.is_empty() {
+                TASK
+            } else {
+                TASK_WITH_GPUS
+            });
             put_task(task, out);
+            put_gpus(&task.gpus, out);
         }
         Record::Update {
             framework_id,
@@ -85,8 +94,19 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_text(task_id.as_str(), out);
         }
         Record::Executor(executor) => {
-            out.push(EXECUTOR);
+            let has_none = executor.gpus.is_empty();
+            out.push(if has_none {
+                EXECUTOR
+            } else {
+                EXECUTOR_WITH_GPUS
+            });
             put_executor(executor, out);
+            put_gpus(&executor.gpus, out);
+        }
+        Record::Lots { version, dynamic } => {
+            out.push(LOTS);
+            put_u64(*version, out);
+            put_bytes(&dynamic.to_bytes(), out);
         }
         Record::ExecutorForgotten {
             framework_id,
@@ -96,6 +116,14 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_text(framework_id.as_str(), out);
             put_text(executor_id.as_str(), out);
         }
+    }
+}
+
+/// Nothing at all where there are none.
+fn put_gpus(gpus: &[u32], out: &mut Vec<u8>) {
+    if !gpus.is_empty() {
+        put_u64(gpus.len() as u64, out);
+        gpus.iter().for_each(|gpu| put_u64(u64::from(*gpu), out));
     }
 }
 
@@ -201,6 +229,20 @@ impl<'a> Reader<'a> {
                 task_id: self.id(|text| TaskId::new(text))?,
             },
             EXECUTOR => Record::Executor(Box::new(self.executor()?)),
+            TASK_WITH_GPUS => {
+                let mut task = self.task()?;
+                task.gpus = self.gpus()?;
+                Record::Task(Box::new(task))
+            }
+            EXECUTOR_WITH_GPUS => {
+                let mut executor = self.executor()?;
+                executor.gpus = self.gpus()?;
+                Record::Executor(Box::new(executor))
+            }
+            LOTS => Record::Lots {
+                version: self.number()?,
+                dynamic: self.stored::<Lots>()?,
+            },
             EXECUTOR_FORGOTTEN => Record::ExecutorForgotten {
                 framework_id: self.framework()?,
                 executor_id: self.id(|text| ExecutorId::new(text))?,
@@ -302,7 +344,17 @@ impl<'a> Reader<'a> {
             started_at: (started_at_ms > 0).then(|| Timestamp::from_ms(started_at_ms)),
             ending,
             updates,
+            gpus: Vec::new(),
         })
+    }
+
+    fn gpus(&mut self) -> Result<Vec<u32>, DecodeError> {
+        let mut gpus = Vec::new();
+        for _ in 0..self.number()? {
+            let gpu = u32::try_from(self.number()?);
+            gpus.push(gpu.map_err(|_| bad("a GPU has too large a number"))?);
+        }
+        Ok(gpus)
     }
 
     fn executor(&mut self) -> Result<ExecutorRecord, DecodeError> {
@@ -313,6 +365,7 @@ impl<'a> Reader<'a> {
             container_id: self.id(|text| ContainerId::new(text))?,
             started: self.byte()? != 0,
             ending: self.ending()?,
+            gpus: Vec::new(),
         })
     }
 }

@@ -28,6 +28,7 @@ fn records() -> Vec<Record> {
         task_id: TaskId::new("t").unwrap(),
         name: "täsk".to_owned(),
         agent_id: AgentId::new("a").unwrap(),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(1, 2)),
         command: Some(CommandInfo {
             value: "echo".to_owned(),
@@ -51,6 +52,7 @@ fn records() -> Vec<Record> {
         started_at: None,
         ending: None,
         updates: Vec::new(),
+        gpus: vec![0, 3],
     };
     let executor = ExecutorRecord {
         framework_id: framework(),
@@ -59,6 +61,7 @@ fn records() -> Vec<Record> {
             executor_id: ExecutorId::new("e").unwrap(),
             name: String::new(),
             command: CommandInfo::default(),
+            lots: ebb_types::Lots::NONE,
             resources: Resources::ZERO,
             data: Vec::new(),
         },
@@ -68,6 +71,7 @@ fn records() -> Vec<Record> {
             cause: EndCause::AgentShutdown,
             forced_at: Timestamp::from_ms(1),
         }),
+        gpus: Vec::new(),
     };
     let task_id = TaskId::new("t").unwrap();
     vec![

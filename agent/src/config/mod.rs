@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ebb_types::{Attribute, FaultDomain, InvalidDomain};
+use ebb_types::{Attribute, FaultDomain, InvalidDomain, InvalidLot, Lots, WrittenResources};
 use serde::Deserialize;
 
 use crate::core::lending;
@@ -108,6 +108,8 @@ pub struct Config {
     pub hostname: Option<String>,
     /// What the agent has.
     pub resources: ConfiguredResources,
+    /// Its lots.
+    pub lots: Lots,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
     /// The region and zone that it stands in.
@@ -134,6 +136,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
             hostname: None,
             resources: ConfiguredResources::default(),
+            lots: Lots::NONE,
             attributes: Vec::new(),
             domain: None,
             cgroup_base: DEFAULT_CGROUP_BASE.to_owned(),
@@ -176,6 +179,9 @@ pub struct Flags {
     /// Disk bandwidth to offer, like 200MiB/s; measured once by default
     #[arg(long, value_name = "RATE")]
     pub disk_bandwidth: Option<String>,
+    /// What else to offer and what to reserve, like 'ports:[31000-32000];gpus:2;zones:{a,b};cpus(role):2;disk[mount:/mnt/d]:1TiB'
+    #[arg(long, value_name = "NAME:VALUE;…")]
+    pub resources: Option<String>,
     /// What frameworks may choose by, like 'rack:a;zone:b;ssds:2'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub attributes: Option<String>,
@@ -208,6 +214,7 @@ struct FileSettings {
     mem: Option<Quantity>,
     disk: Option<Quantity>,
     disk_bandwidth: Option<Quantity>,
+    resources: Option<String>,
     attributes: Option<String>,
     domain: Option<String>,
     cgroup_base: Option<String>,
@@ -376,6 +383,7 @@ impl Config {
                     bandwidth,
                 )?,
             },
+            lots: lots(&flags.resources.or(file.resources).unwrap_or_default())?,
             attributes: attributes(&attribute_text)
                 .map_err(|bad| bad_value("attributes", &attribute_text, bad))?,
             domain: domain(flags.domain.or(file.domain))?,
@@ -389,6 +397,17 @@ impl Config {
             executor_exe: None,
         })
     }
+}
+
+/// The lots of a text; plain amounts have settings of their own.
+fn lots(text: &str) -> Result<Lots, ConfigError> {
+    let bad = |rule: String| bad_value("resources", text, BadValue::new(rule));
+    let written: WrittenResources = text.parse().map_err(|error: InvalidLot| bad(error.0))?;
+    if !written.plain.is_zero() {
+        let rule = "give unreserved cpus, mem, disk and disk_bandwidth by settings of their own";
+        return Err(bad(rule.to_owned()));
+    }
+    Ok(written.lots)
 }
 
 fn read(path: &Path) -> Result<FileSettings, ConfigError> {

@@ -20,12 +20,13 @@ use tokio::runtime::Handle as Tokio;
 use tokio::sync::mpsc;
 
 use crate::cgroup::{BlockDevice, Container, DiskLimits, Limits};
-use crate::core::{Exit, Input, LaunchOrder};
+use crate::core::{Exit, GPUS_VARIABLE, Input, LaunchOrder, VolumeMount};
 use crate::driver::Event;
 use crate::metrics::Metrics;
 use crate::readiness;
 use crate::runtime::{
-    CommandSpec, Executor, ExitRecord, LaunchRequest, Outcome, RunDir, RunKey, Runtime, StartSignal,
+    CommandSpec, Executor, ExitRecord, LaunchRequest, Outcome, RunDir, RunKey, Runtime,
+    StartSignal, VolumeSpec,
 };
 use crate::sampling::SamplerHandle;
 
@@ -372,6 +373,9 @@ impl Shared {
             environment.insert("EBB_AGENT_SOCKET".to_owned(), socket);
         }
         environment.extend(order.command.environment.iter().cloned());
+        // Which GPUs it has is not the task's to say.
+        let gpus = order.environment.iter();
+        environment.extend(gpus.filter(|(name, _)| name == GPUS_VARIABLE).cloned());
         LaunchRequest {
             framework_id: key.framework_id,
             task_id: key.task_id,
@@ -385,6 +389,7 @@ impl Shared {
             user: Some(order.user.clone()).filter(|user| !user.is_empty()),
             hostname: None,
             limits: self.limits(&order.resources, order.cpu_limit_milli),
+            volumes: order.volumes.iter().map(volume).collect(),
         }
     }
 
@@ -481,6 +486,15 @@ fn run_key(order: &LaunchOrder) -> RunKey {
         framework_id: order.framework_id.to_string(),
         task_id: task.or(executor).unwrap_or_default(),
         container_id: order.container_id.to_string(),
+    }
+}
+
+fn volume(mount: &VolumeMount) -> VolumeSpec {
+    VolumeSpec {
+        source: PathBuf::from(&mount.folder),
+        target: PathBuf::from(&mount.container_path),
+        read_only: mount.read_only,
+        shared: mount.shared,
     }
 }
 

@@ -13,6 +13,7 @@ impl Core {
     /// A sentence that names what contradicts what.
     pub fn check(&self) -> Result<(), String> {
         self.check_held()?;
+        self.check_lots()?;
         self.check_containers()?;
         let mut pending = 0;
         for (key, task) in &self.tasks {

@@ -118,13 +118,14 @@ impl Core {
         };
         task.phase = Phase::Ended;
         task.frozen = false;
-        let resources = task.info.resources;
+        let (resources, lots) = (task.info.resources, task.info.lots.clone());
         if task.has_own_container() {
             let container_id = task.container_id.clone();
             self.containers.remove(&container_id);
             self.samples.container_ended(&container_id);
         }
         self.release(&resources);
+        self.release_lots(&lots);
         self.timers.clear(&Timer::Forced(key.clone()));
         self.timers.clear(&Timer::Completion(key.clone()));
         true
@@ -260,7 +261,7 @@ fn unasked(task: &Task, exit: &Exit, sentence: String) -> Verdict {
         };
     }
     if exit.oom {
-        let mem_bytes = task.info.resources.total(ResourceKind::Mem);
+        let mem_bytes = task.info.usable().total(ResourceKind::Mem);
         let only_mem = Quantities::ZERO.with(ResourceKind::Mem, mem_bytes);
         let resources = if task.info.resources.revocable.mem_bytes() > 0 {
             Resources::revocable(only_mem)

@@ -33,6 +33,7 @@ impl Core {
     pub(super) fn adopt_executors(&mut self, records: BTreeMap<ExecutorKey, ExecutorRecord>) {
         for (key, record) in records {
             self.held = self.held.saturating_add(&record.info.resources);
+            self.hold_lots(&record.info.lots);
             self.containers
                 .insert(record.container_id.clone(), Owner::Executor(key.clone()));
             let executor = Executor {
@@ -50,6 +51,7 @@ impl Core {
                 given: true,
                 ending: record.ending,
                 frozen: false,
+                gpus: record.gpus,
             };
             self.executors.insert(key, executor);
         }
@@ -108,9 +110,9 @@ impl Core {
         let own = self
             .executors
             .get(key)
-            .map_or(Resources::ZERO, |executor| executor.info.resources);
+            .map_or(Resources::ZERO, |executor| executor.info.usable());
         self.live_tasks_of(key)
-            .fold(own, |all, (_, task)| sum(all, &task.info.resources))
+            .fold(own, |all, (_, task)| sum(all, &task.info.usable()))
     }
 
     /// Gives a new task to its executor, which is started first if it does not run.
@@ -148,6 +150,7 @@ impl Core {
             given: false,
             ending: None,
             frozen: false,
+            gpus: self.choose_gpus(&info.lots),
             info,
         };
         out.persist(Record::Executor(Box::new(executor.record())));
@@ -164,6 +167,7 @@ impl Core {
                 .as_ref()
                 .map(|id| ("EBB_AGENT_ID".to_owned(), id.to_string())),
         );
+        self.name_gpus(&executor.gpus, &mut environment);
         let command = executor.info.command.clone();
         let mut order = LaunchOrder {
             container_id: executor.container_id.clone(),
@@ -177,9 +181,11 @@ impl Core {
             command,
             environment,
             resources: Resources::ZERO,
+            volumes: self.mounts(&executor.info.lots),
             cpu_limit_milli: None,
         };
         let own = executor.info.resources;
+        let lots = executor.info.lots.clone();
         let container_id = order.container_id.clone();
         self.samples
             .container_began(&container_id, &key.0, key.1.as_str(), Since::Launch);
@@ -187,6 +193,7 @@ impl Core {
             .insert(container_id, Owner::Executor(key.clone()));
         self.executors.insert(key.clone(), executor);
         self.hold(&own);
+        self.hold_lots(&lots);
         order.resources = self.executor_resources(key);
         out.effect(Effect::Launch(Box::new(order)));
     }
@@ -334,6 +341,7 @@ impl Core {
         self.containers.remove(&executor.container_id);
         self.samples.container_ended(&executor.container_id);
         self.release(&executor.info.resources);
+        self.release_lots(&executor.info.lots);
         self.timers.clear(&Timer::Subscription(key.clone()));
         self.timers.clear(&Timer::ExecutorForced(key.clone()));
         out.persist(Record::ExecutorForgotten {

@@ -64,6 +64,10 @@ impl Core {
         });
         let container_id = home.unwrap_or_else(|| self.next_container_id());
         let own_executor = info.executor.is_some();
+        let gpus = match refusal.is_none() && !own_executor {
+            true => self.choose_gpus(&info.lots),
+            false => Vec::new(),
+        };
         let task = Task {
             framework_id,
             user,
@@ -80,9 +84,10 @@ impl Core {
             ending: None,
             updates: Updates::default(),
             frozen: false,
+            gpus,
         };
         out.persist(Record::Task(Box::new(task.record())));
-        let resources = task.info.resources;
+        let (resources, lots) = (task.info.resources, task.info.lots.clone());
         self.tasks.insert(key.clone(), task);
         if let Some(refusal) = refusal {
             self.counters.refused_launches += 1;
@@ -91,6 +96,7 @@ impl Core {
             return;
         }
         self.hold(&resources);
+        self.hold_lots(&lots);
         if own_executor {
             self.give_to_executor(&key, out);
         } else {
@@ -131,6 +137,7 @@ impl Core {
         }
         self.executor_refusal(&key.0, info)
             .or_else(|| self.lacking(&self.needed(&key.0, info)))
+            .or_else(|| self.lacking_lots(&key.0, info))
     }
 
     /// What a task would add to what is held: its own resources and, with the first task of an
@@ -148,15 +155,32 @@ impl Core {
         }
     }
 
+    /// Which lots are not there.
+    fn lacking_lots(&self, framework_id: &FrameworkId, info: &TaskInfo) -> Option<Refusal> {
+        let own = info.executor.as_ref().filter(|executor| {
+            let key = (framework_id.clone(), executor.executor_id.clone());
+            !self.executors.contains_key(&key)
+        });
+        let needed = match own {
+            None => Some(info.lots.clone()),
+            Some(executor) => info.lots.checked_add(&executor.lots),
+        };
+        let lack = match needed {
+            Some(needed) => self.lacks_lots(&needed),
+            None => Some(String::from("The task and its executor use the same lots")),
+        };
+        lack.map(|message| Refusal::dropped(Reason::ResourcesUnknown, message))
+    }
+
     /// Which resources are not there. Revocable ones are held against the whole machine only: what
     /// is lent may have shrunk since the offer, and taking back is the QoS controller's part.
     fn lacking(&self, needed: &Resources) -> Option<Refusal> {
-        let total = self.config.total;
+        let (total, all) = (self.plain(), self.config.total);
         let regular = self.held.regular.saturating_add(&needed.regular);
         let revocable = self.held.revocable.saturating_add(&needed.revocable);
         let lacks = |kind: ResourceKind| {
             (needed.regular.get(kind) > 0 && regular.get(kind) > total.get(kind))
-                || (needed.revocable.get(kind) > 0 && revocable.get(kind) > total.get(kind))
+                || (needed.revocable.get(kind) > 0 && revocable.get(kind) > all.get(kind))
         };
         let kind = ResourceKind::ALL.into_iter().find(|kind| lacks(*kind))?;
         Some(Refusal::dropped(
@@ -185,6 +209,7 @@ impl Core {
             ("EBB_CONTAINER_ID".to_owned(), task.container_id.to_string()),
         ];
         environment.extend(agent_id.map(|id| ("EBB_AGENT_ID".to_owned(), id.to_string())));
+        self.name_gpus(&task.gpus, &mut environment);
         let order = LaunchOrder {
             container_id: task.container_id.clone(),
             framework_id: key.0.clone(),
@@ -193,7 +218,8 @@ impl Core {
             user: command.user.clone().unwrap_or_else(|| task.user.clone()),
             command,
             environment,
-            resources: task.info.resources,
+            resources: task.info.usable(),
+            volumes: self.mounts(&task.info.lots),
             cpu_limit_milli: task.info.cpu_limit_milli,
         };
         let container_id = order.container_id.clone();

@@ -80,7 +80,7 @@ impl Core {
     }
 
     /// Gives the connection up.
-    fn reconnect(&mut self, reason: &str, out: &mut Outbox) {
+    pub(super) fn reconnect(&mut self, reason: &str, out: &mut Outbox) {
         if let Some(link) = self.link.take() {
             self.clear_link_timers();
             out.effect(Effect::Reconnect {
@@ -242,6 +242,7 @@ impl Core {
                 executor_id,
                 data,
             } => self.message_to_executor(&(framework_id, executor_id), data, out),
+            MasterToAgent::Lots { version, dynamic } => self.take_lots(version, dynamic, out),
             MasterToAgent::Registered { .. }
             | MasterToAgent::Refused { .. }
             | MasterToAgent::Heartbeat => {}

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 use ebb_types::{
     AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
-    ExitStatus, FaultDomain, FrameworkId, Generation, MasterToAgent, Quantities, Resources, TaskId,
-    TaskKey, TaskState,
+    ExitStatus, FaultDomain, FrameworkId, Generation, Lots, MasterToAgent, Quantities, Resources,
+    TaskId, TaskKey, TaskState,
 };
 
 mod check;
@@ -29,6 +29,7 @@ mod executors;
 mod kill;
 mod launch;
 mod link;
+mod lots;
 mod record;
 mod sample;
 mod sliding;
@@ -48,6 +49,7 @@ mod tests;
 
 pub use ebb_types::{ExecutorCall, ExecutorEvent};
 
+pub use lots::{GPUS_VARIABLE, Place, VOLUMES, folders, with_dynamic};
 pub use record::{EndCause, Ending, ExecutorRecord, Record, Restored, TaskRecord};
 pub use state::{Core, Counters, ExecutorView, TaskView};
 
@@ -99,8 +101,12 @@ pub struct CoreConfig {
     pub hostname: String,
     /// Port of the agent's own API.
     pub port: u16,
-    /// What the agent has, without what it lends.
+    /// What the agent has, without what it lends: what its lots reserve of it included.
     pub total: Quantities,
+    /// Its lots, as the settings give them.
+    pub lots: Lots,
+    /// Where it keeps volumes of its own disk.
+    pub work_dir: String,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
     /// Where it stands, if that is known.
@@ -206,6 +212,19 @@ pub enum Input {
     Tick,
 }
 
+/// A volume in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// Where its data are; made if it is not there.
+    pub folder: String,
+    /// Where the container sees them, from its sandbox on.
+    pub container_path: String,
+    /// Whether it may only read them.
+    pub read_only: bool,
+    /// Whether tasks of other users may see them, too.
+    pub shared: bool,
+}
+
 /// What to start in a new container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchOrder {
@@ -225,6 +244,8 @@ pub struct LaunchOrder {
     pub environment: Vec<(String, String)>,
     /// What it may use.
     pub resources: Resources,
+    /// The volumes that it sees.
+    pub volumes: Vec<VolumeMount>,
     /// A hard ceiling on CPU in thousandths of a core.
     pub cpu_limit_milli: Option<u64>,
 }
@@ -337,6 +358,11 @@ pub enum Effect {
     Destroy {
         /// Which.
         container_id: ContainerId,
+    },
+    /// Remove a volume's data.
+    RemoveVolume {
+        /// The folder.
+        folder: String,
     },
     /// Tell an executor.
     ToExecutor {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use ebb_types::{
-    AgentId, ContainerId, ExecutorId, ExecutorInfo, FrameworkId, Generation, TaskId, TaskInfo,
-    TaskKey, TaskState, TaskStatus, Timestamp, UpdateUuid,
+    AgentId, ContainerId, ExecutorId, ExecutorInfo, FrameworkId, Generation, Lots, TaskId,
+    TaskInfo, TaskKey, TaskState, TaskStatus, Timestamp, UpdateUuid,
 };
 
 use super::ExecutorKey;
@@ -57,6 +57,8 @@ pub struct TaskRecord {
     pub ending: Option<Ending>,
     /// Its statuses that are not acknowledged, oldest first.
     pub updates: Vec<TaskStatus>,
+    /// The GPUs that its container has.
+    pub gpus: Vec<u32>,
 }
 
 impl TaskRecord {
@@ -95,6 +97,8 @@ pub struct ExecutorRecord {
     pub started: bool,
     /// Why the agent ends it, if it does.
     pub ending: Option<Ending>,
+    /// The GPUs that its container has.
+    pub gpus: Vec<u32>,
 }
 
 impl ExecutorRecord {
@@ -147,6 +151,13 @@ pub enum Record {
     },
     /// An executor, in full.
     Executor(Box<ExecutorRecord>),
+    /// What was made of the agent's lots, in full.
+    Lots {
+        /// The version of the order.
+        version: u64,
+        /// What it made.
+        dynamic: Lots,
+    },
     /// An executor has ended.
     ExecutorForgotten {
         /// Whose it was.
@@ -165,6 +176,10 @@ pub struct Restored {
     pub generation: Generation,
     /// Its tasks.
     pub tasks: BTreeMap<TaskKey, TaskRecord>,
+    /// What was made of its lots by orders.
+    pub lots: Lots,
+    /// The version of the last of them.
+    pub lots_version: u64,
     /// Executors of frameworks' own.
     pub executors: BTreeMap<ExecutorKey, ExecutorRecord>,
 }
@@ -205,6 +220,10 @@ impl Restored {
                 task_id,
             } => {
                 self.tasks.remove(&(framework_id, task_id));
+            }
+            Record::Lots { version, dynamic } => {
+                self.lots = dynamic;
+                self.lots_version = version;
             }
             Record::Executor(executor) => {
                 self.executors.insert(executor.key(), *executor);

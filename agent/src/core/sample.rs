@@ -164,7 +164,7 @@ impl Core {
             container_id: container_id.clone(),
             framework_id: key.0.clone(),
             task_id: key.1.clone(),
-            allocated: task.info.resources,
+            allocated: task.info.usable(),
             cpu_limit_milli: task.info.cpu_limit_milli,
             started_at: task.started_at.unwrap_or_default(),
         })

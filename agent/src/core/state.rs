@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentToMaster, AgentUsage, ContainerId, ExecutorId, ExecutorInfo,
-    FrameworkId, Generation, Incarnation, Quantities, Resources, TaskInfo, TaskKey, TaskState,
-    Timestamp, UpdateUuid,
+    FrameworkId, Generation, Incarnation, Lots, Quantities, Resources, TaskInfo, TaskKey,
+    TaskState, Timestamp, UpdateUuid,
 };
 
 use super::account::Account;
 use super::lending;
+use super::lots::{LotState, with_dynamic};
 use super::sample::Samples;
 use super::timers::{Timer, Timers};
 use super::updates::Updates;
@@ -45,6 +46,7 @@ pub(super) struct Task {
     pub(super) ending: Option<Ending>,
     pub(super) updates: Updates,
     pub(super) frozen: bool,
+    pub(super) gpus: Vec<u32>,
 }
 
 impl Task {
@@ -58,6 +60,7 @@ impl Task {
             started_at: self.started_at,
             ending: self.ending.clone(),
             updates: self.updates.iter().cloned().collect(),
+            gpus: self.gpus.clone(),
         }
     }
 
@@ -86,6 +89,7 @@ pub(super) struct Executor {
     pub(super) given: bool,
     pub(super) ending: Option<Ending>,
     pub(super) frozen: bool,
+    pub(super) gpus: Vec<u32>,
 }
 
 impl Executor {
@@ -97,6 +101,7 @@ impl Executor {
             container_id: self.container_id.clone(),
             started: self.phase == Phase::Running,
             ending: self.ending.clone(),
+            gpus: self.gpus.clone(),
         }
     }
 }
@@ -151,6 +156,8 @@ pub struct Counters {
     pub evictions: u64,
     /// Tasks that were found running after a restart.
     pub adopted: u64,
+    /// Orders about lots that did not fit the agent.
+    pub lots_refused: u64,
     /// Lent resources set to nothing because there were no fresh samples.
     pub stale_samples: u64,
 }
@@ -172,6 +179,7 @@ pub struct Core {
     pub(super) containers: BTreeMap<ContainerId, Owner>,
     /// What live tasks and executors hold.
     pub(super) held: Resources,
+    pub(super) lots: LotState,
     /// What the tasks that were restored held: they may run on though the agent has less now.
     pub(super) restored_held: Resources,
     pub(super) timers: Timers,
@@ -259,7 +267,15 @@ impl Core {
     /// A core in the given life, with what was on disk. Its first input is
     /// [`super::Input::Recovered`].
     pub fn new(config: CoreConfig, restored: Restored, incarnation: Incarnation) -> Self {
+        let made = with_dynamic(&config.lots, &config.total, &restored.lots);
+        let lots = LotState {
+            total: made.unwrap_or_else(|_| config.lots.clone()),
+            dynamic: restored.lots,
+            version: restored.lots_version,
+            held: Lots::NONE,
+        };
         let mut core = Self {
+            lots,
             samples: Samples::new(&config),
             config,
             incarnation,
@@ -342,7 +358,7 @@ impl Core {
         self.tasks.iter().map(|(key, task)| TaskView {
             key: key.clone(),
             state: task.state,
-            allocated: task.info.resources,
+            allocated: task.info.usable(),
             container_id: task.container_id.clone(),
             executor_id: task.info.executor.as_ref().map(|e| e.executor_id.clone()),
             live: task.is_live(),
@@ -388,6 +404,12 @@ impl Core {
         let mut records = Vec::with_capacity(self.tasks.len() + self.executors.len() + 2);
         records.extend(self.agent_id.clone().map(Record::AgentId));
         records.push(Record::Generation(self.generation));
+        if self.lots.version > 0 {
+            records.push(Record::Lots {
+                version: self.lots.version,
+                dynamic: self.lots.dynamic.clone(),
+            });
+        }
         records.extend(
             self.executors
                 .values()
@@ -406,7 +428,9 @@ impl Core {
             id: self.agent_id.clone(),
             hostname: self.config.hostname.clone(),
             port: self.config.port,
-            total: self.config.total,
+            total: self.plain(),
+            lots: self.lots.total.clone(),
+            lots_version: self.lots.version,
             attributes: self.config.attributes.clone(),
             version: self.config.version.clone(),
             domain: self.config.domain.clone(),

@@ -103,10 +103,12 @@ impl Core {
                 ending: record.ending,
                 updates: Updates::restored(record.updates),
                 frozen: false,
+                gpus: record.gpus,
             };
             self.pending_updates += task.updates.len();
             if task.is_live() {
                 self.held = self.held.saturating_add(&task.info.resources);
+                self.hold_lots(&task.info.lots);
                 if task.has_own_container() {
                     self.containers
                         .insert(task.container_id.clone(), Owner::Task(key.clone()));

@@ -25,6 +25,7 @@ use super::OOM_SCORE_ADJ_REVOCABLE;
 use super::launch::{self, Fork};
 use super::rundir::RunDir;
 use super::spec::{ExecutorSpec, Outcome, PATH_DEFAULT, User};
+use super::volumes;
 
 /// Pid 1's first word: the container stands and nobody has killed it.
 const READY: u8 = b'R';
@@ -75,7 +76,8 @@ pub(super) fn main(
         mut words,
         mut errors,
     } = voice;
-    if let Err(error) = enter(spec) {
+    let entered = enter(spec).and_then(|()| volumes::bind(&spec.volumes, &run.sandbox()));
+    if let Err(error) = entered {
         report(&mut errors, &error);
         exit(1);
     }

@@ -32,6 +32,7 @@ mod rundir;
 mod sandbox;
 mod spec;
 mod user;
+mod volumes;
 
 pub use error::RuntimeError;
 pub use executor::executor_main;
@@ -43,6 +44,7 @@ pub use spec::{
     Claim, CommandSpec, ExecutorSpec, ExitRecord, Outcome, PATH_DEFAULT, ProcessIdentity,
     StartedRecord, UsageRecord, User,
 };
+pub use volumes::{VolumeSpec, leftovers, retire};
 
 use crate::cgroup::{CgroupRoot, Container, Limits};
 
@@ -75,6 +77,8 @@ pub struct LaunchRequest {
     pub hostname: Option<String>,
     /// What it may use.
     pub limits: Limits,
+    /// The volumes that it sees.
+    pub volumes: Vec<VolumeSpec>,
 }
 
 /// A launch under way.
@@ -173,6 +177,9 @@ impl Runtime {
         made: impl FnOnce(&Container),
     ) -> Result<Launched, RuntimeError> {
         sandbox::make(run, user.as_ref())?;
+        for volume in &request.volumes {
+            volumes::prepare(volume, &run.sandbox(), user.as_ref())?;
+        }
         let container = self
             .cgroups
             .create(&request.container_id, &request.limits)?;
@@ -193,6 +200,7 @@ impl Runtime {
             limits: request.limits.clone(),
             join: container.join_paths(),
             executors_dir: self.cgroups.executors_dir(),
+            volumes: request.volumes.clone(),
         };
         let spawned = run
             .write_spec(&spec)

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::volumes::VolumeSpec;
 use crate::cgroup::{JoinPaths, Limits};
 
 /// `PATH` of a task that sets none.
@@ -68,6 +69,9 @@ pub struct ExecutorSpec {
     pub join: JoinPaths,
     /// The v2 cgroup of the executors.
     pub executors_dir: Option<PathBuf>,
+    /// The volumes that are seen inside.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
 }
 
 /// One process, told from every other that had or will have its number.

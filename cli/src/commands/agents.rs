@@ -40,7 +40,11 @@ fn table(state: &ClusterState) -> Table {
         "TASKS",
     ]);
     for agent in &state.agents {
-        let total = &agent.info.total;
+        let total = agent
+            .info
+            .total
+            .saturating_add(&agent.info.lots.quantities());
+        let allocated = (agent.allocated.regular).saturating_add(&agent.allocated_lots.charged());
         let tasks = state.tasks.iter();
         let tasks = tasks.filter(|t| t.agent_id == agent.id && !t.state.is_terminal());
         table.row(vec![
@@ -50,9 +54,9 @@ fn table(state: &ClusterState) -> Table {
             text::agent_activity(agent.activity),
             text::domain(agent.info.domain.as_ref()),
             Cell::right(milli(total.cpu_milli())),
-            Cell::right(milli(agent.allocated.regular.cpu_milli())),
+            Cell::right(milli(allocated.cpu_milli())),
             Cell::right(bytes(total.mem_bytes())),
-            Cell::right(bytes(agent.allocated.regular.mem_bytes())),
+            Cell::right(bytes(allocated.mem_bytes())),
             Cell::right(milli(agent.oversubscribed.cpu_milli())).styled(Style::Lent),
             Cell::right(tasks.count().to_string()),
         ]);

@@ -11,7 +11,9 @@ use super::tasks::usage_of;
 use super::{quota, text};
 use crate::find::Thing;
 use crate::output::json::attribute_value;
-use crate::output::quantity::{bytes, duration_ms, duration_ns, milli, quantities, resources};
+use crate::output::quantity::{
+    bytes, duration_ms, duration_ns, lots_text, milli, quantities, resources, with_lots,
+};
 
 /// One line: a label and its value.
 type Line = (&'static str, String);
@@ -41,11 +43,17 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
         ("version", info.version.clone()),
         ("registered", ago(state.at, agent.registered_at)),
         ("total", quantities(&info.total)),
-        ("allocated", resources(&agent.allocated)),
-        ("offered", resources(&agent.offered)),
+        (
+            "allocated",
+            with_lots(&agent.allocated, &agent.allocated_lots),
+        ),
+        ("offered", with_lots(&agent.offered, &agent.offered_lots)),
         ("lent", quantities(&agent.oversubscribed)),
     ];
     lines.extend((info.domain.as_ref()).map(|domain| ("domain", domain.to_string())));
+    for (key, _) in info.lots.iter() {
+        lines.push(("lot", lots_text(&info.lots.only(|other| other == key))));
+    }
     for attribute in &info.attributes {
         let value = attribute_value(&attribute.value);
         lines.push(("attribute", format!("{} = {value}", attribute.name)));
@@ -76,7 +84,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
 }
 
 fn task_line(task: &TaskRecord) -> Line {
-    let what = resources(&task.resources);
+    let what = with_lots(&task.resources, &task.lots);
     (
         "task",
         format!("{} {} {what}", task.task_id, task.state.name()),
@@ -130,7 +138,7 @@ fn of_task(state: &ClusterState, task: &TaskRecord) -> Vec<Line> {
         ("framework", task.framework_id.to_string()),
         ("agent", task.agent_id.to_string()),
         ("role", task.role.to_string()),
-        ("allocated", resources(&task.resources)),
+        ("allocated", with_lots(&task.resources, &task.lots)),
     ];
     if let Some(executor) = &task.executor_id {
         lines.push(("executor", executor.to_string()));
@@ -173,7 +181,7 @@ fn of_offer(state: &ClusterState, offer: &Offer) -> Vec<Line> {
         ("role", offer.role.to_string()),
         ("agent", offer.agent_id.to_string()),
         ("host", offer.hostname.clone()),
-        ("resources", resources(&offer.resources)),
+        ("resources", with_lots(&offer.resources, &offer.lots)),
         ("lapses", lapses),
     ]
 }

@@ -12,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod frameworks;
 pub(crate) mod kill;
 pub(crate) mod logs;
+pub(crate) mod lots;
 pub(crate) mod maintenance;
 pub(crate) mod offers;
 pub(crate) mod quota;
@@ -59,5 +60,9 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Reactivate(args) => activity::reactivate(&args, out).await,
         Command::Drain(args) => activity::drain(&args, out).await,
         Command::Maintenance(args) => maintenance::perform(&args, out).await,
+        Command::Reserve(args) => lots::reserve(&args, out).await,
+        Command::Unreserve(args) => lots::unreserve(&args, out).await,
+        Command::CreateVolume(args) => lots::create(&args, out).await,
+        Command::DestroyVolume(args) => lots::destroy(&args, out).await,
     }
 }

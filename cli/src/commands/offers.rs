@@ -8,7 +8,7 @@ use crate::error::{CliError, EXIT_OK};
 use crate::find::cluster_of;
 use crate::output::Out;
 use crate::output::json::OfferJson;
-use crate::output::quantity::{duration_ms, resources};
+use crate::output::quantity::{duration_ms, with_lots};
 use crate::output::table::{Cell, Table};
 
 pub(crate) async fn perform(args: &ClientArgs, out: &mut Out) -> Result<u8, CliError> {
@@ -42,7 +42,7 @@ fn table(state: &ClusterState) -> Table {
             offer.hostname.as_str().into(),
             offer.role.as_str().into(),
             Cell::figure(left),
-            resources(&offer.resources).into(),
+            with_lots(&offer.resources, &offer.lots).into(),
         ]);
     }
     table

@@ -61,7 +61,7 @@ fn thing(state: &ClusterState, id: &str, out: &mut Out) -> Result<(), CliError> 
     let thing = find::thing(state, id)?;
     if out.json {
         out.json(&match thing {
-            find::Thing::Agent(agent) => ThingJson::Agent(agent.into()),
+            find::Thing::Agent(agent) => ThingJson::Agent(Box::new(agent.into())),
             find::Thing::Framework(framework) => ThingJson::Framework(framework.into()),
             find::Thing::Task(task) => ThingJson::Task(task.into()),
             find::Thing::Offer(offer) => ThingJson::Offer(offer.into()),

@@ -1,6 +1,6 @@
 //! `ebb tasks`: the tasks, live ones first.
 
-use ebb_types::{ClusterState, TaskRecord, TaskUsage};
+use ebb_types::{ClusterState, Resources, TaskRecord, TaskUsage};
 
 use super::text;
 use crate::args::TasksArgs;
@@ -74,14 +74,20 @@ fn table(state: &ClusterState, tasks: &[&TaskRecord]) -> Table {
             cluster.short(task.framework_id.as_str()).into(),
             cluster.short(task.agent_id.as_str()).into(),
             task.role.as_str().into(),
-            text::cpus(&task.resources),
+            text::cpus(&usable(task)),
             Cell::figure(used.and_then(|used| used.cpu_milli).map(milli)),
-            text::mem(&task.resources),
+            text::mem(&usable(task)),
             Cell::figure(used.and_then(|used| used.mem_bytes).map(bytes)),
             kind(task),
         ]);
     }
     table
+}
+
+/// What it may use of the four kinds, reserved or not.
+fn usable(task: &TaskRecord) -> Resources {
+    let reserved = Resources::regular(task.lots.quantities());
+    task.resources.saturating_add(&reserved)
 }
 
 /// Whether what it holds may be taken back.

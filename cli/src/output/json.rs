@@ -7,6 +7,7 @@
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
 pub(crate) mod explain;
+pub(crate) mod lots;
 pub(crate) mod quota;
 mod usage;
 
@@ -16,6 +17,7 @@ use ebb_types::{
 };
 use serde::Serialize;
 
+use lots::LotJson;
 use quota::QuotaJson;
 use usage::AgentUsageJson;
 
@@ -136,6 +138,9 @@ pub(crate) struct AgentJson {
     usage: Option<AgentUsageJson>,
     activity: &'static str,
     domain: Option<String>,
+    lots: Vec<LotJson>,
+    offered_lots: Vec<LotJson>,
+    allocated_lots: Vec<LotJson>,
 }
 
 impl From<&AgentState> for AgentJson {
@@ -155,6 +160,9 @@ impl From<&AgentState> for AgentJson {
             usage: agent.usage.as_ref().map(Into::into),
             activity: agent.activity.name(),
             domain: agent.info.domain.as_ref().map(ToString::to_string),
+            lots: lots::all(&agent.info.lots),
+            offered_lots: lots::all(&agent.offered_lots),
+            allocated_lots: lots::all(&agent.allocated_lots),
         }
     }
 }
@@ -250,6 +258,7 @@ pub(crate) struct TaskJson {
     state: &'static str,
     terminal: bool,
     resources: ResourcesJson,
+    lots: Vec<LotJson>,
     executor_id: Option<String>,
     container_id: Option<String>,
     statuses: Vec<TaskStatusJson>,
@@ -266,6 +275,7 @@ impl From<&TaskRecord> for TaskJson {
             state: task.state.name(),
             terminal: task.state.is_terminal(),
             resources: (&task.resources).into(),
+            lots: lots::all(&task.lots),
             executor_id: task.executor_id.as_ref().map(ToString::to_string),
             container_id: task.container_id.as_ref().map(ToString::to_string),
             statuses: task.statuses.iter().map(Into::into).collect(),
@@ -308,6 +318,7 @@ pub(crate) struct OfferJson {
     hostname: String,
     role: String,
     resources: ResourcesJson,
+    lots: Vec<LotJson>,
     attributes: Vec<AttributeJson>,
     executor_ids: Vec<String>,
     deadline_ms: Option<u64>,
@@ -322,6 +333,7 @@ impl From<&Offer> for OfferJson {
             hostname: offer.hostname.clone(),
             role: offer.role.to_string(),
             resources: (&offer.resources).into(),
+            lots: lots::all(&offer.lots),
             attributes: attributes(&offer.attributes),
             executor_ids: texts(&offer.executor_ids),
             deadline_ms: offer.deadline.map(|at| at.as_ms()),
@@ -357,7 +369,7 @@ impl From<&ClusterState> for MasterJson {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum ThingJson {
     /// An agent.
-    Agent(AgentJson),
+    Agent(Box<AgentJson>),
     /// A framework.
     Framework(FrameworkJson),
     /// A task.

@@ -7,7 +7,7 @@
 //! it; nothing that was read is above [`MAX_QUANTITY`].
 
 use ebb_types::limits::MAX_QUANTITY;
-use ebb_types::{Quantities, ResourceKind, Resources};
+use ebb_types::{LotValue, Lots, Quantities, ResourceKind, Resources};
 
 /// Most digits of a number that are looked at; longer ones are refused as too large.
 const MAX_DIGITS: usize = 30;
@@ -341,6 +341,35 @@ pub(crate) fn resources(resources: &Resources) -> String {
         (_, true) => quantities(&resources.regular),
         (true, false) => revocable(),
         (false, false) => format!("{} and {}", quantities(&resources.regular), revocable()),
+    }
+}
+
+/// Lots in one line, as they are written on the command line, large amounts with a unit.
+pub(crate) fn lots_text(lots: &Lots) -> String {
+    let parts = lots.iter().map(|(key, value)| match (value, key.kind()) {
+        (LotValue::Scalar(bytes_of), Some(ResourceKind::Mem | ResourceKind::Disk)) => {
+            format!("{key}:{}", bytes(*bytes_of).replace(' ', ""))
+        }
+        (LotValue::Scalar(rate), Some(ResourceKind::DiskBandwidth)) => {
+            format!("{key}:{}/s", bytes(*rate).replace(' ', ""))
+        }
+        (LotValue::Scalar(milli_of), _) => format!("{key}:{}", milli(*milli_of)),
+        (LotValue::Ranges(ranges), _) => format!("{key}:{ranges}"),
+        (LotValue::Set(items), _) => {
+            let items: Vec<&str> = items.iter().map(String::as_str).collect();
+            format!("{key}:{{{}}}", items.join(","))
+        }
+    });
+    let parts: Vec<String> = parts.collect();
+    parts.join("; ")
+}
+
+/// Resources in one line, with lots behind where there are any.
+pub(crate) fn with_lots(plain: &Resources, lots: &Lots) -> String {
+    match (plain.is_zero(), lots.is_none()) {
+        (_, true) => resources(plain),
+        (true, false) => lots_text(lots),
+        (false, false) => format!("{}; {}", resources(plain), lots_text(lots)),
     }
 }
 

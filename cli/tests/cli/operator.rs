@@ -343,7 +343,7 @@ async fn json_keeps_its_shape() {
     assert_eq!(tasks.as_array().map(Vec::len), Some(4));
     let mut task = serde_json::json!({
         "framework_id": "cafe-1-0000", "task_id": "web.1", "name": "shop", "agent_id": "cafe-1-S0",
-        "role": "*", "state": "TASK_RUNNING", "terminal": false, "resources": own,
+        "role": "*", "state": "TASK_RUNNING", "terminal": false, "resources": own, "lots": [],
         "executor_id": null, "container_id": null,
         "statuses": [{
             "at_ms": 1_700_000_001_000_u64, "state": "TASK_RUNNING", "reason": null,
@@ -396,6 +396,22 @@ async fn json_keeps_its_shape() {
     ] {
         used[unmeasured] = serde_json::Value::Null;
     }
+    let lot = |name: &str, amount: Option<u64>, ranges: serde_json::Value, roles: &[&str]| {
+        let reservations = roles.iter().map(|role| {
+            serde_json::json!({"role": role, "dynamic": false, "principal": "", "labels": []})
+        });
+        serde_json::json!({
+            "name": name, "amount": amount, "ranges": ranges, "set": null,
+            "reservations": reservations.collect::<Vec<_>>(),
+            "source": null, "volume": null, "shared": false
+        })
+    };
+    let null = serde_json::Value::Null;
+    let lots = [
+        lot("cpus", Some(2_000), null.clone(), &["eng"]),
+        lot("disk", Some(10 << 30), null, &["eng"]),
+        lot("ports", None, serde_json::json!([[31_000, 31_009]]), &[]),
+    ];
     let agents = json(good(&played, &["agents", "--json"]).await);
     assert_eq!(
         agents[0],
@@ -405,6 +421,7 @@ async fn json_keeps_its_shape() {
             "registered_at_ms": 1_700_000_000_000_u64,
             "attributes": [], "domain": null, "total": amounts(4_000, 8 << 30), "offered": none, "allocated": own,
             "oversubscribed": amounts(1_000, 0),
+            "lots": lots, "offered_lots": [], "allocated_lots": [],
             "usage": {
                 "at_ms": 1_700_000_001_500_u64, "machine_cpu_milli": 500, "machine_mem_bytes": null,
                 "cpu_pressure_permille": 15, "mem_pressure_permille": null,
@@ -479,6 +496,7 @@ async fn json_keeps_its_shape() {
             "framework_id",
             "hostname",
             "id",
+            "lots",
             "resources",
             "role"
         ]
@@ -557,4 +575,76 @@ async fn json_keeps_its_shape() {
             "used"
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reserves_and_makes_volumes_of_what_an_agent_has() {
+    let played = Played::start(End::NoOffer).await;
+    let shown = good(&played, &["status", "1-S0"]).await;
+    for lot in ["cpus(eng):2", "disk(eng):10GiB", "ports:[31000-31009]"] {
+        assert!(shown.contains(lot), "{shown}");
+    }
+    let reserve = [
+        "reserve",
+        "1-S0",
+        "eng/ci",
+        "cpus(eng):1;ports:[31001-31002]",
+    ];
+    // Ports are reserved for nobody yet, the cores for a role above.
+    let said = good(&played, &reserve).await;
+    assert!(said.contains("has reserved cpus(eng,eng/ci):1"), "{said}");
+    good(
+        &played,
+        &[
+            "reserve",
+            "1-S0",
+            "ops",
+            "mem:1GiB",
+            "--label",
+            "for=x",
+            "--principal",
+            "me",
+        ],
+    )
+    .await;
+    let json = good(
+        &played,
+        &["create-volume", "1-S0", "eng", "v", "1GiB", "--json"],
+    )
+    .await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["operation"], "CREATE");
+    assert_eq!(json["lots"][0]["volume"]["id"], "v");
+    assert_eq!(json["lots"][0]["reservations"][0]["role"], "eng");
+    assert_eq!(json["lots"][0]["amount"], 1_u64 << 30);
+    assert_eq!(
+        played.asked(),
+        [
+            "RESERVE cafe-1-S0 cpus(eng,eng/ci):1.000;ports(eng/ci):[31001-31002]",
+            "RESERVE cafe-1-S0 mem(ops):1073741824",
+            "CREATE cafe-1-S0 disk(eng)[v:volume]:1073741824",
+        ]
+    );
+    for (line, says) in [
+        (
+            vec!["reserve", "1-S0", "eng/ci", "cpus(eng):3"],
+            "ebb status",
+        ),
+        (vec!["unreserve", "1-S0", "cpus:1"], "name the role"),
+        (vec!["unreserve", "1-S0", "cpus(ops):1"], "has no cpus(ops)"),
+        (
+            vec!["create-volume", "1-S0", "ops", "v", "1GiB"],
+            "ebb reserve",
+        ),
+        (vec!["destroy-volume", "1-S0", "eng", "v"], "no volume v"),
+    ] {
+        bad(&played, &line, 1, &[says]).await;
+    }
+    bad(
+        &played,
+        &["reserve", "1-S0", "eng", "cpus"],
+        2,
+        &["write name:value"],
+    )
+    .await;
 }

@@ -159,6 +159,7 @@ fn task(framework: &FrameworkId, name: &str, state: TaskState) -> TaskRecord {
         name: "shop".into(),
         agent_id: AgentId::new("cafe-1-S0").expect("valid"),
         role: Role::new("*").expect("valid"),
+        lots: ebb_types::Lots::NONE,
         resources: own(),
         state,
         executor_id: None,
@@ -195,6 +196,12 @@ fn framework(id: &FrameworkId, name: &str) -> FrameworkState {
     }
 }
 
+fn lots() -> ebb_types::Lots {
+    let text = "cpus(eng):2;disk(eng):10GiB;ports:[31000-31009]";
+    let written: ebb_types::WrittenResources = text.parse().expect("good");
+    written.lots
+}
+
 fn agent(port: u16) -> AgentState {
     let id = AgentId::new("cafe-1-S0").expect("valid");
     let total = Quantities::cpus_mem(4_000, 8 << 30);
@@ -204,6 +211,8 @@ fn agent(port: u16) -> AgentState {
             id: Some(id),
             hostname: "127.0.0.1".into(),
             port,
+            lots: lots(),
+            lots_version: 0,
             total,
             attributes: Vec::new(),
             version: "0.1.0".into(),
@@ -212,6 +221,8 @@ fn agent(port: u16) -> AgentState {
         status: AgentStatus::Registered,
         registered_at: Timestamp::from_ms(1_700_000_000_000),
         offered: Resources::ZERO,
+        offered_lots: ebb_types::Lots::NONE,
+        allocated_lots: ebb_types::Lots::NONE,
         allocated: own(),
         oversubscribed: Quantities::cpus_mem(1_000, 0),
         usage: Some(AgentUsage {
@@ -341,6 +352,7 @@ fn offer(framework: &FrameworkId) -> Offer {
         agent_id: AgentId::new("cafe-1-S0").expect("valid"),
         hostname: "127.0.0.1".into(),
         role: Role::new("*").expect("valid"),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(2_000, 1 << 30)),
         attributes: Vec::new(),
         executor_ids: Vec::new(),
@@ -487,6 +499,21 @@ impl Operator for Played {
         request: Request<proto::MachinesRequest>,
     ) -> Result<Response<proto::Empty>, Status> {
         self.note_machines("stop", request)
+    }
+
+    async fn convert_lots(
+        &self,
+        request: Request<proto::ConvertLotsRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wanted = ebb_api::ConvertLots::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let ebb_api::ConvertLots {
+            agent_id,
+            kind,
+            lots,
+        } = wanted;
+        self.note(format!("{} {agent_id} {lots}", kind.name()));
+        Ok(Response::new(proto::Empty {}))
     }
 
     async fn drain_agent(

@@ -62,6 +62,20 @@ impl Calls {
         });
     }
 
+    /// Uses offers of one agent and one role for operations, in order; what is left over is declined with the filters.
+    pub fn operate(
+        &mut self,
+        offer_ids: Vec<OfferId>,
+        operations: Vec<Operation>,
+        filters: Filters,
+    ) {
+        self.calls.push(Call::Accept {
+            offer_ids,
+            operations,
+            filters,
+        });
+    }
+
     /// Gives an offer back; what is a subset of it does not come again for the usual five seconds.
     pub fn decline(&mut self, offer_id: &OfferId) {
         self.decline_all(vec![offer_id.clone()], Filters::default());

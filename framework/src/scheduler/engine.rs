@@ -205,6 +205,9 @@ impl<S: Scheduler> Engine<S> {
                     s.failure(calls, agent_id.as_ref(), executor_id.as_ref(), status)
                 });
             }
+            Event::Operation(status) => {
+                self.callback(now, out, |s, calls| s.operation(calls, &status));
+            }
             Event::Subscribed { .. } | Event::Error(_) | Event::Heartbeat => {}
         }
     }

@@ -24,7 +24,8 @@ pub use engine::{Engine, Finished, Input, Output};
 pub use session::{Counters, Session};
 
 use ebb_types::{
-    AgentId, ExecutorId, Filters, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, TaskStatus,
+    AgentId, ExecutorId, Filters, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId,
+    OperationStatus, TaskStatus,
 };
 
 /// How long a framework that has answered an inverse offer is not asked again, where it says nothing else.
@@ -109,6 +110,14 @@ pub trait Scheduler: Send {
         _executor_id: &ExecutorId,
         _data: &[u8],
     ) -> Outcome {
+        Ok(())
+    }
+
+    /// What became of an operation on lots that was given an id.
+    ///
+    /// # Errors
+    /// Logged and counted.
+    fn operation(&mut self, _calls: &mut Calls, _status: &OperationStatus) -> Outcome {
         Ok(())
     }
 

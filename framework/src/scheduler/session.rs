@@ -671,8 +671,8 @@ impl Session {
     }
 
     fn launched(&mut self, now: Timestamp, operations: &[Operation]) {
-        for Operation::Launch { tasks, .. } in operations {
-            for task in tasks {
+        for operation in operations {
+            for task in operation.tasks() {
                 self.know_task(task.task_id.clone(), Some(task.agent_id.clone()));
                 self.tasks
                     .plan_question(&task.task_id, now, self.timing.launch_silence_ms);
@@ -681,9 +681,7 @@ impl Session {
     }
 
     fn drop_tasks(&mut self, now: Timestamp, operations: &[Operation]) -> Vec<TaskStatus> {
-        let tasks = operations
-            .iter()
-            .flat_map(|Operation::Launch { tasks, .. }| tasks);
+        let tasks = operations.iter().flat_map(|operation| operation.tasks());
         let dropped: Vec<TaskStatus> = tasks
             .map(|task| TaskStatus {
                 reason: Some(Reason::InvalidOffers),

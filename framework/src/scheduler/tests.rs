@@ -125,6 +125,7 @@ fn offer() -> Offer {
         agent_id: id("a"),
         hostname: "h".into(),
         role: id::<Role>("*"),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(4000, 4 << 30)),
         attributes: Vec::new(),
         executor_ids: Vec::new(),

@@ -194,6 +194,8 @@ impl Master {
             id: None,
             hostname,
             port: 5051,
+            lots: ebb_types::Lots::NONE,
+            lots_version: 0,
             total,
             attributes: Vec::new(),
             version: String::from("0.1.0"),
@@ -255,6 +257,7 @@ pub fn task(id: &TaskId, agent_id: &AgentId, resources: Resources) -> TaskInfo {
         task_id: id.clone(),
         name: id.to_string(),
         agent_id: agent_id.clone(),
+        lots: ebb_types::Lots::NONE,
         resources,
         command: Some(CommandInfo {
             value: String::from("sleep 1000"),

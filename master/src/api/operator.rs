@@ -52,6 +52,7 @@ fn refused(error: OperatorError) -> Status {
         | OperatorError::WindowOver(_)
         | OperatorError::MachineDown(_)
         | OperatorError::NotStarted(_)
+        | OperatorError::Lots { .. }
         | OperatorError::QuotaBeyondCluster { .. }
         | OperatorError::QuotaExceeded { .. } => Status::failed_precondition(message),
     }
@@ -227,6 +228,19 @@ impl proto::operator_server::Operator for Service {
         self.operate(OperatorCommand::Drain {
             agent_id: AgentId::new(&wire.agent_id).map_err(invalid)?,
             max_grace_ms: wire.max_grace_ms,
+        })
+        .await
+    }
+
+    async fn convert_lots(
+        &self,
+        request: Request<proto::ConvertLotsRequest>,
+    ) -> Result<Response<proto::Empty>, Status> {
+        let wanted = ebb_api::ConvertLots::try_from(request.into_inner()).map_err(invalid)?;
+        self.operate(OperatorCommand::ConvertLots {
+            agent_id: wanted.agent_id,
+            kind: wanted.kind,
+            lots: wanted.lots,
         })
         .await
     }

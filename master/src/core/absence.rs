@@ -67,9 +67,11 @@ impl Core {
         }
         self.drop_executors(id, &BTreeSet::new());
         self.maintenance.touch(id);
+        self.drop_operations(id);
+        self.forget_lots(id);
         if let Some(agent) = self.agents.remove(id) {
             debug_assert!(
-                agent.holding.is_zero(),
+                agent.holding.is_zero() && agent.lots.is_none(),
                 "{id} still holds {:?}",
                 agent.holding
             );

@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Capability, Event, Filters, FrameworkId, MalformedTask, MasterToAgent, OfferId,
-    Operation, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState, TaskStatus,
+    AgentId, Capability, Event, Filters, FrameworkId, Lots, MasterToAgent, OfferId, Operation,
+    OperationId, OperationKind, OperationState, Reason, Resources, Role, Source, TaskId, TaskInfo,
+    TaskState, TaskStatus,
 };
 
 use super::claims::Seat;
 use super::input::Effect;
 use super::limits::{MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_FRAMEWORK};
+use super::lots::{Asker, Bag};
 use super::state::{Core, Executor, Part};
 use super::task::Task;
 use super::validate::{Charge, Ground, judge};
@@ -24,9 +26,27 @@ use crate::ledger::Transition;
 struct Pool {
     agent_id: AgentId,
     role: Role,
-    seat: Seat,
+    seat: Option<Seat>,
     offered: Resources,
     remaining: Resources,
+    used: Resources,
+    offered_lots: Lots,
+    remaining_lots: Lots,
+    /// Of a shared lot all that is used at once.
+    used_lots: Lots,
+    /// What the agent has from now on, once something of it was made something else.
+    belongings: Option<Bag>,
+}
+
+impl Pool {
+    fn take(&mut self, charge: &Charge) {
+        self.remaining = self.remaining.saturating_sub(&charge.sum());
+        self.used = self.used.saturating_add(&charge.sum());
+        self.remaining_lots = self.remaining_lots.free(&charge.lots);
+        let used = self.used_lots.checked_add(&charge.lots);
+        debug_assert!(used.is_some(), "what was judged adds up");
+        self.used_lots = used.unwrap_or_default();
+    }
 }
 
 impl Core {
@@ -37,29 +57,23 @@ impl Core {
         operations: Vec<Operation>,
         filters: Filters,
     ) {
-        let mut tasks = Vec::new();
-        let mut malformed = Vec::new();
-        for operation in operations {
-            let Operation::Launch {
-                tasks: more,
-                malformed: worse,
-            } = operation;
-            tasks.extend(more);
-            malformed.extend(worse);
-        }
         let pool = match self.pool(id, offer_ids) {
             Ok(pool) => pool,
             Err(rule) => {
-                self.refuse_accept(id, offer_ids, &tasks, &malformed, &rule);
+                self.refuse_accept(id, offer_ids, &operations, &rule);
                 return;
             }
         };
-        if tasks.is_empty() && malformed.is_empty() {
+        let is_idle = |operation: &Operation| match operation {
+            Operation::Launch { tasks, malformed } => tasks.is_empty() && malformed.is_empty(),
+            Operation::Convert { .. } | Operation::Malformed { .. } => false,
+        };
+        if operations.iter().all(is_idle) {
             self.decline(id, offer_ids, filters);
             return;
         }
         self.counters.offers_accepted += offer_ids.len() as u64;
-        self.launch(id, offer_ids, pool, tasks, malformed, filters);
+        self.carry_out(id, offer_ids, pool, operations, filters);
     }
 
     /// Judges the offers of an accept as a whole.
@@ -87,6 +101,11 @@ impl Core {
                         seat: offer.seat,
                         offered: offer.resources,
                         remaining: offer.resources,
+                        used: Resources::ZERO,
+                        belongings: None,
+                        offered_lots: offer.lots.clone(),
+                        remaining_lots: offer.lots.clone(),
+                        used_lots: Lots::NONE,
                     });
                 }
                 Some(pool) if pool.agent_id != offer.agent_id => {
@@ -100,21 +119,32 @@ impl Core {
                     ));
                 }
                 Some(pool) => {
+                    pool.seat = pool.seat.or(offer.seat);
                     pool.offered = pool.offered.saturating_add(&offer.resources);
                     pool.remaining = pool.offered;
+                    let lots = pool.offered_lots.checked_add(&offer.lots);
+                    pool.offered_lots = lots.ok_or_else(|| {
+                        String::from(
+                            "the offers hold more than can be counted; accept fewer at once",
+                        )
+                    })?;
+                    let known = pool.remaining_lots.clone();
+                    let new = offer
+                        .lots
+                        .only(|key| !key.shared || known.get(key).is_none());
+                    pool.remaining_lots = known.checked_add(&new).unwrap_or(known);
                 }
             }
         }
         pool.ok_or_else(|| String::from("the accept names no offer; name at least one"))
     }
 
-    /// Offers that are still valid are taken back, and every task is dropped.
+    /// Offers that are still valid are taken back, and everything is dropped.
     fn refuse_accept(
         &mut self,
         id: &FrameworkId,
         offer_ids: &[OfferId],
-        tasks: &[TaskInfo],
-        malformed: &[MalformedTask],
+        operations: &[Operation],
         rule: &str,
     ) {
         self.counters.accepts_invalid += 1;
@@ -127,62 +157,198 @@ impl Core {
                 self.end_offer(offer_id, Transition::Rescind);
             }
         }
-        let dropped = tasks
-            .iter()
-            .map(|task| (&task.task_id, Some(&task.agent_id)));
-        let broken = malformed.iter().map(|task| (&task.task_id, None));
-        for (task_id, agent_id) in dropped.chain(broken) {
-            self.counters.tasks_by_state[TaskState::Dropped as usize] += 1;
-            let mut status = TaskStatus::new(
-                task_id.clone(),
-                TaskState::Dropped,
-                Source::Master,
-                self.now,
-            );
-            status.reason = Some(Reason::InvalidOffers);
-            rule.clone_into(&mut status.message);
-            status.agent_id = agent_id.cloned();
-            self.tell(id, status);
+        for operation in operations {
+            match operation {
+                Operation::Launch { tasks, malformed } => {
+                    for task in tasks {
+                        self.drop_launch(id, &task.task_id, Some(&task.agent_id), rule);
+                    }
+                    for task in malformed {
+                        self.drop_launch(id, &task.task_id, None, rule);
+                    }
+                }
+                Operation::Convert { id: name, .. } | Operation::Malformed { id: name, .. } => {
+                    if let Some(name) = name.clone() {
+                        let answer = (name, OperationState::Dropped, rule.to_owned());
+                        self.answer_operation(id, None, answer);
+                    }
+                }
+            }
         }
     }
 
-    fn launch(
+    fn drop_launch(
+        &mut self,
+        id: &FrameworkId,
+        task_id: &TaskId,
+        agent_id: Option<&AgentId>,
+        rule: &str,
+    ) {
+        self.counters.tasks_by_state[TaskState::Dropped as usize] += 1;
+        let mut status = TaskStatus::new(
+            task_id.clone(),
+            TaskState::Dropped,
+            Source::Master,
+            self.now,
+        );
+        status.reason = Some(Reason::InvalidOffers);
+        rule.clone_into(&mut status.message);
+        status.agent_id = agent_id.cloned();
+        self.tell(id, status);
+    }
+
+    /// Carries operations out in their order; one that breaks a rule fails alone.
+    fn carry_out(
         &mut self,
         id: &FrameworkId,
         offer_ids: &[OfferId],
         mut pool: Pool,
-        tasks: Vec<TaskInfo>,
-        malformed: Vec<MalformedTask>,
+        operations: Vec<Operation>,
         filters: Filters,
     ) {
         for offer_id in offer_ids {
             self.forget_offer(offer_id);
         }
-        for task in malformed {
-            self.task_error(id, &task.task_id, &pool.agent_id, task.rule);
+        let mut launches = Vec::new();
+        let mut done = Vec::new();
+        for operation in operations {
+            match operation {
+                Operation::Launch { tasks, malformed } => {
+                    for task in malformed {
+                        self.task_error(id, &task.task_id, &pool.agent_id, task.rule);
+                    }
+                    self.launch(id, &mut pool, tasks, &mut launches);
+                }
+                Operation::Convert {
+                    id: name,
+                    kind,
+                    lots,
+                } => match self.convert_offered(id, &mut pool, kind, &lots) {
+                    Ok(()) => done.extend(name),
+                    Err(rule) => self.operation_error(id, &pool.agent_id, name, rule),
+                },
+                Operation::Malformed { id: name, rule } => {
+                    self.operation_error(id, &pool.agent_id, name, rule);
+                }
+            }
         }
-        let mut launches = Vec::with_capacity(tasks.len());
+        self.settle_accept(id, &mut pool, filters);
+        if let Some(belongings) = pool.belongings.take() {
+            let version = self.set_belongings(&pool.agent_id, belongings);
+            for name in done {
+                self.await_order(&pool.agent_id, version, id, name);
+            }
+        }
+        self.send_launches(id, &pool.agent_id, launches);
+    }
+
+    fn launch(
+        &mut self,
+        id: &FrameworkId,
+        pool: &mut Pool,
+        tasks: Vec<TaskInfo>,
+        launches: &mut Vec<TaskInfo>,
+    ) {
+        launches.reserve(tasks.len());
         for task in tasks {
-            match self.judge_task(id, &pool, &task) {
+            match self.judge_task(id, pool, &task) {
                 Ok(charge) => {
-                    pool.remaining = pool.remaining.saturating_sub(&charge.sum());
-                    self.admit_task(id, &pool, &task, charge);
+                    pool.take(&charge);
+                    self.admit_task(id, pool, &task, &charge);
                     launches.push(task);
                 }
                 Err(rule) => self.task_error(id, &task.task_id, &pool.agent_id, rule),
             }
         }
-        let used = pool.offered.saturating_sub(&pool.remaining);
-        self.convert((id, &pool.role), &pool.agent_id, &used);
-        if !pool.remaining.is_zero() {
-            let (owner, seat) = ((id, &pool.role), pool.seat);
-            let (agent_id, rest) = (&pool.agent_id, &pool.remaining);
-            self.credit(Part::Offered, owner, Some(seat), agent_id, rest);
-            self.refuse(seat, agent_id, rest, filters);
+    }
+
+    /// Makes something else of what is left of the offers.
+    fn convert_offered(
+        &mut self,
+        id: &FrameworkId,
+        pool: &mut Pool,
+        kind: OperationKind,
+        lots: &Lots,
+    ) -> Result<(), String> {
+        let of_agent = match &pool.belongings {
+            Some(belongings) => belongings.clone(),
+            None => {
+                let agent = self.agents.get(&pool.agent_id);
+                agent.ok_or("the agent is no more")?.belongings()
+            }
+        };
+        if !self.has_room_for_operation(&pool.agent_id) {
+            return Err(String::from(
+                "too many operations wait for the agent; try again later",
+            ));
         }
-        let offered = pool.offered;
-        self.transit(&pool.agent_id, Transition::Accept { offered, used });
-        self.send_launches(id, &pool.agent_id, launches);
+        if lots
+            .iter()
+            .any(|(key, _)| pool.used_lots.get(key).is_some() && key.shared)
+        {
+            return Err(String::from(
+                "a task of the same call uses the shared volume; end it first",
+            ));
+        }
+        let asker = Asker {
+            id,
+            role: &pool.role,
+            agent_id: &pool.agent_id,
+        };
+        let left = Bag {
+            plain: pool.remaining.regular,
+            lots: pool.remaining_lots.clone(),
+        };
+        let (left, after) = self.judge_operation(&asker, (kind, lots), &left, &of_agent)?;
+        pool.remaining.regular = left.plain;
+        pool.remaining_lots = left.lots;
+        pool.belongings = Some(after);
+        Ok(())
+    }
+
+    fn operation_error(
+        &mut self,
+        id: &FrameworkId,
+        agent_id: &AgentId,
+        name: Option<OperationId>,
+        rule: String,
+    ) {
+        self.counters.operations_failed += 1;
+        if let Some(name) = name {
+            let answer = (name, OperationState::Error, rule);
+            self.answer_operation(id, Some(agent_id), answer);
+        }
+    }
+
+    /// Moves what is used from offered to allocated; the rest is free, and refused.
+    fn settle_accept(&mut self, id: &FrameworkId, pool: &mut Pool, filters: Filters) {
+        let (offered, used) = (pool.offered, pool.used);
+        let owner = (id, &pool.role);
+        self.credit_lots(Part::Offered, owner, &pool.agent_id, &pool.offered_lots);
+        self.charge_lots(Part::Allocated, owner, &pool.agent_id, &pool.used_lots);
+        self.refuse_lots(owner, &pool.agent_id, &pool.remaining_lots, filters);
+        if !used.is_zero() {
+            self.convert(owner, &pool.agent_id, &used);
+        }
+        let back = offered.saturating_sub(&used);
+        if !back.is_zero() {
+            self.credit(Part::Offered, owner, pool.seat, &pool.agent_id, &back);
+            self.refuse(pool.seat, &pool.agent_id, &pool.remaining, filters);
+        }
+        let total = pool.belongings.as_ref().map(|all| all.plain);
+        match total {
+            Some(total) => {
+                let transition = Transition::Convert {
+                    offered,
+                    used,
+                    total,
+                };
+                self.transit(&pool.agent_id, transition);
+                self.wake.insert(pool.agent_id.clone());
+            }
+            None if offered.is_zero() => {}
+            None => self.transit(&pool.agent_id, Transition::Accept { offered, used }),
+        }
     }
 
     fn judge_task(&self, id: &FrameworkId, pool: &Pool, task: &TaskInfo) -> Result<Charge, String> {
@@ -212,6 +378,8 @@ impl Core {
         let ground = Ground {
             agent_id: &pool.agent_id,
             remaining: &pool.remaining,
+            remaining_lots: &pool.remaining_lots,
+            used_lots: &pool.used_lots,
             id_in_use: framework.tasks.contains_key(&task.task_id)
                 || framework.unreachable.contains(&task.task_id),
             running_executor: running,
@@ -220,7 +388,7 @@ impl Core {
     }
 
     /// Takes a valid task into the books as TASK_STAGING; no update is sent for that.
-    fn admit_task(&mut self, id: &FrameworkId, pool: &Pool, info: &TaskInfo, charge: Charge) {
+    fn admit_task(&mut self, id: &FrameworkId, pool: &Pool, info: &TaskInfo, charge: &Charge) {
         let key = (id.clone(), info.task_id.clone());
         if let Some(agent) = self.agents.get_mut(&pool.agent_id) {
             agent.tasks.insert(key);
@@ -230,17 +398,20 @@ impl Core {
                     Executor {
                         info: executor.clone(),
                         role: pool.role.clone(),
+                        lots: executor.lots.clone(),
                     },
                 );
-                self.executor_added(&pool.agent_id, id, &pool.role, executor);
+                let told = (executor, &executor.lots);
+                self.executor_added(&pool.agent_id, id, &pool.role, told);
             }
         }
         let task = Task {
             agent_id: pool.agent_id.clone(),
             role: pool.role.clone(),
-            seat: Some(pool.seat),
+            seat: pool.seat,
             name: Arc::from(&*info.name),
             resources: info.resources,
+            lots: info.lots.clone(),
             kill_grace_ms: info.kill_grace_ms,
             state: TaskState::Staging,
             told: None,

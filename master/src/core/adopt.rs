@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, FrameworkId, FrameworkInfo, MasterToAgent, Reason, Role, RunningExecutor, RunningTask,
-    Source, TaskId, TaskKey, TaskState, TaskStatus,
+    AgentId, FrameworkId, FrameworkInfo, Lots, MasterToAgent, Reason, Role, RunningExecutor,
+    RunningTask, Source, TaskId, TaskKey, TaskState, TaskStatus,
 };
 
 use super::limits::MAX_FRAMEWORKS;
@@ -118,16 +118,19 @@ impl Core {
             return;
         };
         let resources = running.info.resources;
-        self.charge(
-            Part::Allocated,
-            (&running.framework_id, &role),
+        let lots = self.countable(agent_id, running.info.lots.clone());
+        let owner = (&running.framework_id, &role);
+        self.charge(Part::Allocated, owner, agent_id, &resources);
+        self.charge_lots(Part::Allocated, owner, agent_id, &lots);
+        self.executor_added(
             agent_id,
-            &resources,
+            &running.framework_id,
+            &role,
+            (&running.info, &lots),
         );
-        self.executor_added(agent_id, &running.framework_id, &role, &running.info);
         if let Some(agent) = self.agents.get_mut(agent_id) {
             let info = running.info;
-            agent.executors.insert(key, Executor { info, role });
+            agent.executors.insert(key, Executor { info, role, lots });
         }
     }
 
@@ -148,6 +151,7 @@ impl Core {
             self.executor_gone(agent_id, &framework_id, &executor_id);
             let owner = (&framework_id, &executor.role);
             self.recover(owner, None, agent_id, &executor.info.resources);
+            self.recover_lots(owner, agent_id, &executor.lots);
         }
     }
 
@@ -211,6 +215,7 @@ impl Core {
             seat: None,
             name: Arc::from(running.info.name),
             resources: running.info.resources,
+            lots: Lots::NONE,
             kill_grace_ms: running.info.kill_grace_ms,
             state: running.state,
             told: None,
@@ -223,7 +228,11 @@ impl Core {
         self.counters.tasks_by_state[running.state as usize] += 1;
         if task.holds() {
             let owner = (&framework_id, &task.role);
-            task.seat = self.charge(Part::Allocated, owner, agent_id, &task.resources);
+            task.lots = self.countable(agent_id, running.info.lots);
+            if !task.resources.is_zero() {
+                task.seat = self.charge(Part::Allocated, owner, agent_id, &task.resources);
+            }
+            self.charge_lots(Part::Allocated, owner, agent_id, &task.lots);
         }
         let mut status = TaskStatus::new(task_id.clone(), running.state, Source::Master, self.now);
         status.reason = Some(Reason::AgentReregistered);

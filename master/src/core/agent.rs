@@ -84,6 +84,7 @@ impl Core {
             } => self.on_update(agent_id, &framework_id, status, latest_state),
             AgentToMaster::Oversubscribed(amount) => self.on_oversubscribed(agent_id, amount),
             AgentToMaster::Usage(usage) => self.on_usage(agent_id, usage),
+            AgentToMaster::LotsApplied { version } => self.on_lots_applied(agent_id, version),
             AgentToMaster::Message {
                 framework_id,
                 executor_id,
@@ -125,7 +126,8 @@ impl Core {
             .holding
             .offered
             .saturating_add(&agent.holding.allocated);
-        self.roles.set_agent(agent_id, total, amount);
+        let whole = agent.whole();
+        self.roles.set_agent(agent_id, whole, amount);
         self.changed = true;
         self.wake.insert(agent_id.clone());
         self.transit(
@@ -168,6 +170,7 @@ impl Core {
         self.executor_gone(agent_id, &framework_id, &executor_id);
         let owner = (&framework_id, &executor.role);
         self.recover(owner, None, agent_id, &executor.info.resources);
+        self.recover_lots(owner, agent_id, &executor.lots);
         let event = Event::Failure {
             agent_id: Some(agent_id.clone()),
             executor_id: Some(executor_id),

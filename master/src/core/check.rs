@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{AgentId, Quantities, Resources};
+use ebb_types::{AgentId, Resources};
 
 use super::limits::{CHECK_ALWAYS_BELOW, CHECK_EVERY};
 use super::record::Activity;
@@ -18,7 +18,7 @@ use crate::ledger::AgentLedger;
 #[error("the master's books do not add up: {0}")]
 pub struct Violation(pub String);
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds {
         Ok(())
     } else {
@@ -39,6 +39,7 @@ impl Core {
         self.check_withheld()?;
         self.check_constraints()?;
         self.check_maintenance()?;
+        self.check_lots()?;
         self.check_absent()
     }
 
@@ -107,10 +108,7 @@ impl Core {
 
     fn check_withheld(&self) -> Result<(), Violation> {
         for (id, agent) in &self.agents {
-            let withheld = match agent.in_ledger {
-                true => Quantities::ZERO,
-                false => agent.free().regular,
-            };
+            let withheld = self.withheld_of(agent);
             let known = self.roles.withheld(id);
             ensure(known == withheld, || {
                 format!("of agent {id} {withheld} cannot be offered, and the book says {known}")

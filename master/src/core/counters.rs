@@ -68,6 +68,12 @@ pub struct Counters {
     pub agents_refused: u64,
     /// Tasks that an agent reported although the master holds another of that name, or its end.
     pub tasks_duplicated: u64,
+    /// Times that lots which an agent brought along did not add up with those in the books and were not counted.
+    pub lots_uncounted: u64,
+    /// Operations on lots that broke a rule.
+    pub operations_failed: u64,
+    /// Refusals of lots that there was no room for.
+    pub lot_refusals_dropped: u64,
     /// Tasks, frameworks or agents forgotten because a bound was reached.
     pub forgotten: u64,
 }

@@ -13,7 +13,7 @@ impl Core {
     /// Remembers a refusal; a time of 0 is none.
     pub(super) fn refuse(
         &mut self,
-        seat: Seat,
+        seat: Option<Seat>,
         agent_id: &AgentId,
         resources: &Resources,
         filters: Filters,
@@ -22,7 +22,7 @@ impl Core {
             return;
         }
         let expires = self.now.plus_ms(filters.refuse_ms.min(MAX_REFUSE_MS));
-        if let Some(agent) = self.roles.agent_number(agent_id) {
+        if let (Some(seat), Some(agent)) = (seat, self.roles.agent_number(agent_id)) {
             self.roles.refuse_seat(seat, agent, resources, expires);
             self.changed = true;
         }

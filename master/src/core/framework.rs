@@ -116,6 +116,7 @@ impl Core {
         self.apply_constraints(id);
         self.ask_anew();
         self.wake_all = true;
+        self.touch_all_lots();
         self.framework_changed(id);
     }
 
@@ -235,11 +236,19 @@ impl Core {
             .difference(&suppressed)
             .cloned()
             .collect();
+        let gains = |capability| info.has(capability) && !framework.info.has(capability);
+        let is_more_able = gains(Capability::GpuResources) || gains(Capability::SharedResources);
+        let asking = if is_more_able {
+            info.roles.clone()
+        } else {
+            awake
+        };
         for offer_id in dropped {
             self.rescind(&offer_id);
         }
-        for role in &awake {
+        for role in &asking {
             self.roles.void_refusals(id, role);
+            self.void_lot_refusals(id, role);
         }
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.info = info;
@@ -262,6 +271,7 @@ impl Core {
     pub(super) fn revive(&mut self, id: &FrameworkId, roles: &[Role]) {
         for role in self.set_suppressed(id, roles, false) {
             self.roles.void_refusals(id, &role);
+            self.void_lot_refusals(id, &role);
         }
         self.wake_all = true;
     }

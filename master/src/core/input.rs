@@ -1,8 +1,8 @@
 //! What goes into the core and what comes out of it.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, Machine, MasterToAgent, Quota,
-    ResourceKind, Role, TaskId, Unavailability,
+    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, Lots, Machine, MasterToAgent,
+    OperationKind, Quota, ResourceKind, Role, TaskId, Unavailability,
 };
 
 use super::claims::BatchId;
@@ -94,6 +94,15 @@ pub enum OperatorCommand {
     Deactivate(AgentId),
     /// Offer an agent again.
     Reactivate(AgentId),
+    /// Make something else of what is free of an agent.
+    ConvertLots {
+        /// The agent.
+        agent_id: AgentId,
+        /// What is done.
+        kind: OperationKind,
+        /// With what.
+        lots: Lots,
+    },
     /// Offer nothing of an agent any more and kill all its tasks.
     Drain {
         /// The agent.
@@ -210,6 +219,14 @@ pub enum OperatorError {
         "agent {0} is active already; only one that is deactivated or drained can be reactivated"
     )]
     AlreadyActive(AgentId),
+    /// The agent's lots do not allow it.
+    #[error("agent {agent_id}: {rule}")]
+    Lots {
+        /// The agent.
+        agent_id: AgentId,
+        /// What stands in the way.
+        rule: String,
+    },
     /// The agent still has tasks that are being killed.
     #[error(
         "agent {0} is draining, which cannot be called off; reactivate it when `ebb agents` shows it as drained"

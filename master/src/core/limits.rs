@@ -43,6 +43,14 @@ pub const MIN_INVERSE_REFUSE_MS: u64 = 1_000;
 pub const MAX_WEIGHT_MILLI: u32 = 1_000_000_000;
 /// Most offers outstanding at once.
 pub const MAX_OFFERS: usize = 200_000;
+/// What is reserved for a role is offered by itself when no plain offer has taken it along for so long, in milliseconds.
+pub const LOTS_WAIT_MS: u64 = 200;
+/// Most ranges of one lot in one offer; the others stay free.
+pub const MAX_RANGES_PER_OFFER: usize = 1_024;
+/// Most operations on lots of one agent that it has not confirmed.
+pub const MAX_PENDING_OPERATIONS: usize = 10_000;
+/// Most refusals of lots that are remembered; beyond that what was refused may be offered again at once (counted).
+pub const MAX_LOT_REFUSALS: usize = 200_000;
 /// A debug build checks its invariants after every step while it holds at most this many things;
 /// above it, after every [`CHECK_EVERY`]th step.
 pub const CHECK_ALWAYS_BELOW: usize = 300;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ContainerId, ExecutorId,
-    ExecutorInfo, FrameworkId, FrameworkInfo, Machine, MaintenanceState, OfferId, Quantities,
+    ExecutorInfo, FrameworkId, FrameworkInfo, Lots, Machine, MaintenanceState, OfferId, Quantities,
     Quota, Resources, Role, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
@@ -95,6 +95,7 @@ pub struct ExecutorLine {
     pub(crate) executor_id: ExecutorId,
     pub(crate) role: Role,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
 }
 
 /// A task.
@@ -108,6 +109,7 @@ pub struct TaskLine {
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
     pub(crate) state: TaskState,
     pub(crate) executor_id: Option<ExecutorId>,
     pub(crate) container_id: Option<ContainerId>,
@@ -197,7 +199,7 @@ impl Core {
         agent_id: &AgentId,
         framework_id: &FrameworkId,
         role: &Role,
-        info: &ExecutorInfo,
+        (info, lots): (&ExecutorInfo, &Lots),
     ) {
         self.note(|| {
             News::Executor(Box::new(ExecutorLine {
@@ -206,6 +208,7 @@ impl Core {
                 executor_id: info.executor_id.clone(),
                 role: role.clone(),
                 resources: info.resources,
+                lots: lots.clone(),
             }))
         });
     }
@@ -263,6 +266,7 @@ impl Agent {
                 executor_id: executor_id.clone(),
                 role: executor.role.clone(),
                 resources: executor.info.resources,
+                lots: executor.lots.clone(),
             }))
         })
     }
@@ -291,6 +295,7 @@ impl Task {
             name: Arc::clone(&self.name),
             role: self.role.clone(),
             resources: self.resources,
+            lots: self.lots.clone(),
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use ebb_types::limits::MIN_DECLINE_MS;
-use ebb_types::{AgentId, Event, Filters, FrameworkId, Offer, OfferId, Resources, Role};
+use ebb_types::{AgentId, Event, Filters, FrameworkId, Lots, Offer, OfferId, Resources, Role};
 
-use super::claims::BatchId;
+use super::claims::{BatchId, Seat};
 use super::input::{ConnectionId, Effect};
 use super::limits::MAX_OFFERS;
 use super::news::News;
@@ -38,7 +38,11 @@ impl Core {
         let mut charged = planned.drain(..);
         for proposal in proposals {
             let charged = charged.next();
-            let Some(receiver) = self.receiver(&proposal, charged.is_some()) else {
+            let receiver = match self.bars(&proposal) {
+                true => None,
+                false => self.receiver(&proposal, charged.is_some()),
+            };
+            let Some(receiver) = receiver else {
                 if let Some((member, resources)) = charged {
                     self.roles.uncharge(member, &resources);
                 }
@@ -57,11 +61,7 @@ impl Core {
         drop(charged);
         self.planned = planned;
         for (connection, offers) in offers {
-            self.counters.offers_made += offers.len() as u64;
-            self.emit(Effect::ToScheduler {
-                connection,
-                event: Event::Offers(offers),
-            });
+            self.send_offers(connection, offers);
         }
     }
 
@@ -110,22 +110,44 @@ impl Core {
 
     /// Makes an offer of what is charged in the book.
     fn make_offer(&mut self, proposal: &Proposal, receiver: Receiver) -> Option<Offer> {
-        let Ok(id) = self.ids.offer() else {
-            let credited = self.roles.credit_seat(proposal.seat, &proposal.resources);
-            debug_assert!(credited, "an offer was not charged");
-            self.refuse_proposal(proposal);
-            return None;
-        };
         let Receiver {
             framework_id,
             role,
             agent_id,
             ..
         } = receiver;
-        let Proposal {
-            seat, resources, ..
-        } = *proposal;
-        self.hold(Part::Offered, (&framework_id, &role), &agent_id, &resources);
+        let lots = match proposal.resources.regular.is_zero() {
+            true => Lots::NONE,
+            false => self.lots_for((&framework_id, &role), &agent_id),
+        };
+        let plain = Some((proposal.seat, proposal.resources));
+        let offer = self.put_offer(agent_id, framework_id, role, plain, lots);
+        if offer.is_none() {
+            let credited = self.roles.credit_seat(proposal.seat, &proposal.resources);
+            debug_assert!(credited, "an offer was not charged");
+            self.refuse_proposal(proposal);
+        }
+        offer
+    }
+
+    /// Takes an offer into the books; nothing where no id is left for it. What is plain of it is charged in the book of
+    /// claims already.
+    pub(super) fn put_offer(
+        &mut self,
+        agent_id: AgentId,
+        framework_id: FrameworkId,
+        role: Role,
+        plain: Option<(Seat, Resources)>,
+        lots: Lots,
+    ) -> Option<Offer> {
+        let id = self.ids.offer().ok()?;
+        let owner = (&framework_id, &role);
+        if let Some((_, resources)) = &plain {
+            self.hold(Part::Offered, owner, &agent_id, resources);
+        }
+        self.charge_lots(Part::Offered, owner, &agent_id, &lots);
+        let seat = plain.map(|(seat, _)| seat);
+        let resources = plain.map_or(Resources::ZERO, |(_, resources)| resources);
         let deadline = self
             .config
             .offer_timeout_ms
@@ -146,6 +168,7 @@ impl Core {
             role,
             seat,
             resources,
+            lots,
             deadline,
         };
         let offer = self.offer_view(&id, &record);
@@ -170,6 +193,7 @@ impl Core {
             hostname: agent.info.hostname.clone(),
             role: record.role.clone(),
             resources: record.resources,
+            lots: record.lots.clone(),
             attributes: agent.info.attributes.clone(),
             executor_ids,
             deadline: record.deadline,
@@ -206,9 +230,12 @@ impl Core {
     ) -> Option<OfferRecord> {
         let record = self.forget_offer(id)?;
         let owner = (&record.framework_id, &record.role);
-        let (seat, agent_id) = (Some(record.seat), &record.agent_id);
-        self.credit(Part::Offered, owner, seat, agent_id, &record.resources);
-        self.transit(&record.agent_id, transition(record.resources));
+        self.credit_lots(Part::Offered, owner, &record.agent_id, &record.lots);
+        if !record.resources.is_zero() {
+            let (seat, agent_id) = (record.seat, &record.agent_id);
+            self.credit(Part::Offered, owner, seat, agent_id, &record.resources);
+            self.transit(&record.agent_id, transition(record.resources));
+        }
         Some(record)
     }
 
@@ -292,6 +319,8 @@ impl Core {
             };
             self.counters.offers_declined += 1;
             self.refuse(record.seat, &record.agent_id, &record.resources, filters);
+            let owner = (framework_id, &record.role);
+            self.refuse_lots(owner, &record.agent_id, &record.lots, filters);
         }
     }
 

@@ -36,6 +36,11 @@ impl Core {
                 self.kill(&framework_id, &task_id, None, grace_ms);
                 Ok(())
             }
+            OperatorCommand::ConvertLots {
+                agent_id,
+                kind,
+                lots,
+            } => self.convert_free(&agent_id, kind, &lots),
             OperatorCommand::Deactivate(agent_id) => self.deactivate(&agent_id),
             OperatorCommand::Reactivate(agent_id) => self.reactivate(&agent_id),
             OperatorCommand::Drain {

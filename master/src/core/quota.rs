@@ -174,14 +174,11 @@ impl Core {
     /// Tells the book how much of what agents have is free and yet cannot be offered.
     pub(super) fn settle_outside(&mut self) {
         for id in std::mem::take(&mut self.outside) {
+            self.note_reserved(&id);
             let Some(agent) = self.agents.get(&id) else {
                 continue;
             };
-            let withheld = if agent.in_ledger {
-                Quantities::ZERO
-            } else {
-                agent.free().regular
-            };
+            let withheld = self.withheld_of(agent);
             self.changed |= self.roles.set_withheld(&id, withheld);
             self.wake_held_back = true;
         }

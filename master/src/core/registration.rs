@@ -18,6 +18,7 @@ use ebb_types::{
 
 use super::input::{ConnectionId, Effect};
 use super::limits::{MAX_AGENTS, MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_AGENT};
+use super::lots::LotAccount;
 use super::record::{Activity, AgentRecord, RegistryWrite};
 use super::state::{Absence, Agent, Core, Holding};
 use super::task::is_of_agents;
@@ -112,6 +113,7 @@ impl Core {
                 self.insert_agent(&id, info, since, activity);
             }
         }
+        self.settle_operations(&id);
         self.connect_agent(connection, &id, incarnation, oversubscribed);
         if !unchanged {
             self.persist_agent(&id);
@@ -212,6 +214,7 @@ impl Core {
             silence_at,
             oversubscribed: Quantities::ZERO,
             holding: Holding::default(),
+            lots: LotAccount::default(),
             offers: BTreeSet::new(),
             tasks: BTreeSet::new(),
             executors: BTreeMap::new(),
@@ -239,10 +242,11 @@ impl Core {
         agent.last_heard = self.now;
         agent.oversubscribed = oversubscribed;
         self.links.insert(connection, id.clone());
-        self.roles.set_agent(id, agent.info.total, oversubscribed);
+        let whole = agent.whole();
+        self.roles.set_agent(id, whole, oversubscribed);
         self.gate.see_agent(&mut self.roles, &agent.info);
         self.maintenance.see(id);
-        self.outside.insert(id.clone());
+        self.touch_lots(id);
         self.roles.void_agent_refusals(id);
         self.changed = true;
         self.enter_ledger.insert(id.clone());
@@ -284,11 +288,13 @@ impl Core {
         };
         let fits = agent.info.total.contains(&agent.holding.allocated.regular);
         let active = agent.activity == Activity::Active;
+        let fits = fits && agent.has_lots_held();
         if agent.in_ledger || agent.connection.is_none() || !active || !fits {
             return;
         }
         agent.in_ledger = true;
         self.outside.insert(id.clone());
+        self.lots.touch(id);
         let mut ledger =
             AgentLedger::new(agent.registration, agent.info.total, agent.oversubscribed);
         ledger.allocated = agent.holding.allocated;
@@ -361,7 +367,8 @@ impl Core {
 }
 
 fn check_agent(info: &AgentInfo) -> Result<(), String> {
-    if !info.total.is_within_bounds() {
+    let whole = info.total.saturating_add(&info.lots.quantities());
+    if !info.total.is_within_bounds() || !whole.is_within_bounds() {
         return Err(format!(
             "The agent reports {}, which is more than can be counted; correct its configuration",
             info.total

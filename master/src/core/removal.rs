@@ -46,6 +46,7 @@ impl Core {
         });
         self.roles.remove_framework(id);
         self.gate.forget_framework(id);
+        self.forget_lot_refusals_of(id);
         self.changed = true;
         self.counters.frameworks_removed += 1;
         if let Some(connection) = framework.connection {
@@ -88,6 +89,7 @@ impl Core {
             if task.holds() {
                 let owner = (id, &task.role);
                 self.recover(owner, task.seat, &task.agent_id, &task.resources);
+                self.recover_lots(owner, &task.agent_id, &task.lots);
             }
             if let Some(agent) = self.agents.get_mut(&task.agent_id) {
                 let key = (id.clone(), task_id.clone());
@@ -154,6 +156,7 @@ impl Core {
             self.executor_gone(&agent_id, id, &executor_id);
             let (owner, resources) = ((id, &executor.role), &executor.info.resources);
             self.recover(owner, None, &agent_id, resources);
+            self.recover_lots(owner, &agent_id, &executor.lots);
         }
     }
 

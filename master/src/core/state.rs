@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
-    FrameworkInfo, Generation, Incarnation, MasterInfo, OfferId, OfferTerms, Quantities, Quota,
-    Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
+    FrameworkInfo, Generation, Incarnation, Lots, MasterInfo, OfferId, OfferTerms, Quantities,
+    Quota, Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
 };
 
 use super::allocate::Planner;
@@ -18,6 +18,7 @@ use super::claims::{Claims, Entry, Gatekeeper, Seat};
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
+use super::lots::{LotAccount, LotBook};
 use super::maintenance::Maintenance;
 use super::news::News;
 use super::record::{Activity, Restored};
@@ -164,6 +165,8 @@ pub(super) struct CompletedFramework {
 pub(super) struct Executor {
     pub(super) info: ExecutorInfo,
     pub(super) role: Role,
+    /// What is counted of its lots.
+    pub(super) lots: Lots,
 }
 
 /// An agent that is registered, connected or not.
@@ -188,6 +191,7 @@ pub(super) struct Agent {
     pub(super) silence_at: Timestamp,
     pub(super) oversubscribed: Quantities,
     pub(super) holding: Holding,
+    pub(super) lots: LotAccount,
     pub(super) offers: BTreeSet<OfferId>,
     pub(super) tasks: BTreeSet<TaskKey>,
     pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
@@ -233,9 +237,10 @@ pub struct OfferRecord {
     pub(crate) framework_id: FrameworkId,
     pub(crate) agent_id: AgentId,
     pub(crate) role: Role,
-    /// The framework in the role, as the book of claims knows it.
-    pub(crate) seat: Seat,
+    /// The framework in the role, as the book of claims knows it, where the offer holds more than lots.
+    pub(crate) seat: Option<Seat>,
     pub(crate) resources: Resources,
+    pub(crate) lots: Lots,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) unavailability: Option<Unavailability>,
 }
@@ -268,6 +273,7 @@ pub struct Core {
     pub(super) planned: Vec<(u32, Resources)>,
     pub(super) gate: Gatekeeper,
     pub(super) maintenance: Maintenance,
+    pub(super) lots: LotBook,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -315,6 +321,7 @@ impl Core {
             planned: Vec::new(),
             gate: Gatekeeper::new(region),
             maintenance: Maintenance::default(),
+            lots: LotBook::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,

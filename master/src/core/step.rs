@@ -47,6 +47,7 @@ impl Core {
                 self.insert_slot(&agent_id);
             }
         }
+        self.offer_touched_lots();
         self.settle_outside();
         if std::mem::take(&mut self.changed) {
             self.emit(Effect::Publish);
@@ -168,6 +169,8 @@ impl Core {
                 Deadline::Recovery(agent_id) => self.recovery_due(&agent_id),
                 Deadline::WindowEnd(machine) => self.window_due(&machine),
                 Deadline::Inverse(agent_id) => self.inverse_due(&agent_id),
+                Deadline::Lots(agent_id) => self.lots_due(&agent_id),
+                Deadline::LotRefusals(agent_id) => self.lot_refusals_due(&agent_id),
             }
         }
         self.expire_filters();

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, ContainerId, ExecutorId, FrameworkId, Resources, Role, TaskId, TaskRecord, TaskState,
-    TaskStatus, UpdateUuid,
+    AgentId, ContainerId, ExecutorId, FrameworkId, Lots, Resources, Role, TaskId, TaskRecord,
+    TaskState, TaskStatus, UpdateUuid,
 };
 
 use super::claims::Seat;
@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) seat: Option<Seat>,
     pub(super) name: Arc<str>,
     pub(super) resources: Resources,
+    /// What is counted of its lots.
+    pub(super) lots: Lots,
     /// Its own time between the polite and the forced kill, in milliseconds.
     pub(super) kill_grace_ms: Option<u64>,
     /// The latest state that the agent has told, or that the master has given it.
@@ -83,6 +85,7 @@ impl Task {
             agent_id: self.agent_id.clone(),
             role: self.role.clone(),
             resources: self.resources,
+            lots: self.lots.clone(),
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),

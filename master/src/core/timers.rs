@@ -19,6 +19,10 @@ pub(super) enum Deadline {
     Failover(FrameworkId),
     /// An agent may have been silent for too long.
     Silence(AgentId),
+    /// An agent's lots may have to be offered.
+    Lots(AgentId),
+    /// A refusal of an agent's lots ends.
+    LotRefusals(AgentId),
     /// An agent from the registry did not come back.
     Recovery(AgentId),
     /// A maintenance window is over.

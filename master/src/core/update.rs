@@ -145,7 +145,9 @@ impl Core {
         if held && !task.holds() {
             let (role, seat) = (task.role.clone(), task.seat);
             let (agent_id, resources) = (task.agent_id.clone(), task.resources);
+            let lots = task.lots.clone();
             self.recover((framework_id, &role), seat, &agent_id, &resources);
+            self.recover_lots((framework_id, &role), &agent_id, &lots);
         }
     }
 

@@ -8,7 +8,9 @@ use ebb_types::limits::{
     MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_DATA_BYTES, MAX_ENVIRONMENT, MAX_GRACE_MS, MAX_LABELS,
     MAX_NAME_BYTES,
 };
-use ebb_types::{AgentId, CommandInfo, ExecutorInfo, ResourceKind, Resources, TaskInfo};
+use ebb_types::{AgentId, CommandInfo, ExecutorInfo, Lots, ResourceKind, Resources, TaskInfo};
+
+mod lots;
 
 /// What a task is judged against.
 pub(super) struct Ground<'a> {
@@ -16,6 +18,10 @@ pub(super) struct Ground<'a> {
     pub(super) agent_id: &'a AgentId,
     /// What is left of the offers.
     pub(super) remaining: &'a Resources,
+    /// What is left of their lots.
+    pub(super) remaining_lots: &'a Lots,
+    /// What the tasks before it use of them.
+    pub(super) used_lots: &'a Lots,
     /// Whether the framework has a live or unreachable task of that id.
     pub(super) id_in_use: bool,
     /// The executor of the id that the task names, where it runs on the agent already.
@@ -24,10 +30,12 @@ pub(super) struct Ground<'a> {
 
 /// What a valid task takes from the offer: its own resources, and those of an executor that has to
 /// be started for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Charge {
     pub(super) task: Resources,
     pub(super) executor: Option<Resources>,
+    /// The lots of both.
+    pub(super) lots: Lots,
 }
 
 impl Charge {
@@ -52,13 +60,9 @@ pub(super) fn judge(task: &TaskInfo, ground: &Ground<'_>) -> Result<Charge, Stri
         ));
     }
     check_texts(task)?;
-    check_resources(&format!("task {id}"), &task.resources)?;
+    check_resources(&format!("task {id}"), &task.resources, &task.lots)?;
     check_limit(task)?;
     let executor = check_runner(task, ground)?;
-    let charge = Charge {
-        task: task.resources,
-        executor,
-    };
     let all = task
         .resources
         .checked_add(&executor.unwrap_or(Resources::ZERO))
@@ -75,7 +79,13 @@ pub(super) fn judge(task: &TaskInfo, ground: &Ground<'_>) -> Result<Charge, Stri
             ground.remaining
         ));
     }
-    Ok(charge)
+    let own = executor.and(task.executor.as_ref()).map(|own| &own.lots);
+    let lots = lots::judge(task, own, ground)?;
+    Ok(Charge {
+        task: task.resources,
+        executor,
+        lots,
+    })
 }
 
 fn check_texts(task: &TaskInfo) -> Result<(), String> {
@@ -108,8 +118,8 @@ fn check_texts(task: &TaskInfo) -> Result<(), String> {
     Ok(())
 }
 
-fn check_resources(whose: &str, resources: &Resources) -> Result<(), String> {
-    if resources.is_zero() {
+fn check_resources(whose: &str, resources: &Resources, lots: &Lots) -> Result<(), String> {
+    if resources.is_zero() && lots.is_none() {
         return Err(format!("{whose} asks for no resources; ask for some"));
     }
     if !resources.regular.is_within_bounds() || !resources.revocable.is_within_bounds() {
@@ -130,7 +140,7 @@ fn check_limit(task: &TaskInfo) -> Result<(), String> {
     let Some(limit_milli) = task.cpu_limit_milli else {
         return Ok(());
     };
-    let asked_milli = task.resources.total(ResourceKind::Cpus);
+    let asked_milli = task.usable().total(ResourceKind::Cpus);
     if asked_milli == 0 {
         return Err(format!(
             "task {} limits its cpus but asks for none; ask for some or leave the limit out",
@@ -209,7 +219,7 @@ fn check_executor(
     let whose = format!("executor {} of task {}", executor.executor_id, task.task_id);
     check_command(&whose, &executor.command)?;
     if !executor.resources.is_zero() {
-        check_resources(&whose, &executor.resources)?;
+        check_resources(&whose, &executor.resources, &executor.lots)?;
     }
     match ground.running_executor {
         Some(running) if running != executor => Err(format!(

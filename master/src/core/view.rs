@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use ebb_types::{
-    AgentId, AgentState, AgentStatus, ClusterState, FrameworkId, FrameworkState, Quantities,
+    AgentId, AgentState, AgentStatus, ClusterState, FrameworkId, FrameworkState, Lots, Quantities,
     Resources, TaskRecord,
 };
 
@@ -70,6 +70,8 @@ impl Core {
                 registered_at: agent.registered_at,
                 offered: agent.holding.offered,
                 allocated: agent.holding.allocated,
+                offered_lots: agent.lots.offered.clone(),
+                allocated_lots: agent.lots.allocated.clone(),
                 oversubscribed: agent.oversubscribed,
                 usage: agent.usage.as_deref().cloned(),
                 activity: agent.activity.view(),
@@ -83,6 +85,8 @@ impl Core {
             registered_at: absent.registered_at,
             offered: Resources::ZERO,
             allocated: Resources::ZERO,
+            offered_lots: Lots::NONE,
+            allocated_lots: Lots::NONE,
             oversubscribed: Quantities::ZERO,
             usage: None,
             activity: absent.activity.view(),

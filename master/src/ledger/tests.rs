@@ -22,6 +22,7 @@ fn transition() -> impl Strategy<Value = Transition> {
         4 => resources().prop_map(Transition::Offer),
         3 => (resources(), resources())
             .prop_map(|(offered, used)| Transition::Accept { offered, used }),
+        1 => (resources(), resources(), resources()).prop_map(|(offered, used, total)| Transition::Convert { offered, used, total: total.regular }),
         1 => resources().prop_map(Transition::Decline),
         1 => resources().prop_map(Transition::Rescind),
         2 => resources().prop_map(Transition::Recover),
@@ -36,7 +37,9 @@ fn moves(transition: &Transition) -> (Resources, Resources, Resources, Resources
     let none = Resources::ZERO;
     match *transition {
         Transition::Offer(r) => (r, none, none, none),
-        Transition::Accept { offered, used } => (none, offered, used, none),
+        Transition::Accept { offered, used } | Transition::Convert { offered, used, .. } => {
+            (none, offered, used, none)
+        }
         Transition::Decline(r) | Transition::Rescind(r) => (none, r, none, none),
         Transition::Recover(r) => (none, none, none, r),
         Transition::Restore(r) => (none, none, r, none),
@@ -85,6 +88,14 @@ proptest! {
                 (Err(_), Transition::Offer(r)) => prop_assert!(!ledger.free().contains(r)),
                 (Err(_), Transition::Accept { offered, used }) => {
                     prop_assert!(!ledger.offered.contains(offered) || !offered.contains(used));
+                }
+                (Err(_), Transition::Convert { offered, used, total }) => {
+                    let accepted = ledger.apply(&Transition::Accept {
+                        offered: *offered,
+                        used: *used,
+                    });
+                    let fits = accepted.is_ok_and(|next| total.contains(&next.in_use().regular));
+                    prop_assert!(!fits);
                 }
                 (Err(_), Transition::Decline(r) | Transition::Rescind(r)) => {
                     prop_assert!(!ledger.offered.contains(r));

@@ -42,6 +42,16 @@ pub enum Transition {
         /// The part that is used.
         used: Resources,
     },
+    /// As [`Self::Accept`], and what the agent has changes with it: something of the offer, or of what rode along with it,
+    /// was made something else.
+    Convert {
+        /// All that the offers held.
+        offered: Resources,
+        /// The part that is used.
+        used: Resources,
+        /// What the agent has from now on.
+        total: Quantities,
+    },
     /// A framework refuses an offer (or lets it pass its deadline): it is free.
     Decline(Resources),
     /// The master withdraws an offer: it is free.
@@ -196,6 +206,24 @@ impl AgentLedger {
                 }
                 next.offered = self.without_offered(&offered)?;
                 next.allocated = add(&self.allocated, &used)?;
+            }
+            Transition::Convert {
+                offered,
+                used,
+                total,
+            } => {
+                if !offered.contains(&used) {
+                    let excess = used.saturating_sub(&offered);
+                    return Err(Refused::BeyondOffer { excess });
+                }
+                next.offered = self.without_offered(&offered)?;
+                next.allocated = add(&self.allocated, &used)?;
+                next.total = total;
+                let in_use = next.in_use().regular;
+                if !total.contains(&in_use) {
+                    let excess = in_use.saturating_sub(&total);
+                    return Err(Refused::InUse { excess });
+                }
             }
             Transition::Decline(back) | Transition::Rescind(back) => {
                 next.offered = self.without_offered(&back)?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Change, ExecutorId, FrameworkId, Machine, MaintenanceState, MasterInfo, OfferId,
+    AgentId, Change, ExecutorId, FrameworkId, Lots, Machine, MaintenanceState, MasterInfo, OfferId,
     Quota, Resources, Role, TaskId, Timestamp,
 };
 
@@ -248,7 +248,8 @@ impl Books {
             News::Offer(id, record) => self.put_offer(id, record),
             News::OfferGone(id) => {
                 if let Some(offer) = self.offers.take(&id) {
-                    self.count(offer_account(&offer.record), &offer.record.resources, false);
+                    let held = (&offer.record.resources, &offer.record.lots);
+                    self.count(offer_account(&offer.record), held, false);
                 }
             }
             News::Weight(role, weight_milli) => {
@@ -287,7 +288,21 @@ impl Books {
     }
 
     /// Adds to the sums of an agent and of a framework, or takes away.
-    fn count(&mut self, account: Account<'_>, resources: &Resources, is_more: bool) {
+    fn count(&mut self, account: Account<'_>, held: (&Resources, &Lots), is_more: bool) {
+        let (resources, lots) = held;
+        if !lots.is_none() {
+            self.agent(account.agent_id, |agent| {
+                agent.count_lots(account.part, lots, is_more);
+            });
+            let charged = lots.charged();
+            self.framework(account.framework_id, |framework| {
+                let sum = framework.charged.entry(account.role.clone()).or_default();
+                *sum = match is_more {
+                    true => sum.saturating_add(&charged),
+                    false => sum.saturating_sub(&charged),
+                };
+            });
+        }
         if resources.is_zero() {
             return;
         }
@@ -336,7 +351,7 @@ impl Books {
 
     fn put_executor(&mut self, line: &ExecutorLine) {
         let key = (line.framework_id.clone(), line.executor_id.clone());
-        let held = (line.role.clone(), line.resources);
+        let held = (line.role.clone(), line.resources, line.lots.clone());
         let old = self.agent(&line.agent_id, |agent| agent.executors.insert(key, held));
         debug_assert!(old.is_none(), "an executor came twice");
         let account = Account {
@@ -345,12 +360,12 @@ impl Books {
             role: &line.role,
             part: Part::Allocated,
         };
-        self.count(account, &line.resources, true);
+        self.count(account, (&line.resources, &line.lots), true);
     }
 
     fn drop_executor(&mut self, agent_id: &AgentId, key: (FrameworkId, ExecutorId)) {
         let held = self.agent(agent_id, |agent| agent.executors.remove(&key));
-        let Some((role, resources)) = held else {
+        let Some((role, resources, lots)) = held else {
             return;
         };
         let account = Account {
@@ -359,11 +374,12 @@ impl Books {
             role: &role,
             part: Part::Allocated,
         };
-        self.count(account, &resources, false);
+        self.count(account, (&resources, &lots), false);
     }
 
     fn put_offer(&mut self, id: OfferId, record: OfferRecord) {
-        self.count(offer_account(&record), &record.resources, true);
+        let held = (&record.resources, &record.lots);
+        self.count(offer_account(&record), held, true);
         self.offers.put(id.clone(), OfferEntry { id, record });
     }
 
@@ -378,7 +394,7 @@ impl Books {
             self.discount_task(old);
         }
         if holds(line.state) {
-            self.count(task_account(&line), &line.resources, true);
+            self.count(task_account(&line), (&line.resources, &line.lots), true);
             self.framework(&line.framework_id, |framework| framework.live_tasks += 1);
         }
         self.tell(|_| line.change(old.as_deref()));
@@ -386,7 +402,7 @@ impl Books {
 
     fn discount_task(&mut self, old: &TaskLine) {
         if holds(old.state) {
-            self.count(task_account(old), &old.resources, false);
+            self.count(task_account(old), (&old.resources, &old.lots), false);
             self.framework(&old.framework_id, |framework| framework.live_tasks -= 1);
         }
     }

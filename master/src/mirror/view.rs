@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, Change, ClusterState, ExecutorId, FrameworkId,
-    FrameworkState, Machine, MaintenanceState, MasterInfo, Offer, OfferId, Quantities, Quota,
+    FrameworkState, Lots, Machine, MaintenanceState, MasterInfo, Offer, OfferId, Quantities, Quota,
     Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
 };
 
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
-use crate::core::{AgentLine, FrameworkLine, Holding, OfferRecord, TaskLine};
+use crate::core::{
+    AgentLine, FrameworkLine, Holding, OfferRecord, Part, TaskLine, reserved_by_role,
+};
 
 /// Lines in the order of their ids.
 pub(super) type Shown<V> = Arc<Vec<Arc<V>>>;
@@ -22,7 +24,9 @@ pub(super) struct AgentEntry {
     pub(super) id: AgentId,
     pub(super) line: Option<Arc<AgentLine>>,
     pub(super) holding: Holding,
-    pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), (Role, Resources)>,
+    pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), (Role, Resources, Lots)>,
+    pub(super) offered_lots: Lots,
+    pub(super) allocated_lots: Lots,
 }
 
 /// A framework and what it holds.
@@ -31,6 +35,8 @@ pub(super) struct FrameworkEntry {
     pub(super) id: FrameworkId,
     pub(super) line: Option<Arc<FrameworkLine>>,
     pub(super) holdings: BTreeMap<Role, Holding>,
+    /// What it is charged with for lots.
+    pub(super) charged: BTreeMap<Role, Quantities>,
     pub(super) live_tasks: u64,
 }
 
@@ -193,12 +199,17 @@ impl View {
                 line.status,
                 AgentStatus::Registered | AgentStatus::Disconnected
             ) {
-                gauges.total = gauges.total.saturating_add(&line.info.total);
+                let lots = line.info.lots.quantities();
+                let total = gauges.total.saturating_add(&line.info.total);
+                gauges.total = total.saturating_add(&lots);
                 gauges.lent = gauges.lent.saturating_add(&line.oversubscribed);
             }
             let Holding { offered, allocated } = &entry.holding;
-            gauges.offered = gauges.offered.saturating_add(offered);
-            gauges.allocated = gauges.allocated.saturating_add(allocated);
+            let reserved = |lots: &Lots| Resources::regular(lots.charged());
+            let offered = offered.saturating_add(&reserved(&entry.offered_lots));
+            let allocated = allocated.saturating_add(&reserved(&entry.allocated_lots));
+            gauges.offered = gauges.offered.saturating_add(&offered);
+            gauges.allocated = gauges.allocated.saturating_add(&allocated);
         }
         let lines = self
             .frameworks
@@ -252,6 +263,7 @@ impl View {
             hostname: info.hostname.clone(),
             role: record.role.clone(),
             resources: record.resources,
+            lots: record.lots.clone(),
             attributes: info.attributes.clone(),
             executor_ids: own.map(|(_, executor_id)| executor_id.clone()).collect(),
             deadline: record.deadline,
@@ -262,7 +274,27 @@ impl View {
 
     /// What each role and those below it hold of what is owned.
     fn consumed(&self) -> BTreeMap<Role, Quantities> {
-        self.below(|holding| (holding.offered.regular).saturating_add(&holding.allocated.regular))
+        let mut consumed: BTreeMap<Role, Quantities> = BTreeMap::new();
+        let mut count = |role: &Role, held: &Quantities| {
+            for above in std::iter::successors(Some(role.clone()), Role::parent) {
+                let sum = consumed.entry(above).or_default();
+                *sum = sum.saturating_add(held);
+            }
+        };
+        for entry in self.frameworks.iter().filter(|one| one.line.is_some()) {
+            for (role, holding) in &entry.holdings {
+                let held = (holding.offered.regular).saturating_add(&holding.allocated.regular);
+                count(role, &held);
+            }
+            let charged = entry.charged.iter();
+            charged.for_each(|(role, held)| count(role, held));
+        }
+        for entry in self.agents.iter() {
+            for (role, free) in entry.free_reservations() {
+                count(&role, &free);
+            }
+        }
+        consumed
     }
 
     /// The sums of a part of what is held, for each role with those below it.
@@ -333,7 +365,35 @@ impl AgentEntry {
             line: None,
             holding: Holding::default(),
             executors: BTreeMap::new(),
+            offered_lots: Lots::NONE,
+            allocated_lots: Lots::NONE,
         }
+    }
+
+    /// What of it is reserved for each role and free, while it is registered.
+    fn free_reservations(&self) -> BTreeMap<Role, Quantities> {
+        let is_registered = |line: &&Arc<AgentLine>| {
+            let status = line.status;
+            matches!(status, AgentStatus::Registered | AgentStatus::Disconnected)
+        };
+        let Some(line) = self.line.as_ref().filter(is_registered) else {
+            return BTreeMap::new();
+        };
+        let left = line.info.lots.free(&self.offered_lots);
+        reserved_by_role(&left.free(&self.allocated_lots))
+    }
+
+    pub(super) fn count_lots(&mut self, part: Part, lots: &Lots, is_more: bool) {
+        let sum = match part {
+            Part::Offered => &mut self.offered_lots,
+            Part::Allocated => &mut self.allocated_lots,
+        };
+        let changed = match is_more {
+            true => sum.checked_add(lots),
+            false => sum.checked_sub(lots),
+        };
+        debug_assert!(changed.is_some(), "{lots} do not go together with {sum}");
+        *sum = changed.unwrap_or_default();
     }
 
     pub(super) fn state(&self) -> Option<AgentState> {
@@ -345,6 +405,8 @@ impl AgentEntry {
             registered_at: line.registered_at,
             offered: self.holding.offered,
             allocated: self.holding.allocated,
+            offered_lots: self.offered_lots.clone(),
+            allocated_lots: self.allocated_lots.clone(),
             oversubscribed: line.oversubscribed,
             usage: line.usage.as_deref().cloned(),
             activity: line.activity,
@@ -358,6 +420,7 @@ impl FrameworkEntry {
             id,
             line: None,
             holdings: BTreeMap::new(),
+            charged: BTreeMap::new(),
             live_tasks: 0,
         }
     }
@@ -392,6 +455,7 @@ impl TaskLine {
             agent_id: self.agent_id.clone(),
             role: self.role.clone(),
             resources: self.resources,
+            lots: self.lots.clone(),
             state: self.state,
             executor_id: self.executor_id.clone(),
             container_id: self.container_id.clone(),

@@ -223,6 +223,8 @@ pub fn agent_info() -> AgentInfo {
         id: None,
         hostname: String::from("h"),
         port: 5051,
+        lots: ebb_types::Lots::NONE,
+        lots_version: 0,
         total: Quantities::cpus_mem(4000, 4 << 30),
         attributes: Vec::new(),
         version: String::from("0"),
@@ -235,6 +237,7 @@ pub fn task(id: &str, agent: &AgentId) -> TaskInfo {
         task_id: TaskId::new(id).unwrap(),
         name: id.to_owned(),
         agent_id: agent.clone(),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(1000, 1 << 30)),
         command: Some(CommandInfo {
             value: String::from("true"),

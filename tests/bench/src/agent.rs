@@ -56,6 +56,8 @@ impl SimulatedAgent {
             id: None,
             hostname: format!("simulated-{number}"),
             port: 1,
+            lots: ebb_types::Lots::NONE,
+            lots_version: 0,
             total: agent_capacity(),
             attributes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -103,6 +103,7 @@ pub(crate) fn task(task_id: TaskId, offer: &Offer, command: CommandInfo) -> Task
         task_id,
         name: "bench".to_owned(),
         agent_id: offer.agent_id.clone(),
+        lots: ebb_types::Lots::NONE,
         resources: task_resources(),
         command: Some(command),
         executor: None,

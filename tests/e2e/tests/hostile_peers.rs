@@ -147,6 +147,7 @@ fn resource(name: &str, amount: i64) -> proto::Resource {
         name: name.into(),
         amount,
         revocable: false,
+        ..proto::Resource::default()
     }
 }
 
@@ -179,6 +180,7 @@ fn accept(offer: &proto::Offer, tasks: Vec<proto::TaskInfo>) -> Call {
     Call::Accept(Accept {
         offer_ids: vec![offer.id.clone()],
         operations: vec![proto::Operation {
+            id: String::new(),
             operation: Some(launch),
         }],
         filters: Some(proto::Filters { refuse_ms: Some(0) }),

@@ -101,6 +101,12 @@ impl Machine {
         left
     }
 
+    /// Its agent's id and lots, where it runs and has an id.
+    pub fn lots(&self) -> Option<(ebb_types::AgentId, ebb_types::Lots)> {
+        let core = &self.process.as_ref()?.core;
+        Some((core.agent_id()?.clone(), core.lots().clone()))
+    }
+
     /// Whether its agent is registered.
     pub fn is_registered(&self) -> bool {
         self.process
@@ -129,6 +135,8 @@ impl World {
             hostname: format!("machine-{number}"),
             port: 5051,
             total: capacity(),
+            lots: crate::lots::of_machine(),
+            work_dir: String::from("/var/ebb"),
             attributes,
             domain,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -304,7 +312,8 @@ impl World {
                 self.machines[number].containers.remove(&container_id);
             }
             Effect::CancelLaunch { container_id } => self.cancel(number, container_id),
-            Effect::Throttle { .. }
+            Effect::RemoveVolume { .. }
+            | Effect::Throttle { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Resize { .. }

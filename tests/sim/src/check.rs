@@ -140,6 +140,27 @@ impl World {
             && self.ledger_at_rest().into_iter().any(free)
     }
 
+    /// Where master and agents have different books of lots.
+    fn lots_disagree(&self) -> Vec<String> {
+        let state = self
+            .master
+            .as_ref()
+            .map(|master| master.core.cluster_state());
+        let agents = state.map(|state| state.agents).unwrap_or_default();
+        let mut wrong = Vec::new();
+        for machine in &self.machines {
+            let Some((id, lots)) = machine.lots() else {
+                continue;
+            };
+            let known = agents.iter().find(|agent| agent.id == id);
+            let known = known.map(|agent| agent.info.lots.clone());
+            if known.as_ref() != Some(&lots) {
+                wrong.push(format!("{id} has {lots}, and the master knows {known:?}"));
+            }
+        }
+        wrong
+    }
+
     /// What must hold when everything has healed and had time to settle.
     pub fn check_at_rest(&mut self) {
         let mut wrong = Vec::new();
@@ -181,6 +202,7 @@ impl World {
                 self.machines.len()
             ));
         }
+        wrong.extend(self.lots_disagree());
         let anybody = self.frameworks.iter().any(|framework| !framework.removed);
         for (id, ledger) in ledgers {
             if !ledger.allocated.is_zero() {

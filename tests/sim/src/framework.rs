@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, Call, Capability, CommandInfo, Constraint, Event, Filters, FrameworkId,
-    FrameworkInfo, InverseOffer, Offer, OfferId, OfferTerms, Operation, Pattern, Predicate,
-    Quantities, Reason, ReconcileTask, Resources, Role, RoleTerms, Selector, TaskId, TaskInfo,
-    TaskState, TaskStatus,
+    FrameworkInfo, InverseOffer, Lots, Offer, OfferId, OfferTerms, Operation, OperationState,
+    Pattern, Predicate, Quantities, Reason, ReconcileTask, Resources, Role, RoleTerms, Selector,
+    TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
 use crate::agent::place;
+use crate::lots::Left;
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::world::{Happening, World};
 
@@ -77,7 +78,7 @@ impl Framework {
             roles,
             failover_timeout_ms: if short_lived { 5_000 } else { 24 * 3_600_000 },
             hostname: String::new(),
-            principal: String::new(),
+            principal: String::from("simulated"),
             webui_url: String::new(),
             capabilities,
             labels: Vec::new(),
@@ -333,6 +334,9 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
+            Event::Operation(status) => {
+                self.operations_done += u64::from(status.state == OperationState::Finished);
+            }
             Event::InverseOffers(offers) => self.answer_inverse(number, &offers),
             Event::Message { .. }
             | Event::Failure { .. }
@@ -366,6 +370,8 @@ impl World {
             hostname: offer.hostname.clone(),
             port: 0,
             total: Quantities::ZERO,
+            lots: Lots::NONE,
+            lots_version: 0,
             attributes,
             version: String::new(),
             domain,
@@ -447,13 +453,20 @@ impl World {
             return;
         }
         let (mut left, mut tasks) = (offer.resources, Vec::new());
+        let mut left_lots = Left::of(&offer);
+        let name = format!("f{number}-o{}", self.next_task);
+        let mut operations = left_lots.operations(&mut self.rng, &name);
         for _ in 0..self.rng.between(1, 3) {
             let want = self.want(&offer.resources);
             let Some(rest) = left.checked_sub(&want) else {
                 break;
             };
             left = rest;
-            tasks.push(self.task(number, &offer, want));
+            let lots = left_lots.take(&mut self.rng);
+            tasks.push(TaskInfo {
+                lots,
+                ..self.task(number, &offer, want)
+            });
         }
         if self.faulty() && self.rng.chance(30) {
             let absurd = Resources::regular(Quantities::cpus_mem(1 << 40, 0));
@@ -471,10 +484,10 @@ impl World {
                 .insert(task.task_id.clone(), wanted);
         }
         let refuse_ms = self.rng.between(0, 5_000);
-        let operations = vec![Operation::Launch {
+        operations.push(Operation::Launch {
             tasks,
             malformed: Vec::new(),
-        }];
+        });
         let filters = Filters { refuse_ms };
         self.call(
             number,
@@ -515,6 +528,7 @@ impl World {
                 .unwrap_or_else(|error| panic!("a task id of the simulation is wrong: {error}")),
             name: "simulated".to_owned(),
             agent_id: offer.agent_id.clone(),
+            lots: ebb_types::Lots::NONE,
             resources,
             command: Some(CommandInfo {
                 value: format!("run {run_ms} {code} {busy}"),

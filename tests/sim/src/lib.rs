@@ -24,6 +24,7 @@
 mod agent;
 mod check;
 mod framework;
+mod lots;
 mod master;
 mod network;
 mod operator;

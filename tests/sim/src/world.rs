@@ -107,6 +107,7 @@ pub struct World {
     pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) next_link: LinkId,
     pub(crate) next_task: u64,
+    pub(crate) operations_done: u64,
     pub(crate) truth: Truth,
     pub(crate) operator: Operator,
     pub(crate) steps: u64,
@@ -136,6 +137,8 @@ pub struct Report {
     pub maintained: u64,
     /// Offers to those who had said what they want.
     pub chosen: u64,
+    /// Operations on lots that were done.
+    pub operations: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -169,6 +172,7 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
                 .iter()
                 .map(|framework| framework.chosen)
                 .sum(),
+            operations: world.operations_done,
         }),
     }
 }
@@ -193,6 +197,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 0,
             next_task: 0,
+            operations_done: 0,
             truth: Truth::default(),
             operator: Operator::default(),
             steps: 0,

@@ -34,6 +34,7 @@ fn correct(world: &mut World, container_id: ContainerId, action: CorrectionActio
 fn with_lent_task() -> World {
     let mut world = World::registered();
     world.launch(TaskInfo {
+        lots: ebb_types::Lots::NONE,
         resources: Resources::revocable(Quantities::cpus_mem(1000, GIB)),
         ..task("lent")
     });

@@ -138,11 +138,13 @@ fn a_task_that_does_not_fit_is_dropped_and_one_that_does_is_not() {
     world.launch(task("e"));
     assert_eq!(world.updates()[0].reason, Some(Reason::ResourcesUnknown));
     world.launch(TaskInfo {
+        lots: ebb_types::Lots::NONE,
         resources: Resources::revocable(Quantities::cpus_mem(4000, 0)),
         ..task("lent")
     });
     assert_eq!(world.states(), [TaskState::Starting], "lent ones are apart");
     world.launch(TaskInfo {
+        lots: ebb_types::Lots::NONE,
         resources: Resources::revocable(Quantities::cpus_mem(1, 0)),
         ..task("too much")
     });

@@ -8,6 +8,7 @@ mod executors;
 mod kill;
 mod launch;
 mod link;
+mod lots;
 mod restart;
 mod samples;
 mod updates;
@@ -36,6 +37,8 @@ fn config() -> CoreConfig {
         hostname: "host".to_owned(),
         port: 5051,
         total: Quantities::cpus_mem(4000, 8 * GIB),
+        lots: Lots::NONE,
+        work_dir: "/var/ebb".to_owned(),
         attributes: Vec::new(),
         domain: None,
         version: "1".to_owned(),
@@ -57,6 +60,7 @@ fn task(name: &str) -> TaskInfo {
         task_id: TaskId::new(name).expect("valid"),
         name: name.to_owned(),
         agent_id: AgentId::new("a1").expect("valid"),
+        lots: ebb_types::Lots::NONE,
         resources: Resources::regular(Quantities::cpus_mem(1000, GIB)),
         command: Some(CommandInfo {
             value: "true".to_owned(),
@@ -79,6 +83,7 @@ fn executor_task(name: &str) -> TaskInfo {
             executor_id: ExecutorId::new("e").expect("valid"),
             name: "e".to_owned(),
             command: CommandInfo::default(),
+            lots: ebb_types::Lots::NONE,
             resources: Resources::regular(Quantities::cpus_mem(100, 0)),
             data: Vec::new(),
         }),

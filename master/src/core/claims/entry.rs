@@ -58,6 +58,13 @@ pub enum Entry {
         /// The quota.
         quota: Quota,
     },
+    /// So much is reserved for a role, without those below it, and held by nobody.
+    Reserved {
+        /// The role.
+        role: Role,
+        /// How much.
+        reserved: Quantities,
+    },
     /// So much of what is owned of an agent is free and yet cannot be offered.
     Withheld {
         /// The agent.

@@ -21,6 +21,7 @@ mod look;
 mod order;
 mod refusals;
 mod refuse;
+mod reserved;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,6 +166,7 @@ impl Claims {
             }
             Entry::Weight { role, weight_milli } => self.tree.set_weight(role, *weight_milli),
             Entry::Quota { role, quota } => self.tree.set_quota(role, *quota),
+            Entry::Reserved { role, reserved } => self.tree.set_reserved(role, *reserved),
             Entry::Withheld { agent, withheld } => self.put_withheld(*agent, *withheld),
             Entry::Member { id, role } => {
                 self.tree.intern(id, role);

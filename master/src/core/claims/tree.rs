@@ -89,6 +89,8 @@ pub(super) struct Tree {
     totals_changes: [u64; CLASSES],
     /// What of the owned is free and yet cannot be offered.
     withheld: Sums,
+    /// What is reserved for each role, without those below it, and held by nobody.
+    reserved: BTreeMap<Role, Quantities>,
     creditors: Creditors,
 }
 
@@ -104,6 +106,7 @@ impl Default for Tree {
             totals: Default::default(),
             totals_changes: [0; CLASSES],
             withheld: Sums::default(),
+            reserved: BTreeMap::new(),
             creditors: Creditors::default(),
         };
         tree.add(Kind::Root, ROOT);
@@ -483,6 +486,19 @@ impl Tree {
             )?;
         }
         Some(index)
+    }
+
+    /// How needy a member and the nodes above it up to a role are, from the top; to the root where that is not above it.
+    pub(super) fn needs_below(&self, member: u32, above: &Role) -> Vec<Need> {
+        let end = self.role(above).unwrap_or(ROOT);
+        let up = |at: &u32| Some(self.nodes[*at as usize].parent);
+        let line = std::iter::successors(Some(member), up);
+        let line = line.take_while(|at| *at != end && *at != ROOT);
+        let mut needs: Vec<Need> = line
+            .map(|at| need(&self.nodes, Class::Regular, &self.totals, at))
+            .collect();
+        needs.reverse();
+        needs
     }
 
     /// The frameworks that are in a role itself, or hold something there.

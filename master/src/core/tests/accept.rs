@@ -21,6 +21,7 @@ fn executor(name: &str, cpu_milli: u64) -> ExecutorInfo {
             shell: true,
             ..CommandInfo::default()
         },
+        lots: ebb_types::Lots::NONE,
         resources: res(cpu_milli, 32),
         data: Vec::new(),
     }

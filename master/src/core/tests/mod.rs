@@ -11,12 +11,14 @@ mod allocation;
 mod explain;
 mod frameworks;
 mod kills;
+mod lots;
 mod maintenance;
 mod mirror;
 mod offers;
 mod operator;
 mod quota;
 mod reconcile;
+mod reservations;
 mod restart;
 mod terms;
 mod updates;
@@ -110,6 +112,8 @@ pub(super) fn agent_info(cpu_milli: u64, mem_mib: u64) -> AgentInfo {
         id: None,
         hostname: String::from("h"),
         port: 5051,
+        lots: ebb_types::Lots::NONE,
+        lots_version: 0,
         total: Quantities::cpus_mem(cpu_milli, mem_mib * MIB),
         attributes: Vec::new(),
         version: String::from("0"),
@@ -122,6 +126,7 @@ pub(super) fn command_task(id: &str, agent: &AgentId, resources: Resources) -> T
         task_id: task_id(id),
         name: id.to_owned(),
         agent_id: agent.clone(),
+        lots: ebb_types::Lots::NONE,
         resources,
         command: Some(CommandInfo {
             value: String::from("true"),

@@ -14,6 +14,8 @@ fn verdict(spoil: impl FnOnce(&mut TaskInfo)) -> Result<Resources, String> {
             regular: Quantities::cpus_mem(4000, 4096 * MIB),
             revocable: Quantities::cpus_mem(4000, 0),
         },
+        remaining_lots: &ebb_types::Lots::NONE,
+        used_lots: &ebb_types::Lots::NONE,
         id_in_use: false,
         running_executor: None,
     };
@@ -103,6 +105,7 @@ fn a_command_and_an_executor_exclude_each_other() {
             name: String::new(),
             command: command(task).clone(),
             resources: Resources::ZERO,
+            lots: ebb_types::Lots::NONE,
             data: Vec::new(),
         });
     });

@@ -33,6 +33,8 @@ fn agent(id: &str) -> AgentRecord {
             id: AgentId::new(id).ok(),
             hostname: String::from("h"),
             port: 5051,
+            lots: ebb_types::Lots::NONE,
+            lots_version: 0,
             total: Quantities::cpus_mem(1500, 1 << 30),
             attributes: Vec::new(),
             version: String::from("1"),

@@ -183,6 +183,7 @@ impl World {
             task_id: id,
             name: String::from("task"),
             agent_id: agent_id.clone(),
+            lots: ebb_types::Lots::NONE,
             resources,
             command: Some(CommandInfo {
                 value: String::from("run"),

@@ -134,6 +134,8 @@ impl World {
                 id: None,
                 hostname: format!("agent-{number}"),
                 port: 5051,
+                lots: ebb_types::Lots::NONE,
+                lots_version: 0,
                 total: units(TOTAL_UNITS),
                 attributes: Vec::new(),
                 version: String::from(env!("CARGO_PKG_VERSION")),

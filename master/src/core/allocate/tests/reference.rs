@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentId, AgentInfo, Attribute, AttributeValue, Constraint, FaultDomain, FrameworkId,
+    AgentId, AgentInfo, Attribute, AttributeValue, Constraint, FaultDomain, FrameworkId, Lots,
     OfferTerms, Pattern, Predicate, Quantities, Quota, ResourceKind, Resources, Role, RoleTerms,
     Selector, Timestamp,
 };
@@ -142,6 +142,8 @@ fn info_of(id: &AgentId, (rack, is_remote): Place) -> AgentInfo {
         hostname: id.to_string(),
         port: 0,
         total: Quantities::ZERO,
+        lots: Lots::NONE,
+        lots_version: 0,
         attributes: vec![Attribute {
             name: String::from("rack"),
             value: AttributeValue::Text(format!("r{rack}")),

@@ -23,6 +23,9 @@ use crate::core::limits::is_allocatable;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Terms {
     quota: Quota,
+    /// What is reserved for it and for roles below it and held by nobody: it counts as held here. Nothing at the root, where
+    /// it is among what cannot be offered.
+    reserved: Sums,
     /// What its children are owed together.
     below: Sums,
     /// What it is owed.
@@ -76,24 +79,28 @@ impl Terms {
 }
 
 impl Node {
-    fn held(&self) -> &Sums {
-        self.standing.held(Class::Regular)
+    fn held(&self) -> Sums {
+        let mut held = *self.standing.held(Class::Regular);
+        if let Some(terms) = &self.terms {
+            held.add_sums(&terms.reserved);
+        }
+        held
     }
 
     /// Whether its limits leave nothing that is worth an offer.
     pub(super) fn is_full(&self) -> bool {
         let terms = self.terms.as_ref();
-        terms.is_some_and(|terms| terms.is_full(self.held()))
+        terms.is_some_and(|terms| terms.is_full(&self.held()))
     }
 
     fn lacks_itself(&self) -> Quantities {
         let terms = self.terms.as_ref();
-        terms.map_or(Quantities::ZERO, |terms| terms.lacks_itself(self.held()))
+        terms.map_or(Quantities::ZERO, |terms| terms.lacks_itself(&self.held()))
     }
 
     /// What its terms say it is owed where its children are owed so much.
     fn owed(&self, below: &Sums) -> Sums {
-        let lacks = self.terms.as_ref().map(|terms| terms.lacks(self.held()));
+        let lacks = self.terms.as_ref().map(|terms| terms.lacks(&self.held()));
         let mut owed = *below;
         owed.raise_to(&lacks.unwrap_or(Quantities::ZERO));
         owed
@@ -115,7 +122,9 @@ impl Tree {
         let was_full = self.nodes[index as usize].is_full();
         let mut above = index;
         loop {
-            self.nodes[above as usize].terms.get_or_insert_default();
+            let reserved = self.reserved_below(above);
+            let terms = self.nodes[above as usize].terms.get_or_insert_default();
+            terms.reserved = reserved;
             if above == ROOT {
                 break;
             }
@@ -138,6 +147,45 @@ impl Tree {
         }
         self.place(index, Class::Regular);
         self.forget_role_if_idle(index);
+    }
+
+    /// What is reserved for a role and those below it and held by nobody.
+    fn reserved_below(&self, index: u32) -> Sums {
+        let mut sum = Sums::default();
+        if let Some(info) = self.role_info(index) {
+            let below = self
+                .reserved
+                .iter()
+                .filter(|(role, _)| role.is_within(&info.role));
+            below.for_each(|(_, amount)| sum.add(amount));
+        }
+        sum
+    }
+
+    /// Says how much is reserved for a role, without those below it, and held by nobody.
+    pub(in crate::core::claims) fn set_reserved(&mut self, role: &Role, reserved: Quantities) {
+        match reserved.is_zero() {
+            true => self.reserved.remove(role),
+            false => self.reserved.insert(role.clone(), reserved),
+        };
+        let mut above = std::iter::successors(Some(role.clone()), Role::parent);
+        let Some(mut index) = above.find_map(|role| self.role(&role)) else {
+            return;
+        };
+        let mut owed = None;
+        loop {
+            let was_full = self.nodes[index as usize].is_full();
+            let reserved = self.reserved_below(index);
+            if let Some(terms) = &mut self.nodes[index as usize].terms {
+                terms.reserved = reserved;
+                owed = self.settle_terms(index, owed);
+                self.count_full(index, was_full);
+            }
+            if index == ROOT {
+                return;
+            }
+            index = self.nodes[index as usize].parent;
+        }
     }
 
     /// A role's quota.
@@ -230,7 +278,12 @@ impl Tree {
     /// What a role and those below it hold of what is owned.
     pub(in crate::core::claims) fn held_below(&self, role: &Role) -> Quantities {
         let index = self.role(role);
-        index.map_or(Quantities::ZERO, |index| self.held_at(index))
+        let Some(index) = index else {
+            return Quantities::ZERO;
+        };
+        let mut held = *self.nodes[index as usize].standing.held(Class::Regular);
+        held.add_sums(&self.reserved_below(index));
+        each(|kind| bounded(held.get(kind)))
     }
 
     fn held_at(&self, index: u32) -> Quantities {
@@ -363,6 +416,14 @@ impl Tree {
         for (index, node) in self.nodes.iter().enumerate() {
             let terms = node.terms.as_deref().copied().unwrap_or_default();
             let is_free = matches!(node.kind, Kind::Free);
+            if !is_free
+                && node.terms.is_some()
+                && terms.reserved != self.reserved_below(index as u32)
+            {
+                return Some(format!(
+                    "what is reserved at node {index} is counted wrongly"
+                ));
+            }
             if !is_free && (terms.below != below[index] || terms.owed != node.owed(&terms.below)) {
                 return Some(format!("what is owed at node {index} is counted wrongly"));
             }
