@@ -75,9 +75,9 @@ impl Kind {
         }
     }
 
-    /// Bins in so many hours, where an hour has a whole number of them.
+    /// Whole bins in so many hours.
     pub fn bins(self, hours: f64) -> usize {
-        (hours * (3600.0 / self.step_s() as f64).round()).round() as usize
+        (hours * 3600.0 / self.step_s() as f64) as usize
     }
 
     /// Samples until a task is no longer cold: two hours.
