@@ -32,6 +32,7 @@
 
 mod damper;
 mod history;
+pub mod peaks;
 
 use std::collections::BTreeMap;
 
