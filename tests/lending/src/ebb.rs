@@ -20,13 +20,12 @@ pub struct Cost {
     pub samples: u64,
 }
 
-/// What the rule keeps in each bin of a machine. What stands for a task's class is what it is allocated: traces have no
-/// names.
+/// What the rule keeps in each bin of a machine. A task counts its limit until it has shown itself.
 pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> Vec<f64> {
     let scale = UNITS / kind.capacity();
     let tasks = &line.machine.tasks;
     let limits: Vec<u64> = tasks.iter().map(|task| (task.limit * scale).round() as u64).collect();
-    let mut peaks: Peaks<usize, u64> = Peaks::new(weights);
+    let mut peaks: Peaks<usize> = Peaks::new(weights);
     let mut keep = vec![0.0; line.machine.bins];
     let mut members = Vec::new();
     let begin = Instant::now();
@@ -37,7 +36,6 @@ pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> V
                 let used = tasks[*at].used[bin - tasks[*at].start];
                 Member {
                     key: *at,
-                    class: limits[*at],
                     limit: limits[*at],
                     unknown: limits[*at],
                     used: Some((used * scale).round() as u64),

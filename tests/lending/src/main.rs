@@ -1,41 +1,104 @@
-//! parity run (to be replaced)
-use std::sync::atomic::{AtomicUsize, Ordering};
-use ebb_tests_lending::*;
-use std::path::Path;
-fn main() -> anyhow::Result<()> {
-    let dir = std::env::args().nth(1).unwrap_or_default();
-    let golden = golden::read(Path::new(&std::env::args().nth(2).unwrap_or_default()))?;
-    let only = std::env::args().nth(3).unwrap_or_default();
-    let t0 = std::time::Instant::now();
-    for found in trace::find(Path::new(&dir))? {
-        let eras = trace::read(&found)?;
-        for regime in found.kind.regimes() {
-            let set = set::Set::new(found.kind, *regime, &eras);
-            let Some((name, gold)) = golden.iter().find(|(n, _)| n.starts_with(set.name())) else { continue };
-            if !only.is_empty() && !only.split(',').any(|o| name.starts_with(o)) { continue }
-            println!("== {name} {:?}", t0.elapsed());
-            for (era, f) in set.facts() {
-                let g = &gold.eras.get(&era);
-                println!("{era} {f:?} {:?}", g.map(|g| golden::deviations(g, &f).iter().map(|x| x.1).fold(0.0, f64::max)));
-            }
-            for era in &set.eras { for l in &era.lines { let c = set.kind.capacity(); let m = |b: &mut dyn Iterator<Item=usize>| { let v: Vec<f64> = b.map(|b| l.timeline.limits[b]).collect(); v.iter().sum::<f64>()/v.len() as f64/c }; if set.name()=="r1" { println!("M {} mean scored {:.3} mean all {:.3} maxtask {:.3} produtil {:.5} all {:.5}", era.name, m(&mut l.bins.iter().copied()), m(&mut (0..l.timeline.machine.bins)), l.timeline.machine.capacity/c, l.bins.iter().map(|b| l.timeline.used[*b]).sum::<f64>()/c/l.bins.len() as f64, l.timeline.used.iter().sum::<f64>()/c/l.timeline.used.len() as f64); } } }
-            let names: Vec<&String> = gold.results.keys().collect();
-            let next = AtomicUsize::new(0);
-            std::thread::scope(|s| {
-                for _ in 0..2 { s.spawn(|| loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(n) = names.get(i) else { break }; if let Ok(f) = std::env::var("RF") { if !n.contains(&f) { continue } }
-                    let t = std::time::Instant::now();
-                    let rule = match rules::Rule::named(n) { Ok(r) => r, Err(e) => { println!("{n}: {e:#}"); continue } };
-                    let own = set.run(&rule);
-                    let g = &gold.results[*n];
-                    let mut d = golden::deviations(g, &own);
-                    d.sort_by(|a, b| b.1.total_cmp(&a.1));
-                    let bad: Vec<String> = d.iter().filter(|x| x.1 > 1e-4).take(30).map(|x| format!("{} {:.5} vs {:.5}", x.0, own.get(&x.0).copied().unwrap_or(-1.0), g[&x.0])).collect();
-                    println!("{n}: {:.1e} {} {:?} {}", d[0].1, d[0].0, t.elapsed(), bad.join("; "));
-                }); }
-            });
+//! `cargo xtask bench lending --traces DIR`: what may be lent of real machines, by Ebb's rule and by the others.
+//!
+//! Prints its rows as JSON; says on the standard error which traces are there and which are not. With a golden file
+//! every rule in it is run and compared, and the exit code is 1 where a figure is further away than [`MOST`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use ebb_agent::core::estimator::peaks::Peaks;
+use ebb_tests_lending::golden::{self, Golden, GoldenSet};
+use ebb_tests_lending::run::{self, Outcome};
+use ebb_tests_lending::set::Set;
+use ebb_tests_lending::trace::{self, Kind};
+use ebb_tests_lending::rows;
+
+/// Largest deviation from a golden figure.
+const MOST: f64 = 1e-4;
+
+/// Replays traces through the estimator.
+#[derive(Parser)]
+struct Options {
+    /// Where the traces are
+    #[arg(long)]
+    traces: PathBuf,
+    /// Figures of another implementation to compare with
+    #[arg(long)]
+    golden: Option<PathBuf>,
+    /// Sets to run, by their short names: r1 r0 m1 m0 pl su ga. Without any all that are there
+    #[arg(long, value_delimiter = ',')]
+    sets: Vec<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    let golden = options.golden.as_deref().map(golden::read).transpose()?;
+    let found = trace::find(&options.traces)?;
+    for kind in Kind::ALL {
+        if !found.iter().any(|found| found.kind == kind) {
+            let (begin, within) = kind.pattern();
+            eprintln!("there is no trace {begin}*{within}*.csv.gz: its sets are left out");
         }
     }
-    Ok(())
+    ensure!(
+        !found.is_empty(),
+        "there is no trace in {}; give the directory with --traces",
+        options.traces.display()
+    );
+    let mut outcomes = Vec::new();
+    let mut hold = true;
+    for found in &found {
+        let eras = trace::read(found)?;
+        for regime in found.kind.regimes() {
+            let set = Set::new(found.kind, *regime, &eras);
+            let chosen = options.sets.is_empty() || options.sets.iter().any(|name| name == set.name());
+            if !chosen {
+                continue;
+            }
+            eprintln!("{}: {} {regime:?}", set.name(), found.path.display());
+            let of_set = golden.as_ref().and_then(|golden| of_set(golden, set.name()));
+            let outcome = run::run(&set, &run::names_for(&set, of_set))?;
+            rows::print(&rows::of_set(&outcome));
+            if let Some(of_set) = of_set {
+                hold &= compare(&outcome, of_set);
+            }
+            outcomes.push(outcome);
+        }
+    }
+    ensure!(!outcomes.is_empty(), "none of the sets {:?} is there", options.sets);
+    rows::print(&rows::of_all(&outcomes, Peaks::<usize>::bytes_a_task()));
+    Ok(if hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The set of a golden file whose name begins so.
+fn of_set<'a>(golden: &'a Golden, name: &str) -> Option<&'a GoldenSet> {
+    golden.iter().find(|(key, _)| key.split('_').next() == Some(name)).map(|(_, set)| set)
+}
+
+/// Prints how far each rule is from its golden figures where that is too far, and the largest deviation of all.
+fn compare(outcome: &Outcome, golden: &GoldenSet) -> bool {
+    let mut largest = 0.0f64;
+    let facts = golden.eras.iter().filter_map(|(name, golden)| {
+        let own = outcome.facts.iter().find(|(own, _)| own == name)?;
+        Some((name, golden, &own.1))
+    });
+    let results = golden
+        .results
+        .iter()
+        .filter_map(|(name, golden)| Some((name, golden, outcome.results.get(name)?)));
+    for (name, golden, own) in facts.chain(results) {
+        for (figure, deviation) in golden::deviations(golden, own) {
+            largest = largest.max(deviation);
+            if deviation > MOST {
+                let own = own.get(&figure).copied().unwrap_or(f64::NAN);
+                let golden = golden.get(&figure).copied().unwrap_or(f64::NAN);
+                eprintln!("{}, {name}: {figure} is {own:.6}, golden {golden:.6}", outcome.set);
+            }
+        }
+    }
+    let rows = rows::of_golden(outcome.set, golden.results.len(), largest, MOST);
+    rows::print(&rows);
+    rows::hold(&rows)
 }

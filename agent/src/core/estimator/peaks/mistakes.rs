@@ -40,7 +40,7 @@ impl Mistakes {
     }
 
     /// The bins up to and with `last` are over, those up to `to` were passed over; what was expected an hour before each.
-    pub(super) fn learn<K, C>(&mut self, last: u64, to: u64, tasks: &BTreeMap<K, Task<C>>) {
+    pub(super) fn learn<K>(&mut self, last: u64, to: u64, tasks: &BTreeMap<K, Task>) {
         let begin = last.saturating_sub(HOUR as u64);
         if let Some(expected) = self.expected[(begin % (HOUR + 1) as u64) as usize]
             && last >= HOUR as u64
@@ -56,7 +56,7 @@ impl Mistakes {
 }
 
 /// The most that the tasks that were there in a bin have used in one of the hour's bins after it.
-fn came<K, C>(begin: u64, tasks: &BTreeMap<K, Task<C>>) -> u64 {
+fn came<K>(begin: u64, tasks: &BTreeMap<K, Task>) -> u64 {
     let mut sums = [0u64; HOUR];
     for task in tasks.values().filter(|task| task.born() <= begin) {
         for (after, sum) in sums.iter_mut().enumerate() {

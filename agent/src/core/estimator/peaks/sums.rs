@@ -38,14 +38,14 @@ impl Sums {
     }
 
     /// Adds all that a task remembers.
-    pub(super) fn add<C>(&mut self, task: &Task<C>) {
+    pub(super) fn add(&mut self, task: &Task) {
         for (slot, sum) in self.slots.iter_mut().enumerate() {
             *sum = sum.saturating_add(task.amount(slot));
         }
     }
 
     /// Takes all that a task remembers away.
-    pub(super) fn remove<C>(&mut self, task: &Task<C>) {
+    pub(super) fn remove(&mut self, task: &Task) {
         for (slot, sum) in self.slots.iter_mut().enumerate() {
             *sum = sum.saturating_sub(task.amount(slot));
         }

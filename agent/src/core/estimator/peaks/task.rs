@@ -10,13 +10,9 @@ const FADES: u64 = 1_247;
 
 /// One task.
 #[derive(Clone, Debug)]
-pub(super) struct Task<C> {
-    /// What it is taken to behave like.
-    pub(super) class: C,
+pub(super) struct Task {
     /// The sample that it was last in.
     pub(super) sample: u64,
-    /// Whether its class has been told that it has shown itself.
-    pub(super) told: bool,
     limit: u64,
     /// Its first bin.
     born: u64,
@@ -27,13 +23,11 @@ pub(super) struct Task<C> {
     shares: Box<[u16; BINS]>,
 }
 
-impl<C> Task<C> {
+impl Task {
     /// A task of which nothing has been seen.
-    pub(super) fn new(bin: u64, class: C, limit: u64) -> Self {
+    pub(super) fn new(bin: u64, limit: u64) -> Self {
         Self {
-            class,
             sample: 0,
-            told: false,
             limit,
             born: bin,
             last: None,
