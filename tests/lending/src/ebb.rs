@@ -24,7 +24,10 @@ pub struct Cost {
 pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> Vec<f64> {
     let scale = UNITS / kind.capacity();
     let tasks = &line.machine.tasks;
-    let limits: Vec<u64> = tasks.iter().map(|task| (task.limit * scale).round() as u64).collect();
+    let limits: Vec<u64> = tasks
+        .iter()
+        .map(|task| (task.limit * scale).round() as u64)
+        .collect();
     let mut peaks: Peaks<usize> = Peaks::new(weights);
     let mut keep = vec![0.0; line.machine.bins];
     let mut members = Vec::new();

@@ -35,8 +35,17 @@ pub fn read(path: &Path) -> Result<Golden> {
 /// Where two sets of figures differ, and by how much; figures that only one of them has are infinitely far apart.
 pub fn deviations(golden: &Figures, own: &Figures) -> Vec<(String, f64)> {
     let each = golden.iter().map(|(name, figure)| {
-        let deviation = own.get(name).map_or(f64::INFINITY, |own| (own - figure).abs());
-        (name.clone(), if deviation.is_nan() { f64::INFINITY } else { deviation })
+        let deviation = own
+            .get(name)
+            .map_or(f64::INFINITY, |own| (own - figure).abs());
+        (
+            name.clone(),
+            if deviation.is_nan() {
+                f64::INFINITY
+            } else {
+                deviation
+            },
+        )
     });
     each.collect()
 }

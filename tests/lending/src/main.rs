@@ -10,10 +10,10 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use ebb_agent::core::estimator::peaks::Peaks;
 use ebb_tests_lending::golden::{self, Golden, GoldenSet};
+use ebb_tests_lending::rows;
 use ebb_tests_lending::run::{self, Outcome};
 use ebb_tests_lending::set::Set;
 use ebb_tests_lending::trace::{self, Kind};
-use ebb_tests_lending::rows;
 
 /// Largest deviation from a golden figure.
 const MOST: f64 = 1e-4;
@@ -53,12 +53,15 @@ fn main() -> Result<ExitCode> {
         let eras = trace::read(found)?;
         for regime in found.kind.regimes() {
             let set = Set::new(found.kind, *regime, &eras);
-            let chosen = options.sets.is_empty() || options.sets.iter().any(|name| name == set.name());
+            let chosen =
+                options.sets.is_empty() || options.sets.iter().any(|name| name == set.name());
             if !chosen {
                 continue;
             }
             eprintln!("{}: {} {regime:?}", set.name(), found.path.display());
-            let of_set = golden.as_ref().and_then(|golden| of_set(golden, set.name()));
+            let of_set = golden
+                .as_ref()
+                .and_then(|golden| of_set(golden, set.name()));
             let outcome = run::run(&set, &run::names_for(&set, of_set))?;
             rows::print(&rows::of_set(&outcome));
             if let Some(of_set) = of_set {
@@ -67,14 +70,25 @@ fn main() -> Result<ExitCode> {
             outcomes.push(outcome);
         }
     }
-    ensure!(!outcomes.is_empty(), "none of the sets {:?} is there", options.sets);
+    ensure!(
+        !outcomes.is_empty(),
+        "none of the sets {:?} is there",
+        options.sets
+    );
     rows::print(&rows::of_all(&outcomes, Peaks::<usize>::bytes_a_task()));
-    Ok(if hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if hold {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The set of a golden file whose name begins so.
 fn of_set<'a>(golden: &'a Golden, name: &str) -> Option<&'a GoldenSet> {
-    golden.iter().find(|(key, _)| key.split('_').next() == Some(name)).map(|(_, set)| set)
+    golden
+        .iter()
+        .find(|(key, _)| key.split('_').next() == Some(name))
+        .map(|(_, set)| set)
 }
 
 /// Prints how far each rule is from its golden figures where that is too far, and the largest deviation of all.
@@ -94,7 +108,10 @@ fn compare(outcome: &Outcome, golden: &GoldenSet) -> bool {
             if deviation > MOST {
                 let own = own.get(&figure).copied().unwrap_or(f64::NAN);
                 let golden = golden.get(&figure).copied().unwrap_or(f64::NAN);
-                eprintln!("{}, {name}: {figure} is {own:.6}, golden {golden:.6}", outcome.set);
+                eprintln!(
+                    "{}, {name}: {figure} is {own:.6}, golden {golden:.6}",
+                    outcome.set
+                );
             }
         }
     }

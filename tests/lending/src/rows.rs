@@ -91,30 +91,52 @@ fn bar(set: &str, rule: &str, figure: &str) -> Option<Bar> {
 /// The rows of all sets together.
 pub fn of_all(outcomes: &[Outcome], bytes_a_task: usize) -> Vec<Row> {
     let mut rows = Vec::new();
-    let averaged = outcomes.iter().filter(|outcome| AVERAGED.contains(&outcome.set));
+    let averaged = outcomes
+        .iter()
+        .filter(|outcome| AVERAGED.contains(&outcome.set));
     let averaged: Vec<&Outcome> = averaged.collect();
     let rules = outcomes.iter().flat_map(|outcome| outcome.results.keys());
     let rules: std::collections::BTreeSet<&String> = rules.collect();
     for rule in rules {
         let case = format!("all, {rule}");
-        let of_oracle: Option<Vec<f64>> = averaged.iter().map(|outcome| outcome.efficiency(rule)).collect();
+        let of_oracle: Option<Vec<f64>> = averaged
+            .iter()
+            .map(|outcome| outcome.efficiency(rule))
+            .collect();
         let complete = averaged.len() == AVERAGED.len();
         if let Some(of_oracle) = of_oracle.filter(|_| complete) {
             let mean = of_oracle.iter().sum::<f64>() / of_oracle.len() as f64;
             let bar = (rule == EBB).then_some(Bar::AtLeast(89.0));
             rows.push(row(&case, "of_oracle", 100.0 * mean, "%", bar));
         }
-        let worst = outcomes.iter().filter_map(|outcome| outcome.violations(rule));
+        let worst = outcomes
+            .iter()
+            .filter_map(|outcome| outcome.violations(rule));
         let worst = worst.fold(0.0, f64::max);
         rows.push(row(&case, "worst_violations_1h", 100.0 * worst, "%", None));
     }
-    let spent: f64 = outcomes.iter().map(|outcome| outcome.cost.spent.as_nanos() as f64).sum();
+    let spent: f64 = outcomes
+        .iter()
+        .map(|outcome| outcome.cost.spent.as_nanos() as f64)
+        .sum();
     let samples: u64 = outcomes.iter().map(|outcome| outcome.cost.samples).sum();
     if samples > 0 {
         let each = spent / samples as f64;
-        rows.push(row("all, ebb", "time_a_task_and_sample", each, "ns", Some(Bar::AtMost(MOST_NS))));
+        rows.push(row(
+            "all, ebb",
+            "time_a_task_and_sample",
+            each,
+            "ns",
+            Some(Bar::AtMost(MOST_NS)),
+        ));
     }
-    rows.push(row("all, ebb", "memory_a_task_and_kind", bytes_a_task as f64, "bytes", None));
+    rows.push(row(
+        "all, ebb",
+        "memory_a_task_and_kind",
+        bytes_a_task as f64,
+        "bytes",
+        None,
+    ));
     rows
 }
 
@@ -123,7 +145,13 @@ pub fn of_golden(set: &str, rules: usize, largest: f64, most: f64) -> Vec<Row> {
     let case = format!("{set}, golden figures");
     vec![
         row(&case, "rules", rules as f64, "rules", None),
-        row(&case, "largest_deviation", largest, "", Some(Bar::AtMost(most))),
+        row(
+            &case,
+            "largest_deviation",
+            largest,
+            "",
+            Some(Bar::AtMost(most)),
+        ),
     ]
 }
 

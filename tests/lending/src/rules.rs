@@ -124,7 +124,9 @@ impl Rule {
                 let share = if kind.is_memory() { 0.35 } else { 0.40 };
                 each(line, |used, limits| share * limits + used)
             }
-            Self::KoordinatorMid { cold_hours } => decayed::koordinator_mid(kind, line, *cold_hours),
+            Self::KoordinatorMid { cold_hours } => {
+                decayed::koordinator_mid(kind, line, *cold_hours)
+            }
             Self::Katalyst => {
                 let factor = if kind.is_memory() { 1.1 } else { 1.25 };
                 each(line, |used, _| factor * used)
@@ -144,9 +146,7 @@ impl Rule {
                 hours,
                 factor,
             } => ratio::quantile(kind, line, *share, kind.bins(*hours), *factor),
-            Self::Surge { weights, hours } => {
-                surge::keep(kind, line, weights, kind.bins(*hours))
-            }
+            Self::Surge { weights, hours } => surge::keep(kind, line, weights, kind.bins(*hours)),
             Self::Conformal { alpha, hours } => {
                 conformal::keep(kind, line, *alpha, kind.bins(*hours))
             }

@@ -71,7 +71,10 @@ pub fn era(machines: &[OneMachine], horizons: &[usize]) -> Figures {
         let named = [
             (format!("viol{horizon}"), mean(&rates)),
             (format!("viol{horizon}_p90m"), interpolated(&rates, 0.9)),
-            (format!("viol{horizon}_max"), rates.last().copied().unwrap_or(0.0)),
+            (
+                format!("viol{horizon}_max"),
+                rates.last().copied().unwrap_or(0.0),
+            ),
             (format!("sev{horizon}"), mean(&severities)),
             (format!("sev{horizon}_p99"), interpolated(&severities, 0.99)),
             (format!("meansev{horizon}"), mean(&sums)),
@@ -83,15 +86,21 @@ pub fn era(machines: &[OneMachine], horizons: &[usize]) -> Figures {
 
 /// The figures of several eras, weighted with their machines.
 pub fn average(eras: &[(usize, Figures)]) -> Figures {
-    let mut names: Vec<&String> = eras.iter().flat_map(|(_, figures)| figures.keys()).collect();
+    let mut names: Vec<&String> = eras
+        .iter()
+        .flat_map(|(_, figures)| figures.keys())
+        .collect();
     names.sort();
     names.dedup();
     let each = names.into_iter().map(|name| {
-        let known = eras.iter().filter_map(|(machines, figures)| {
-            Some((*machines as f64, *figures.get(name)?))
-        });
+        let known = eras
+            .iter()
+            .filter_map(|(machines, figures)| Some((*machines as f64, *figures.get(name)?)));
         if name.ends_with("_max") {
-            return (name.clone(), known.map(|(_, figure)| figure).fold(0.0, f64::max));
+            return (
+                name.clone(),
+                known.map(|(_, figure)| figure).fold(0.0, f64::max),
+            );
         }
         let (weight, sum) = known.fold((0.0, 0.0), |(weight, sum), (machines, figure)| {
             (weight + machines, sum + machines * figure)

@@ -167,7 +167,7 @@ fn rules_are_what_their_pages_say() {
             kept("k-surge 1+0.5+0.25 W=24h"),
             kept("conformal alpha=0.02 W=72h"),
         ];
-        for bin in (0..line.machine.bins).step_by(173) {
+        for bin in (0..line.machine.bins).step_by(97) {
             let plain = Plain {
                 kind,
                 tasks: &line.machine.tasks,
@@ -222,7 +222,10 @@ fn ebb_s_rule_saves_on_the_excerpts_and_is_seldom_wrong() {
         let outcome = run(&set, std::slice::from_ref(&oracle)).unwrap();
         let savings = outcome.figure(EBB, "savings").unwrap();
         let wrong = outcome.violations(EBB).unwrap();
-        assert!(savings > least && wrong < 0.04, "{kind:?}: {savings} {wrong}");
+        assert!(
+            savings > least && wrong < 0.04,
+            "{kind:?}: {savings} {wrong}"
+        );
         assert_eq!(outcome.violations(&oracle), Some(0.0));
         assert!(outcome.efficiency(EBB).unwrap() < 1.0);
     }
@@ -255,8 +258,14 @@ fn a_backlog_takes_what_is_lent_and_its_youngest_go_first() {
     assert_eq!(figures["c_contended"], 0.25);
     assert_eq!(figures["c_evict_rate"], 8.0 / 12.0);
     assert_eq!(figures["c_exposure"], 20_000.0 / 170_000.0);
-    assert_eq!(figures["c_rev_util"], (20_000.0 + 30_000.0 + 10_000.0) / 400_000.0);
-    assert_eq!(figures["c_lost"], (4.0 * 2.0 + 4.0 * 3.0) * 2_500.0 / 400_000.0);
+    assert_eq!(
+        figures["c_rev_util"],
+        (20_000.0 + 30_000.0 + 10_000.0) / 400_000.0
+    );
+    assert_eq!(
+        figures["c_lost"],
+        (4.0 * 2.0 + 4.0 * 3.0) * 2_500.0 / 400_000.0
+    );
 }
 
 #[test]

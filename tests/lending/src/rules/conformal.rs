@@ -49,7 +49,12 @@ pub(super) fn recalibrated(
     horizon: usize,
 ) -> Vec<f64> {
     let came = line.oracle(horizon);
-    let enough: usize = std::env::var("EN").map(|x| x.parse().unwrap()).unwrap_or(288);let fl: f64 = std::env::var("FL").map(|x| x.parse().unwrap()).unwrap_or(0.0);
+    let enough: usize = std::env::var("EN")
+        .map(|x| x.parse().unwrap())
+        .unwrap_or(288);
+    let fl: f64 = std::env::var("FL")
+        .map(|x| x.parse().unwrap())
+        .unwrap_or(0.0);
     let mut factors = Sorted::default();
     let mut keep = Vec::with_capacity(base.len());
     for (bin, amount) in base.iter().enumerate() {

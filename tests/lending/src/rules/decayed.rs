@@ -52,7 +52,11 @@ fn peaks(kind: Kind, values: impl Iterator<Item = f64>) -> Vec<f64> {
         true => (0.98, 24.0),
         false => (0.95, 12.0),
     };
-    let first = 0.025 * kind.unit() * std::env::var("KU").map(|x| x.parse().unwrap()).unwrap_or(1.0);
+    let first = 0.025
+        * kind.unit()
+        * std::env::var("KU")
+            .map(|x| x.parse().unwrap())
+            .unwrap_or(1.0);
     let grows = 2f64.powf(kind.step_s() as f64 / 3600.0 / half_life_hours);
     let mut weight = 1.0;
     let mut histogram = Histogram::new();
@@ -81,5 +85,7 @@ pub(super) fn koordinator_mid(kind: Kind, line: &Timeline, cold_hours: f64) -> V
     let machine = peaks(kind, line.used.iter().copied());
     let bins = slack.iter().zip(machine).zip(&line.limits);
     let keep = bins.map(|((slack, peak), limits)| limits - slack.min(limits - peak).max(0.0));
-    keep.zip(&line.used).map(|(keep, used)| keep.max(*used)).collect()
+    keep.zip(&line.used)
+        .map(|(keep, used)| keep.max(*used))
+        .collect()
 }

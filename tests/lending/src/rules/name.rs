@@ -33,7 +33,10 @@ impl Rule {
         if let Some(inner) = name.strip_prefix("combined max(") {
             let inner = inner.strip_suffix(')').context("a bracket is open")?;
             let (conformal, surge) = inner.split_once(", ").context("one of two is missing")?;
-            return Ok(Self::Max(vec![conformal_of(conformal)?, Self::named(surge)?]));
+            return Ok(Self::Max(vec![
+                conformal_of(conformal)?,
+                Self::named(surge)?,
+            ]));
         }
         if let Some(hours) = name.strip_prefix("max(N-sigma 5, RC-like p99) ") {
             let hours = window(hours)?;
@@ -50,7 +53,9 @@ impl Rule {
             ]));
         }
         if let Some((surge, floor)) = name.split_once(", floor ") {
-            let hours = floor.strip_prefix("machine p100 ").context("an unknown floor")?;
+            let hours = floor
+                .strip_prefix("machine p100 ")
+                .context("an unknown floor")?;
             let floor = Self::MachineQuantile {
                 share: 1.0,
                 hours: number(hours.strip_suffix('h').context("no hours")?)?,
@@ -135,15 +140,20 @@ fn conformal_of(text: &str) -> Result<Rule> {
 }
 
 fn number(text: &str) -> Result<f64> {
-    text.parse().with_context(|| format!("{text:?} is no number"))
+    text.parse()
+        .with_context(|| format!("{text:?} is no number"))
 }
 
 fn assigned(name: &str, word: &str) -> Result<f64> {
-    let value = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+    let value = word
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('='));
     number(value.with_context(|| format!("{word:?} gives no {name}"))?)
 }
 
 fn window(word: &str) -> Result<f64> {
-    let hours = word.strip_prefix("W=").and_then(|rest| rest.strip_suffix('h'));
+    let hours = word
+        .strip_prefix("W=")
+        .and_then(|rest| rest.strip_suffix('h'));
     number(hours.with_context(|| format!("{word:?} is no window"))?)
 }

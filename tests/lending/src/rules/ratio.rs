@@ -21,11 +21,19 @@ fn ratios(line: &Timeline, span: &Span, from: usize) -> Vec<Option<f64>> {
 
 fn limit_of(line: &Timeline, span: &Span) -> f64 {
     let members = span.members.iter();
-    members.map(|member| line.machine.tasks[*member].limit).sum()
+    members
+        .map(|member| line.machine.tasks[*member].limit)
+        .sum()
 }
 
 /// The quantile of the window, times a factor that cold tasks have part in.
-pub(super) fn quantile(kind: Kind, line: &Timeline, share: f64, window: usize, factor: f64) -> Vec<f64> {
+pub(super) fn quantile(
+    kind: Kind,
+    line: &Timeline,
+    share: f64,
+    window: usize,
+    factor: f64,
+) -> Vec<f64> {
     let mut keep = line.cold_limits(kind.warm());
     for span in line.spans(kind.warm()) {
         let from = (span.from + 1).saturating_sub(window);

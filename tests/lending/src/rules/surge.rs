@@ -24,7 +24,10 @@ pub(super) fn keep(kind: Kind, line: &Timeline, weights: &[f64], window: usize) 
         .map(|task| {
             let long = rolling_max(&task.used, window);
             let short = rolling_max(&task.used, recent);
-            long.iter().zip(short).map(|(long, short)| long - short).collect()
+            long.iter()
+                .zip(short)
+                .map(|(long, short)| long - short)
+                .collect()
         })
         .collect();
     let mut largest = vec![0.0; weights.len()];

@@ -16,7 +16,13 @@ fn sum(line: &Timeline, series: impl Fn(&Task) -> Vec<f64>) -> Vec<f64> {
 }
 
 /// The quantile of the last `window` samples of each task that is not cold, times a factor.
-pub(super) fn quantiles(kind: Kind, line: &Timeline, share: f64, window: usize, factor: f64) -> Vec<f64> {
+pub(super) fn quantiles(
+    kind: Kind,
+    line: &Timeline,
+    share: f64,
+    window: usize,
+    factor: f64,
+) -> Vec<f64> {
     sum(line, |task| {
         let mut series = match share >= 1.0 {
             true => rolling_max(&task.used, window),

@@ -57,7 +57,11 @@ impl Everything {
             let values = self.values[key].range(bin.saturating_sub(23)..=bin);
             values.map(|(_, used)| *used).max().unwrap()
         };
-        let rooms: Vec<u64> = self.values.keys().map(|key| self.limits[key] - of(key)).collect();
+        let rooms: Vec<u64> = self
+            .values
+            .keys()
+            .map(|key| self.limits[key] - of(key))
+            .collect();
         let mut gaps: Vec<u64> = self
             .values
             .keys()
@@ -75,7 +79,9 @@ impl Everything {
             .map(|day| self.largest(end - 288 * day + 18 - 23, end - 288 * day + 18))
             .max()
             .unwrap();
-        let last: Vec<u128> = (0..12.min(bin + 1)).map(|back| self.sum(bin - back).into()).collect();
+        let last: Vec<u128> = (0..12.min(bin + 1))
+            .map(|back| self.sum(bin - back).into())
+            .collect();
         let count = last.len() as u128;
         let (sum, squares): (u128, u128) = (last.iter().sum(), last.iter().map(|x| x * x).sum());
         let sway = ((count * squares - sum * sum).isqrt() / count) as u64;
@@ -91,7 +97,9 @@ impl Everything {
             + unknown;
         let base = base.min(limits);
         self.expected.insert(bin, base);
-        (base + part(self.wrong(bin), weights.mistakes)).max(now).min(limits)
+        (base + part(self.wrong(bin), weights.mistakes))
+            .max(now)
+            .min(limits)
     }
 
     /// The largest mistake that has shown within twelve hours. Only for tasks that do not change.
@@ -222,14 +230,23 @@ fn time_that_runs_backwards_stands_still_and_a_pause_is_filled_with_the_higher_s
     assert!(after.keep >= 1_000 && after.longest == 5_000, "{after:?}");
     let late = peaks.step(at(76), &[member(1, 65_535, Some(9_000))]);
     let quiet = peaks.step(at(77), &[member(1, 65_535, Some(1_000))]);
-    assert!(late.keep >= 9_000 && quiet.keep > 8_000, "{late:?} {quiet:?}");
+    assert!(
+        late.keep >= 9_000 && quiet.keep > 8_000,
+        "{late:?} {quiet:?}"
+    );
 }
 
 #[test]
 fn a_task_that_ends_takes_its_past_along() {
     let mut peaks = Peaks::new(Weights::default());
     for bin in 0..100 {
-        peaks.step(at(bin), &[member(1, 65_535, Some(60_000)), member(2, 65_535, Some(1_000))]);
+        peaks.step(
+            at(bin),
+            &[
+                member(1, 65_535, Some(60_000)),
+                member(2, 65_535, Some(1_000)),
+            ],
+        );
     }
     let peak = peaks.step(at(100), &[member(2, 65_535, Some(1_000))]);
     assert_eq!(peak.longest, 1_000);
