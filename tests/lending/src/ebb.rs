@@ -33,7 +33,7 @@ pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> V
     let mut members = Vec::new();
     let begin = Instant::now();
     for span in &line.present {
-        for bin in span.from..span.to {
+        for (bin, keep) in (span.from..).zip(&mut keep[span.from..span.to]) {
             members.clear();
             members.extend(span.members.iter().map(|at| {
                 let used = tasks[*at].used[bin - tasks[*at].start];
@@ -47,7 +47,7 @@ pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> V
             let now = Timestamp::from_ms(bin as u64 * kind.step_s() * 1_000);
             let peak = peaks.step(now, &members);
             let all: u64 = span.members.iter().map(|at| limits[*at]).sum();
-            keep[bin] = match peak.keep >= all {
+            *keep = match peak.keep >= all {
                 true => line.limits[bin],
                 false => peak.keep as f64 / scale,
             };

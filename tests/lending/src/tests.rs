@@ -223,7 +223,7 @@ fn ebb_s_rule_saves_on_the_excerpts_and_is_seldom_wrong() {
         let savings = outcome.figure(EBB, "savings").unwrap();
         let wrong = outcome.violations(EBB).unwrap();
         assert!(
-            savings > least && wrong < 0.04,
+            savings > least && wrong < 0.06,
             "{kind:?}: {savings} {wrong}"
         );
         assert_eq!(outcome.violations(&oracle), Some(0.0));

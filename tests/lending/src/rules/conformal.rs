@@ -40,6 +40,9 @@ pub(super) fn keep(kind: Kind, line: &Timeline, alpha: f64, window: usize) -> Ve
     keep
 }
 
+/// Factors that must be known before they are used.
+const ENOUGH: usize = 288;
+
 /// A rule times a quantile of what would have been right, relative to it.
 pub(super) fn recalibrated(
     line: &Timeline,
@@ -49,12 +52,6 @@ pub(super) fn recalibrated(
     horizon: usize,
 ) -> Vec<f64> {
     let came = line.oracle(horizon);
-    let enough: usize = std::env::var("EN")
-        .map(|x| x.parse().unwrap())
-        .unwrap_or(288);
-    let fl: f64 = std::env::var("FL")
-        .map(|x| x.parse().unwrap())
-        .unwrap_or(0.0);
     let mut factors = Sorted::default();
     let mut keep = Vec::with_capacity(base.len());
     for (bin, amount) in base.iter().enumerate() {
@@ -63,10 +60,11 @@ pub(super) fn recalibrated(
         {
             factors.push(came[known] / base[known], window);
         }
-        keep.push(match factors.len() < enough {
+        let amount = match factors.len() < ENOUGH {
             true => *amount,
-            false => amount * factors.quantile_higher(1.0 - alpha).max(fl),
-        });
+            false => amount * factors.quantile_higher(1.0 - alpha),
+        };
+        keep.push(amount.max(line.used[bin]));
     }
     keep
 }

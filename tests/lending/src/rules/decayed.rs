@@ -52,11 +52,7 @@ fn peaks(kind: Kind, values: impl Iterator<Item = f64>) -> Vec<f64> {
         true => (0.98, 24.0),
         false => (0.95, 12.0),
     };
-    let first = 0.025
-        * kind.unit()
-        * std::env::var("KU")
-            .map(|x| x.parse().unwrap())
-            .unwrap_or(1.0);
+    let first = 0.025 * kind.unit();
     let grows = 2f64.powf(kind.step_s() as f64 / 3600.0 / half_life_hours);
     let mut weight = 1.0;
     let mut histogram = Histogram::new();
@@ -79,7 +75,7 @@ pub(super) fn koordinator_mid(kind: Kind, line: &Timeline, cold_hours: f64) -> V
     for task in &line.machine.tasks {
         let peaks = peaks(kind, task.used.iter().copied());
         for (age, peak) in peaks.iter().enumerate().skip(cold.saturating_sub(1)) {
-            slack[task.start + age] += (task.limit - peak).max(0.0);
+            slack[task.start + age] += (task.limit - peak.max(task.used[age])).max(0.0);
         }
     }
     let machine = peaks(kind, line.used.iter().copied());
