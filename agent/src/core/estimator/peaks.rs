@@ -88,9 +88,9 @@ impl Default for Weights {
             half_day: 166,
             time_of_day: 654,
             gaps: 334,
-            sway: 766,
-            room: 96,
-            mistakes: 130,
+            sway: 800,
+            room: 98,
+            mistakes: 140,
         }
     }
 }

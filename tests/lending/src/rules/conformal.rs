@@ -60,11 +60,10 @@ pub(super) fn recalibrated(
         {
             factors.push(came[known] / base[known], window);
         }
-        let amount = match factors.len() < ENOUGH {
+        keep.push(match factors.len() < ENOUGH {
             true => *amount,
             false => amount * factors.quantile_higher(1.0 - alpha),
-        };
-        keep.push(amount.max(line.used[bin]));
+        });
     }
     keep
 }

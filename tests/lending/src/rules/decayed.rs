@@ -75,7 +75,7 @@ pub(super) fn koordinator_mid(kind: Kind, line: &Timeline, cold_hours: f64) -> V
     for task in &line.machine.tasks {
         let peaks = peaks(kind, task.used.iter().copied());
         for (age, peak) in peaks.iter().enumerate().skip(cold.saturating_sub(1)) {
-            slack[task.start + age] += (task.limit - peak.max(task.used[age])).max(0.0);
+            slack[task.start + age] += (task.limit - peak).max(0.0);
         }
     }
     let machine = peaks(kind, line.used.iter().copied());
