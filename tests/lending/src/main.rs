@@ -63,7 +63,7 @@ fn main() -> Result<ExitCode> {
                 .as_ref()
                 .and_then(|golden| of_set(golden, set.name()));
             let outcome = run::run(&set, &run::names_for(&set, of_set))?;
-            rows::print(&rows::of_set(&outcome));
+            rows::print(&rows::of_set(&outcome, of_set.is_some()));
             if let Some(of_set) = of_set {
                 hold &= compare(&outcome, of_set);
             }
@@ -75,7 +75,8 @@ fn main() -> Result<ExitCode> {
         "none of the sets {:?} is there",
         options.sets
     );
-    rows::print(&rows::of_all(&outcomes, Peaks::<usize>::bytes_a_task()));
+    let bytes = Peaks::<usize>::bytes_a_task();
+    rows::print(&rows::of_all(&outcomes, bytes, golden.is_some()));
     Ok(if hold {
         ExitCode::SUCCESS
     } else {

@@ -25,8 +25,10 @@ pub struct Row {
     bar: Option<Bar>,
 }
 
-/// Rules are wrong in at most so many percent of the hours.
+/// Ebb's rule is wrong in at most so many percent of the hours; of traces without golden figures, for which nothing was
+/// chosen, a quarter more.
 const MOST_WRONG: f64 = 1.0;
+const MOST_WRONG_UNSEEN: f64 = 1.25;
 /// The sets over which efficiency is averaged.
 const AVERAGED: [&str; 4] = ["r1", "r0", "pl", "ga"];
 /// What is measured of every rule.
@@ -44,8 +46,9 @@ fn row(case: &str, metric: &str, value: f64, unit: &'static str, bar: Option<Bar
     }
 }
 
-/// The rows of one set.
-pub fn of_set(outcome: &Outcome) -> Vec<Row> {
+/// The rows of one set; `known` are those that there are golden figures for.
+pub fn of_set(outcome: &Outcome, known: bool) -> Vec<Row> {
+    let most_wrong = if known { MOST_WRONG } else { MOST_WRONG_UNSEEN };
     let mut rows = Vec::new();
     let set = outcome.set;
     for rule in outcome.results.keys() {
@@ -54,7 +57,7 @@ pub fn of_set(outcome: &Outcome) -> Vec<Row> {
             let Some(value) = outcome.figure(rule, figure) else {
                 continue;
             };
-            let bar = bar(set, rule, figure);
+            let bar = bar(set, rule, figure).filter(|_| known);
             rows.push(row(&case, figure, 100.0 * value, "%", bar));
         }
         let hour = outcome.hour;
@@ -66,7 +69,7 @@ pub fn of_set(outcome: &Outcome) -> Vec<Row> {
         for (metric, figure) in wrong {
             if let Some(value) = outcome.figure(rule, &figure) {
                 let judged = rule == EBB && metric == "violations_1h";
-                let bar = judged.then_some(Bar::AtMost(MOST_WRONG));
+                let bar = judged.then_some(Bar::AtMost(most_wrong));
                 rows.push(row(&case, metric, 100.0 * value, "%", bar));
             }
         }
@@ -89,7 +92,7 @@ fn bar(set: &str, rule: &str, figure: &str) -> Option<Bar> {
 }
 
 /// The rows of all sets together.
-pub fn of_all(outcomes: &[Outcome], bytes_a_task: usize) -> Vec<Row> {
+pub fn of_all(outcomes: &[Outcome], bytes_a_task: usize, known: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     let averaged = outcomes
         .iter()
@@ -106,7 +109,7 @@ pub fn of_all(outcomes: &[Outcome], bytes_a_task: usize) -> Vec<Row> {
         let complete = averaged.len() == AVERAGED.len();
         if let Some(of_oracle) = of_oracle.filter(|_| complete) {
             let mean = of_oracle.iter().sum::<f64>() / of_oracle.len() as f64;
-            let bar = (rule == EBB).then_some(Bar::AtLeast(89.0));
+            let bar = (known && rule == EBB).then_some(Bar::AtLeast(89.0));
             rows.push(row(&case, "of_oracle", 100.0 * mean, "%", bar));
         }
         let worst = outcomes
