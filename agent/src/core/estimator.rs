@@ -13,12 +13,17 @@
 //! Ebb takes. A task that has not shown itself for long enough counts what it is allocated. What
 //! nobody has been allocated is not lent: the master offers it as it is.
 //!
+//! The window is minutes long. Once a task has been there for two hours, what all of them together will need within an
+//! hour ([`peaks`]) counts too, wherever it is more: of memory, which comes back only by ending its user, not less than
+//! their largest sum of three days.
+//!
 //! **Units.** Thousandths of a core, bytes, bytes a second; shares in thousandths; milliseconds.
 //! Integers only, rounded so that less is lent.
 //!
 //! **Invariants.**
 //! - Lendable never exceeds the sum of the slacks, nor what the machine has.
-//! - It is monotone: more use at any time never means that more is lent.
+//! - Of the minutes' window it is monotone: more use at any time never means that more is lent. The hour's part only ever
+//!   takes away from that; a spike that was expected and has come may take away less than before.
 //! - A task without valid data has no slack; a sample without valid data lends nothing.
 //! - It falls at once and grows slowly: only to what has been lendable all through
 //!   [`Config::hold_ms`], by at most [`Config::growth_permille_per_s`], and not while the QoS
@@ -26,9 +31,11 @@
 //! - What is in use is never reported as not lent: taking it back is the QoS controller's business.
 //!
 //! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for
-//! each kind and block, and 15 KiB. Short windows forget a task's daily peak, and what is lent then
-//! rests on the QoS controller for the minutes until the window knows it again. Disk bandwidth that
-//! work outside of Ebb uses is not measured, only covered by the reserve.
+//! each kind and block, a look at its last two hours, and 21 KiB. In its first two hours, and after a restart of the agent,
+//! which remembers nothing of it, a task's daily peak is not known, and what is lent then rests on the QoS controller.
+//! Disk bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
+
+pub mod peaks;
 
 mod damper;
 mod history;
@@ -39,6 +46,7 @@ use ebb_types::{ContainerId, Quantities, ResourceKind, Timestamp};
 
 use self::damper::Damper;
 use self::history::History;
+use self::peaks::{Member, Peak, Peaks, Weights};
 use super::lending::TaskView;
 use super::usage::{ContainerUse, UsageView};
 
@@ -53,6 +61,8 @@ pub const LENT_KINDS: [ResourceKind; 3] = [
 /// Settings of the estimator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// What the parts of an hour's peak count.
+    pub peaks: Weights,
     /// CPU.
     pub cpus: KindConfig,
     /// Memory.
@@ -102,6 +112,7 @@ pub struct KindConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            peaks: Weights::default(),
             // CPU comes back within milliseconds, so five minutes of seconds will do. 99 % of 300
             // blocks leaves the three highest seconds out.
             cpus: KindConfig {
@@ -199,6 +210,7 @@ pub struct Facts<'a> {
 pub struct Estimator {
     config: Config,
     tasks: BTreeMap<ContainerId, [History; LENT_KINDS.len()]>,
+    together: [Peaks<ContainerId>; LENT_KINDS.len()],
     unmanaged: [History; LENT_KINDS.len()],
     dampers: [Damper; LENT_KINDS.len()],
     no_growth_until: Timestamp,
@@ -210,6 +222,7 @@ impl Estimator {
         Self {
             config,
             tasks: BTreeMap::new(),
+            together: std::array::from_fn(|_| Peaks::new(config.peaks)),
             unmanaged: Default::default(),
             dampers: std::array::from_fn(|_| Damper::new(config.hold_ms)),
             no_growth_until: Timestamp::default(),
@@ -265,7 +278,8 @@ impl Estimator {
         let kind = LENT_KINDS[index];
         let config = *self.config.kind(kind);
         let total = facts.total.get(kind);
-        let (mut slack, mut peaks) = (0u64, 0u64);
+        let (mut slack, mut peaks, mut alone) = (0u64, 0u64, 0u64);
+        let mut members = Vec::with_capacity(facts.tasks.len());
         for task in facts.tasks {
             let allocated = task.allocated.regular.get(kind);
             let demand = if task.allocated.is_revocable() {
@@ -276,11 +290,22 @@ impl Estimator {
                     .containers
                     .get(&task.container_id)
                     .and_then(|used| measured(kind, used));
-                self.peak(now, index, task, used)
+                let peak = self.peak(now, index, task, used);
+                alone = alone.saturating_add(peak.min(allocated));
+                members.push(Member {
+                    key: task.container_id.clone(),
+                    limit: allocated,
+                    unknown: peak,
+                    used,
+                });
+                peak
             };
             slack = slack.saturating_add(allocated.saturating_sub(demand));
             peaks = peaks.saturating_add(demand);
         }
+        let together = self.together[index].step(now, &members);
+        let more = hour(kind, together).saturating_sub(alone);
+        let (slack, peaks) = (slack.saturating_sub(more), peaks.saturating_add(more));
         let Some(overhead) = self.overhead(now, index, usage, facts) else {
             return 0;
         };
@@ -343,6 +368,15 @@ impl Estimator {
                 .saturating_add(reserve)
                 .saturating_sub(physical.saturating_sub(total)),
         )
+    }
+}
+
+/// What all tasks together will need within the hour; nothing is known of that until one has shown itself.
+fn hour(kind: ResourceKind, together: Peak) -> u64 {
+    match (together.shown, kind) {
+        (0, _) => 0,
+        (_, ResourceKind::Mem) => together.keep.max(together.longest),
+        _ => together.keep,
     }
 }
 

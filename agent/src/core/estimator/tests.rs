@@ -23,6 +23,7 @@ fn bare() -> Config {
     };
     let base = Config::default();
     Config {
+        peaks: base.peaks,
         cpus: kind(base.cpus),
         mem: kind(base.mem),
         disk_bandwidth: kind(base.disk_bandwidth),
