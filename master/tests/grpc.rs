@@ -453,6 +453,26 @@ async fn metrics_and_health_are_served_on_the_same_port() {
     let master = Master::start(config(folder.path())).await;
     let health = master.http("/health").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    // Without one there are no metrics of quotas.
+    let limits = ["cpus", "mem", "disk", "disk_bandwidth"].map(|name| proto::Resource {
+        name: name.to_owned(),
+        amount: 1000,
+        ..proto::Resource::default()
+    });
+    let quota = proto::set_quotas_request::RoleQuota {
+        role: String::from("r"),
+        quota: Some(proto::Quota {
+            limits: limits.to_vec(),
+            ..Default::default()
+        }),
+    };
+    let request = proto::SetQuotasRequest {
+        quotas: vec![quota],
+        ..Default::default()
+    };
+    soon(master.operator().await.set_quotas(request))
+        .await
+        .unwrap();
     let metrics = master.http("/metrics").await;
     for metric in ebb_master::metrics::TABLE {
         assert!(

@@ -377,9 +377,12 @@ impl World {
             domain,
         };
         let least = terms.minimum.as_deref().unwrap_or_default();
-        let holds = |least| {
-            offer.resources.regular.contains(least) || offer.resources.revocable.contains(least)
+        // What is reserved comes by itself where it is enough.
+        let parts = match offer.resources.is_zero() {
+            true => [offer.lots.charged(), Quantities::ZERO],
+            false => [offer.resources.regular, offer.resources.revocable],
         };
+        let holds = |least| parts.iter().any(|part| part.contains(least));
         let is_enough = least.is_empty() || least.iter().any(holds);
         framework.chosen += u64::from(!terms.is_none());
         if !terms.suits(&info) || is_remote && !takes_any || !is_enough {

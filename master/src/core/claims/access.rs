@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ebb_types::{FrameworkId, Quantities, Resources, Role};
+use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role};
 
 use super::tree::Tree;
 use super::{Claims, Entry, FrameworkTerms, Seat};
@@ -176,6 +176,20 @@ impl Claims {
         let gate = self.gate(seat.member);
         let mut parts = Class::ALL.into_iter().map(|class| class.part(resources));
         !gate.is_kept(agent) && !gate.is_remote(agent) && parts.any(|part| gate.floor.admits(part))
+    }
+
+    /// Whether a framework may be offered a part of an agent by itself. One that is not in the role may not.
+    pub(in crate::core) fn may_choose(
+        &self,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        part: &Quantities,
+    ) -> bool {
+        let numbers = (self.member(framework_id, role)).zip(self.agent_number(agent_id));
+        numbers.is_some_and(|(member, agent)| {
+            let gate = self.gate(member);
+            !gate.is_kept(agent) && !gate.is_remote(agent) && gate.floor.admits(part)
+        })
     }
 
     /// Says from which agents a framework is kept in a role: words of bits by the agents' numbers.

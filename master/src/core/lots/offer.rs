@@ -193,7 +193,7 @@ impl Core {
                 let all = lots.only(|key| key.role().is_some());
                 if framework.suppressed.contains(role)
                     || own.is_none()
-                    || !is_allocatable(&all.charged())
+                    || !self.roles.may_choose((id, role), agent_id, &all.charged())
                     || self.has_refused_lots((id, role), agent_id, &lots)
                 {
                     continue;
