@@ -219,7 +219,7 @@ fn start_agent(data: &Path, master: SocketAddr) -> (Running, oneshot::Receiver<R
     let (stop, stopping) = watch::channel(false);
     let (tell, told) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let ended = ebb_agent::run(config, stopped(stopping), tell).await;
+        let ended = Box::pin(ebb_agent::run(config, stopped(stopping), tell)).await;
         ended.map_err(|error| failed(&error))
     });
     (Running { stop, task }, told)
