@@ -55,11 +55,19 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Whether quotas leave it enough for an offer beyond so much: even to whoever takes little, they leave what is usual
-    /// or nothing.
-    fn has_room(&self, beyond: &Quantities) -> bool {
-        let most = self.room.map(|room| room.most.saturating_sub(beyond));
-        most.is_none_or(|most| is_allocatable(&most))
+    /// Whether quotas leave it enough for an offer: even to whoever takes little, they leave what is usual or nothing.
+    fn has_room(&self) -> bool {
+        self.room.is_none_or(|room| is_allocatable(&room.most))
+    }
+
+    /// What quotas leave it of a part once it has taken so much; nothing where that is not enough for an offer.
+    fn left_of(&self, claims: &Claims, part: &Quantities, taken: &Quantities) -> Quantities {
+        let member = self.member.filter(|_| self.room.is_some());
+        match member.and_then(|member| claims.room_beyond(member, taken)) {
+            Some(room) if is_allocatable(&room.most) => part.min(&room.most),
+            Some(_) => Quantities::ZERO,
+            None => *part,
+        }
     }
 
     /// Whether a part is large enough to be offered to it.
@@ -113,13 +121,15 @@ pub(super) enum Found {
 /// What a pass would offer an asker of the owned part of an agent where nobody else wants anything: what it is owed, then
 /// what more it may have.
 fn open_regular(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> Quantities {
-    let all = asker.may_have(&agent.free).regular;
-    let paid = paid(claims, asker, agent);
-    let rest = all.saturating_sub(&paid);
-    if asker.has_room(&paid) && is_open(claims, asker, agent, &rest) {
-        all
-    } else {
-        paid
+    let mut taken = paid(claims, asker, agent);
+    // What it takes may be the last that is owed of a kind, of which it may have all then.
+    loop {
+        let free = agent.free.regular.saturating_sub(&taken);
+        let rest = asker.left_of(claims, &free, &taken);
+        if rest.is_zero() || !is_open(claims, asker, agent, &rest) {
+            return taken;
+        }
+        taken = taken.saturating_add(&rest);
     }
 }
 
@@ -180,7 +190,7 @@ pub(super) fn found(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) ->
             }
         }
         [false, false] => {
-            let has_room = |class| class == Class::Revocable || asker.has_room(&Quantities::ZERO);
+            let has_room = |class| class == Class::Revocable || asker.has_room();
             let is_refused = (Class::ALL.into_iter())
                 .any(|class| may_take(asker, class) && has_room(class) && large(class, &may_have));
             let end = asker

@@ -590,6 +590,11 @@ impl Claims {
         self.tree.room(member)
     }
 
+    /// [`Claims::room`] once the member has taken so much of what is owned.
+    pub(super) fn room_beyond(&self, member: u32, taken: &Quantities) -> Option<Room> {
+        self.tree.room_beyond(member, Some(taken))
+    }
+
     /// Whether whoever has a seat may be offered so much of what is owned: it passes no limit, and takes nothing that is owed to
     /// others.
     pub fn has_room(&self, seat: Seat, regular: &Quantities) -> bool {

@@ -328,9 +328,20 @@ impl Tree {
 
     /// What a member may be offered; nothing where there is no bound but what is free.
     pub(in crate::core::claims) fn room(&self, member: u32) -> Option<Room> {
+        self.room_beyond(member, None)
+    }
+
+    /// [`Tree::room`] once the member has taken so much of what is owned.
+    pub(in crate::core::claims) fn room_beyond(
+        &self,
+        member: u32,
+        taken: Option<&Quantities>,
+    ) -> Option<Room> {
         if !self.has_quotas() {
             return None;
         }
+        // What the child on the way is owed now, and would be.
+        let mut change: Option<(Sums, Sums)> = None;
         let mut room = Room {
             most: Quantities::MAX,
             covers: Quantities::ZERO,
@@ -340,6 +351,16 @@ impl Tree {
         loop {
             let node = &self.nodes[index as usize];
             if let Some(terms) = &node.terms {
+                let (mut terms, mut held) = (**terms, node.held());
+                if let Some(taken) = taken {
+                    held.add(taken);
+                    if let Some((before, after)) = &change {
+                        terms.below.replace(before, after);
+                    }
+                    let mut owed = terms.below;
+                    owed.raise_to(&terms.lacks(&held));
+                    change = Some((terms.owed, owed));
+                }
                 let covers = room.covers;
                 let bound = |kind| match index {
                     ROOT => self.usable(kind, &terms.below),
@@ -349,19 +370,19 @@ impl Tree {
                     let Some(bound) = bound(kind) else {
                         return u64::MAX;
                     };
-                    let left = bound.saturating_sub(node.held().get(kind));
+                    let left = bound.saturating_sub(held.get(kind));
                     let apart = left.saturating_sub(terms.below.get(kind));
                     bounded(left.min(apart.saturating_add(u128::from(covers.get(kind)))))
                 });
                 if index != ROOT {
                     let left = each(|kind| match bound(kind) {
-                        Some(limit) => bounded(limit.saturating_sub(node.held().get(kind))),
+                        Some(limit) => bounded(limit.saturating_sub(held.get(kind))),
                         None => u64::MAX,
                     });
                     room.by_limits = room.by_limits.min(&left);
                 }
                 room.most = room.most.min(&left);
-                room.covers = covers.saturating_add(&node.lacks_itself());
+                room.covers = covers.saturating_add(&terms.lacks_itself(&held));
             }
             if index == ROOT {
                 return Some(room);
