@@ -59,6 +59,22 @@ fn set_quota(world: &mut World, name: &str, quota: Quota) {
     assert_eq!(world.answers.pop(), Some(Ok(())));
 }
 
+fn guarantee_to(world: &mut World, name: &str, guarantee: Quantities) {
+    let quota = Quota {
+        guarantee,
+        ..Quota::default()
+    };
+    set_quota(world, name, quota);
+}
+
+fn limit_to(world: &mut World, name: &str, limits: Limits) {
+    let quota = Quota {
+        limits,
+        ..Quota::default()
+    };
+    set_quota(world, name, quota);
+}
+
 pub(super) fn decline(world: &mut World, scheduler: &Scheduler, refuse_ms: u64) {
     let offer_ids = world.offers(scheduler).into_iter().map(|offer| offer.id);
     let call = Call::Decline {
@@ -361,14 +377,7 @@ fn reserved_amounts_that_are_held_count_in_shares() {
 fn a_reservation_counts_towards_its_role_s_quota_whether_it_is_held_or_not() {
     let mut world = World::new();
     let guarantee = Quantities::cpus_mem(2000, 0);
-    set_quota(
-        &mut world,
-        "a",
-        Quota {
-            guarantee,
-            ..Quota::default()
-        },
-    );
+    guarantee_to(&mut world, "a", guarantee);
     let b = world.subscribe(framework_info("b", &["b"]));
     world.register(AgentInfo {
         lots: lots("cpus(a):2"),
@@ -384,14 +393,7 @@ fn a_reservation_counts_towards_its_role_s_quota_whether_it_is_held_or_not() {
 fn a_reservation_of_others_is_no_headroom() {
     let mut world = World::new();
     let guarantee = Quantities::cpus_mem(2000, 0);
-    set_quota(
-        &mut world,
-        "a",
-        Quota {
-            guarantee,
-            ..Quota::default()
-        },
-    );
+    guarantee_to(&mut world, "a", guarantee);
     let b = world.subscribe(framework_info("b", &["b"]));
     world.register(agent_with("cpus(c):2;mem(c):1GiB"));
     assert_eq!(world.offer(&b).resources.regular.cpu_milli(), 2000);
@@ -401,14 +403,7 @@ fn a_reservation_of_others_is_no_headroom() {
 fn a_reservation_fills_the_limit_of_its_role() {
     let mut world = World::new();
     let limits = Limits::NONE.with(ResourceKind::Cpus, Some(3000));
-    set_quota(
-        &mut world,
-        "a",
-        Quota {
-            limits,
-            ..Quota::default()
-        },
-    );
+    limit_to(&mut world, "a", limits);
     let a = world.subscribe(framework_info("a", &["a"]));
     world.register(agent_with("cpus(a):2;mem(a):1GiB"));
     let offer = world.offer(&a);
@@ -420,22 +415,8 @@ fn a_reservation_fills_the_limit_of_its_role() {
 fn headroom_stands_when_reservations_exceed_a_quota() {
     let mut world = World::new();
     let guarantee = Quantities::cpus_mem(1000, 0);
-    set_quota(
-        &mut world,
-        "a",
-        Quota {
-            guarantee,
-            ..Quota::default()
-        },
-    );
-    set_quota(
-        &mut world,
-        "c",
-        Quota {
-            guarantee,
-            ..Quota::default()
-        },
-    );
+    guarantee_to(&mut world, "a", guarantee);
+    guarantee_to(&mut world, "c", guarantee);
     let b = world.subscribe(framework_info("b", &["b"]));
     world.register(agent_with("cpus(a):3"));
     // The excess of the one covers nothing of the other.
@@ -446,14 +427,7 @@ fn headroom_stands_when_reservations_exceed_a_quota() {
 fn reservations_below_a_role_count_towards_its_quota() {
     let mut world = World::new();
     let guarantee = Quantities::cpus_mem(2000, 0);
-    set_quota(
-        &mut world,
-        "a",
-        Quota {
-            guarantee,
-            ..Quota::default()
-        },
-    );
+    guarantee_to(&mut world, "a", guarantee);
     let b = world.subscribe(framework_info("b", &["b"]));
     let agent = world.register(agent_with("cpus(a/x):1;mem(a/x):1GiB"));
     assert_eq!(world.offer(&b).resources.regular.cpu_milli(), 3000);

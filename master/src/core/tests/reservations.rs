@@ -75,6 +75,16 @@ fn operate(world: &mut World, scheduler: &Scheduler, operations: Vec<Operation>)
     world.call(scheduler, call);
 }
 
+/// [`operate`] with one operation: its id, what it is, and of what.
+fn convert_one(
+    world: &mut World,
+    scheduler: &Scheduler,
+    (id, kind): (&str, OperationKind),
+    lots: &Lots,
+) {
+    operate(world, scheduler, vec![convert(id, kind, lots)]);
+}
+
 fn command(
     world: &mut World,
     agent: &Played,
@@ -174,20 +184,17 @@ fn what_is_unreserved_is_everybody_s_again() {
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
     let agent = world.register(agent_info(4000, 4096));
     let mine = reserved("cpus:4;mem:4GiB", "eng");
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("a", OperationKind::Reserve, &mine)],
-    );
+    convert_one(&mut world, &scheduler, ("a", OperationKind::Reserve), &mine);
     let other = world.subscribe(framework_info("other", &["ops"]));
     world.pass_ms(LOTS_WAIT_MS);
     assert!(world.offer(&scheduler).resources.is_zero());
     assert!(world.offers(&other).is_empty());
     let part = reserved("cpus:3;mem:1GiB", "eng");
-    operate(
+    convert_one(
         &mut world,
         &scheduler,
-        vec![convert("b", OperationKind::Unreserve, &part)],
+        ("b", OperationKind::Unreserve),
+        &part,
     );
     apply(&mut world, &agent);
     assert_eq!(answers(&world, &scheduler).len(), 2);
@@ -204,10 +211,11 @@ fn reservations_are_refined_down_the_tree_of_roles() {
     let agent = world.register(agent_of("cpus(eng):2"));
     world.pass_ms(LOTS_WAIT_MS);
     let refined = reserved("cpus(eng):1", "eng/ci");
-    operate(
+    convert_one(
         &mut world,
         &scheduler,
-        vec![convert("a", OperationKind::Reserve, &refined)],
+        ("a", OperationKind::Reserve),
+        &refined,
     );
     assert_eq!(ordered(&world, &agent), Some((1, refined.clone())));
     let sibling = world.subscribe(framework_info("sibling", &["eng/cd"]));
@@ -220,10 +228,11 @@ fn reservations_are_refined_down_the_tree_of_roles() {
     world.call(&scheduler, Call::Revive { roles: Vec::new() });
     world.pass_ms(LOTS_WAIT_MS);
     assert_eq!(lots_offered(&world, &scheduler), refined.to_string());
-    operate(
+    convert_one(
         &mut world,
         &scheduler,
-        vec![convert("b", OperationKind::Unreserve, &refined)],
+        ("b", OperationKind::Unreserve),
+        &refined,
     );
     assert_eq!(ordered(&world, &agent), Some((2, Lots::NONE)));
 }
@@ -323,11 +332,7 @@ fn the_word_of_an_agent_that_comes_back_is_what_it_has() {
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
     let agent = world.register(agent_info(4000, 4096));
     let mine = reserved("cpus:4;mem:4GiB", "eng");
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("a", OperationKind::Reserve, &mine)],
-    );
+    convert_one(&mut world, &scheduler, ("a", OperationKind::Reserve), &mine);
     // The order is lost with the connection.
     world.agent_gone(&agent);
     let agent = world.reregister(&agent, agent_info(4000, 4096), Vec::new());
@@ -337,11 +342,7 @@ fn the_word_of_an_agent_that_comes_back_is_what_it_has() {
     );
     assert_eq!(world.offer(&scheduler).resources, res(4000, 4096));
     // This one is not, though its confirmation is; its version is another, so that no delayed order is taken for it.
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("b", OperationKind::Reserve, &mine)],
-    );
+    convert_one(&mut world, &scheduler, ("b", OperationKind::Reserve), &mine);
     let (version, _) = ordered(&world, &agent).expect("no order");
     assert_eq!(version, 2);
     world.agent_gone(&agent);
@@ -362,11 +363,7 @@ fn an_operation_whose_agent_stays_away_is_dropped() {
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
     let agent = world.register(agent_info(4000, 4096));
     let mine = reserved("cpus:1", "eng");
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("a", OperationKind::Reserve, &mine)],
-    );
+    convert_one(&mut world, &scheduler, ("a", OperationKind::Reserve), &mine);
     world.agent_gone(&agent);
     assert!(answers(&world, &scheduler).is_empty());
     world.pass_ms(200_000);
@@ -410,10 +407,11 @@ fn a_volume_outlives_its_task_and_is_used_by_one_at_a_time() {
             .message
             .contains("choose another id")
     );
-    operate(
+    convert_one(
         &mut world,
         &scheduler,
-        vec![convert("c", OperationKind::Destroy, &volume)],
+        ("c", OperationKind::Destroy),
+        &volume,
     );
     assert_eq!(ordered(&world, &agent).unwrap().1, Lots::NONE);
     assert_eq!(
@@ -449,11 +447,7 @@ fn a_disk_of_its_own_is_taken_as_a_whole() {
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
     let agent = world.register(agent_with("disk(eng)[mount:/m]:2GiB;disk[mount:/n]:2GiB"));
     let part = volume_of(&lots("disk(eng)[mount:/m]:1GiB"), "v", false);
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("x", OperationKind::Create, &part)],
-    );
+    convert_one(&mut world, &scheduler, ("x", OperationKind::Create), &part);
     assert!(
         answers(&world, &scheduler)[0]
             .message
@@ -473,11 +467,7 @@ fn a_disk_of_its_own_is_taken_as_a_whole() {
             .contains("use all of it")
     );
     let whole = volume_of(&lots("disk(eng)[mount:/m]:2GiB"), "v", false);
-    operate(
-        &mut world,
-        &scheduler,
-        vec![convert("y", OperationKind::Create, &whole)],
-    );
+    convert_one(&mut world, &scheduler, ("y", OperationKind::Create), &whole);
     let DiskSource::Mount { root } = ordered(&world, &agent)
         .unwrap()
         .1
