@@ -3,8 +3,8 @@
 //! Subject: every agent's resources are offered by a pass over the real ledger and claims (roles,
 //! weights and refusals on), then every offer is declined with a filter. Floor: the same number of
 //! decisions by dominant share over plain arrays, with binary heaps, and nothing else. Subject and
-//! floor alternate. Then cycles of declines whose refusals never end: whether they slow the allocator down as they
-//! accumulate. Printed on standard output, a row a line: `{"case","metric","value","unit","bar"}`.
+//! floor alternate, and so do the shapes, a block of rounds each. Then cycles of declines whose refusals never end, in a
+//! cluster that has seen many and, alternately, in new ones: whether they slow the allocator down as they accumulate. Printed on standard output, a row a line: `{"case","metric","value","unit","bar"}`.
 //!
 //! The shapes are those of Mesos' `hierarchical_allocator_benchmarks.cpp`. Arguments: `AGENTSxFRAMEWORKS` … (else the
 //! usual shapes, and what is compared among them). `--bench`, which cargo adds, is ignored.
@@ -33,9 +33,11 @@ mod support {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ROUNDS: u64 = 30;
+/// Rounds of one block, and how many blocks there are of each shape.
+const ROUNDS: u64 = 10;
+const BLOCKS: u64 = 3;
 const EVENTS: usize = 2000;
-/// Cycles of declines for ever, of which so many first and last are compared.
+/// Cycles of declines for ever after which the cluster is compared with new ones, so many cycles at a time.
 const CYCLES: usize = 500;
 const COMPARED: usize = 20;
 const SMALL: (usize, usize) = (10_000, 1000);
@@ -95,10 +97,22 @@ struct Times {
     empty: Vec<Duration>,
 }
 
-fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Times, Error> {
-    let mut times = Times::default();
+/// A shape that is measured.
+struct Subject {
+    shape: (usize, usize),
+    cluster: Cluster,
+    times: Times,
+}
+
+fn rounds(subject: &mut Subject, block: u64) -> Result<(), Error> {
+    let Subject {
+        shape: (agents, frameworks),
+        cluster,
+        times,
+    } = subject;
+    let (agents, frameworks) = (*agents, *frameworks);
     let slots = cluster.slots();
-    for round in 0..ROUNDS {
+    for round in block * ROUNDS..(block + 1) * ROUNDS {
         let now = Timestamp::from_ms(1 + round * ROUND_MS);
         let (elapsed, _sum) = std::hint::black_box(floor(agents, frameworks));
         times.floor.push(elapsed);
@@ -131,7 +145,7 @@ fn rounds(cluster: &mut Cluster, agents: usize, frameworks: usize) -> Result<Tim
         cluster.books.decline(&proposals, now.plus_ms(REFUSE_MS))?;
         times.decline.push(start.elapsed());
     }
-    Ok(times)
+    Ok(())
 }
 
 /// One decline, and the next offer of the same agent: core, publication and pass.
@@ -166,17 +180,16 @@ fn events(cluster: &mut Cluster, agents: usize) -> Result<Vec<Duration>, Error> 
     Ok(times)
 }
 
-/// How long rounds take in which everything is declined for ever: the first ones, and those after [`CYCLES`].
-fn cycles(agents: usize, frameworks: usize) -> Result<[Vec<Duration>; 2], Error> {
-    let mut cluster = Cluster::new(agents, frameworks)?;
+/// How long rounds take in which everything is declined for ever.
+fn cycles(cluster: &mut Cluster, cycles: usize) -> Result<Vec<Duration>, Error> {
     let slots = cluster.slots();
-    let mut times = Vec::with_capacity(CYCLES);
-    for cycle in 0..CYCLES {
+    let mut times = Vec::with_capacity(cycles);
+    for cycle in 0..cycles {
         let start = Instant::now();
         let proposals = cluster.pass(&slots);
         times.push(start.elapsed());
-        if proposals.len() != agents {
-            let offered = proposals.len();
+        if proposals.len() != slots.len() {
+            let (offered, agents) = (proposals.len(), slots.len());
             return Err(
                 format!("{offered} of {agents} agents were offered in cycle {cycle}").into(),
             );
@@ -187,9 +200,20 @@ fn cycles(agents: usize, frameworks: usize) -> Result<[Vec<Duration>; 2], Error>
             .decline(&proposals, Timestamp::from_ms(u64::MAX))?;
         cluster.follow();
     }
-    let last = times.split_off(CYCLES - COMPARED);
-    times.truncate(COMPARED);
-    Ok([times, last])
+    Ok(times)
+}
+
+/// How many times as long they take after [`CYCLES`] of them as in a new cluster.
+fn slower_after_cycles((agents, frameworks): (usize, usize)) -> Result<f64, Error> {
+    let mut old = Cluster::new(agents, frameworks)?;
+    cycles(&mut old, CYCLES)?;
+    let (mut first, mut later) = (Vec::new(), Vec::new());
+    for _ in 0..BLOCKS {
+        let mut new = Cluster::new(agents, frameworks)?;
+        first.extend(cycles(&mut new, COMPARED)?);
+        later.extend(cycles(&mut old, COMPARED)?);
+    }
+    Ok(micros(at(&later, 0.5)) / micros(at(&first, 0.5)))
 }
 
 fn report((agents, frameworks): (usize, usize), times: &Times, events: &[Duration]) -> Vec<Row> {
@@ -247,14 +271,25 @@ fn main() -> Result<(), Error> {
             .map(|shape| parse(shape))
             .collect::<Result<_, _>>()?,
     };
-    let mut medians = BTreeMap::new();
+    let mut subjects = Vec::with_capacity(shapes.len());
     for shape in shapes {
-        let (agents, frameworks) = shape;
-        let mut cluster = Cluster::new(agents, frameworks)?;
-        let times = rounds(&mut cluster, agents, frameworks)?;
-        let events = events(&mut cluster, agents)?;
+        subjects.push(Subject {
+            shape,
+            cluster: Cluster::new(shape.0, shape.1)?,
+            times: Times::default(),
+        });
+    }
+    for block in 0..BLOCKS {
+        for subject in &mut subjects {
+            rounds(subject, block)?;
+        }
+    }
+    let mut medians = BTreeMap::new();
+    for mut subject in subjects {
+        let (shape, times) = (subject.shape, &subject.times);
+        let events = events(&mut subject.cluster, shape.0)?;
         medians.insert(shape, micros(at(&times.pass, 0.5)));
-        report(shape, &times, &events).iter().for_each(Row::print);
+        report(shape, times, &events).iter().for_each(Row::print);
     }
     let ratio = |case: String, value, bar| Row {
         case,
@@ -268,8 +303,7 @@ fn main() -> Result<(), Error> {
         ratio(case, large / small, MAX_SCALING).print();
     }
     if asked.is_empty() {
-        let [first, last] = cycles(SMALL.0, SMALL.1)?;
-        let slower = micros(at(&last, 0.5)) / micros(at(&first, 0.5));
+        let slower = slower_after_cycles(SMALL)?;
         let case = format!("{}x{} after {CYCLES} cycles of declines", SMALL.0, SMALL.1);
         ratio(case, slower, MAX_AFTER_CYCLES).print();
     }

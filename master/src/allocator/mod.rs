@@ -109,11 +109,11 @@ fn pass_some<S: Borrow<AgentSlot>>(
             free,
         }
     }));
-    let choices = planner.plan(&views, |position, part| {
+    planner.plan(&views, |position, part| {
         commit(slots[position].borrow(), views[position].incarnation, part)
     });
     let claims = planner.claims();
-    proposals.extend(choices.into_iter().filter_map(|choice| {
+    proposals.extend(planner.choices().iter().filter_map(|choice| {
         let view = views[choice.position];
         let seat = claims.seat(choice.member);
         debug_assert!(seat.is_some(), "a member was chosen that does not exist");

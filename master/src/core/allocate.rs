@@ -79,6 +79,8 @@ pub struct Planner {
     is_bounded: bool,
     /// Where the agents stand in the caller's list of which the last pass has left something because of a quota.
     held_back: Vec<usize>,
+    /// What the last pass has chosen.
+    choices: Vec<Choice>,
     /// Room for the agents of the next pass.
     views: Vec<AgentView>,
 }
@@ -216,17 +218,18 @@ impl Planner {
     }
 
     /// Plans offers of what is free of the agents, in the order in which they are decided. Each decision is handed to
-    /// `commit` before the next is made, and counted in its taker's share until [`Self::forget_proposals`].
+    /// `commit` before the next is made, and counted in its taker's share until [`Self::forget_proposals`];
+    /// all of them are then the pass's [choices](Self::choices).
     pub fn plan(
         &mut self,
         agents: &[AgentView],
         mut commit: impl FnMut(usize, &Resources) -> Outcome,
-    ) -> Vec<Choice> {
-        let mut choices = Vec::new();
+    ) {
+        self.choices.clear();
         self.held_back.clear();
         self.before.clear();
         if self.is_idle() {
-            return choices;
+            return;
         }
         self.is_bounded = false;
         for (position, view) in agents.iter().enumerate() {
@@ -237,10 +240,9 @@ impl Planner {
             };
             self.pool.add(&self.claims, view.agent, candidate);
         }
-        choices.reserve(self.pool.len(Class::Regular));
-        self.hand_out(Class::Revocable, &mut commit, &mut choices);
-        self.pay_creditors(&mut commit, &mut choices);
-        self.hand_out(Class::Regular, &mut commit, &mut choices);
+        self.hand_out(Class::Revocable, &mut commit);
+        self.pay_creditors(&mut commit);
+        self.hand_out(Class::Regular, &mut commit);
         // Nobody asks for those who are at their limits, at the beginning or by now.
         if self.is_bounded || self.claims.has_full_roles() {
             self.held_back.extend(self.pool.left(Class::Regular));
@@ -248,7 +250,11 @@ impl Planner {
         for class in Class::ALL {
             self.pool.clear(class);
         }
-        choices
+    }
+
+    /// What the last pass has chosen.
+    pub fn choices(&self) -> &[Choice] {
+        &self.choices
     }
 
     /// Where the agents stand in the list of the last pass of which something is left because of a quota: they are to be
@@ -258,11 +264,7 @@ impl Planner {
     }
 
     /// Offers what roles are owed of their guarantees, and no more of what is guaranteed.
-    fn pay_creditors(
-        &mut self,
-        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
-        choices: &mut Vec<Choice>,
-    ) {
+    fn pay_creditors(&mut self, commit: &mut impl FnMut(usize, &Resources) -> Outcome) {
         let class = Class::Regular;
         while self.pool.len(class) > 0
             && let Some((role, member)) = self.claims.neediest_creditor()
@@ -273,18 +275,13 @@ impl Planner {
             }
             let room = self.claims.room(member);
             let most = room.map(|room| room.most.min(&room.covers));
-            self.offer_or_leave_out(class, member, most, commit, choices);
+            self.offer_or_leave_out(class, member, most, commit);
         }
         self.bring_back(class);
     }
 
     /// Offers what is free to the neediest, as far as limits and what is owed to others allow.
-    fn hand_out(
-        &mut self,
-        class: Class,
-        commit: &mut impl FnMut(usize, &Resources) -> Outcome,
-        choices: &mut Vec<Choice>,
-    ) {
+    fn hand_out(&mut self, class: Class, commit: &mut impl FnMut(usize, &Resources) -> Outcome) {
         while self.pool.len(class) > 0
             && let Some(member) = self.claims.neediest(class)
         {
@@ -292,7 +289,7 @@ impl Planner {
                 Class::Revocable => None,
                 Class::Regular => self.claims.room(member).map(|room| room.most),
             };
-            self.offer_or_leave_out(class, member, most, commit, choices);
+            self.offer_or_leave_out(class, member, most, commit);
         }
         self.bring_back(class);
     }
@@ -303,11 +300,10 @@ impl Planner {
         member: u32,
         most: Option<Quantities>,
         commit: &mut impl FnMut(usize, &Resources) -> Outcome,
-        choices: &mut Vec<Choice>,
     ) {
         let (pool, claims) = (&self.pool, &self.claims);
         match pool.first_for(claims, member, class, most.as_ref()) {
-            Some(agent) => self.decide(class, member, agent, most.as_ref(), commit, choices),
+            Some(agent) => self.decide(class, member, agent, most.as_ref(), commit),
             None => {
                 self.is_bounded |=
                     most.is_some() && pool.first_for(claims, member, class, None).is_some();
@@ -334,7 +330,6 @@ impl Planner {
         agent: u32,
         most: Option<&Quantities>,
         commit: &mut impl FnMut(usize, &Resources) -> Outcome,
-        choices: &mut Vec<Choice>,
     ) {
         let candidate = *self.pool.candidate(agent);
         let mut part = candidate.free;
@@ -359,7 +354,7 @@ impl Planner {
         match commit(candidate.position, &part) {
             Outcome::Offered => {
                 self.take(agent, &part);
-                self.note(agent, member, &part, choices);
+                self.note(agent, member, &part);
             }
             Outcome::Changed(free) if candidate.looked + 1 < MAX_LOOKS_PER_AGENT => {
                 let candidate = self.pool.candidate(agent);
@@ -387,18 +382,19 @@ impl Planner {
     }
 
     /// Counts a proposal. What falls to one member of one agent is one allocation.
-    fn note(&mut self, agent: u32, member: u32, part: &Resources, choices: &mut Vec<Choice>) {
+    fn note(&mut self, agent: u32, member: u32, part: &Resources) {
         let candidate = self.pool.candidate(agent);
         let mut earlier = candidate.proposal.checked_sub(1);
         while let Some(at) = earlier
-            && let Some(choice) = choices.get_mut(at)
+            && let Some(choice) = self.choices.get_mut(at)
         {
             if choice.member == member {
                 self.claims.uncharge(member, &choice.resources);
                 choice.resources = choice.resources.saturating_add(part);
                 self.claims.charge_ahead(member, &choice.resources);
-                let ahead = self.ahead.len() - choices.len() + at;
-                self.ahead[ahead].1 = choices[at].resources;
+                let all = choice.resources;
+                let ahead = self.ahead.len() - self.choices.len() + at;
+                self.ahead[ahead].1 = all;
                 return;
             }
             earlier = self.before[at].checked_sub(1);
@@ -406,12 +402,12 @@ impl Planner {
         self.claims.charge_ahead(member, part);
         self.ahead.push((member, *part));
         self.before.push(candidate.proposal);
-        choices.push(Choice {
+        self.choices.push(Choice {
             position: candidate.position,
             member,
             resources: *part,
         });
-        candidate.proposal = choices.len();
+        candidate.proposal = self.choices.len();
     }
 }
 

@@ -372,46 +372,20 @@ impl Standing {
 
 /// How needy a claimant is among others: the smallest is the neediest. By share, then by the number of allocations, then
 /// by who came first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need {
-    share: u128,
+    /// The upper half of the share's number: nearly always it decides.
+    share: u64,
+    share_rest: u64,
     allocations: u64,
     born: u64,
-}
-
-impl Ord for Need {
-    #[inline]
-    fn cmp(&self, other: &Self) -> Ordering {
-        let tie = || (self.allocations, self.born).cmp(&(other.allocations, other.born));
-        self.share.cmp(&other.share).then_with(tie)
-    }
-}
-
-impl Need {
-    /// Whether this one is needier, which is asked more often than anything else.
-    #[inline]
-    pub fn is_before(&self, other: &Self) -> bool {
-        if self.share != other.share {
-            return self.share < other.share;
-        }
-        if self.allocations != other.allocations {
-            return self.allocations < other.allocations;
-        }
-        self.born < other.born
-    }
-}
-
-impl PartialOrd for Need {
-    #[inline]
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 impl Need {
     /// Less needy than everybody.
     pub const LAST: Self = Self {
-        share: u128::MAX,
+        share: u64::MAX,
+        share_rest: u64::MAX,
         allocations: u64::MAX,
         born: u64::MAX,
     };
@@ -424,12 +398,28 @@ impl Need {
         weight_milli: u32,
         born: u64,
     ) -> Self {
-        let share = Share::dominant(standing.held(class), cluster, weight_milli);
+        let share = Share::dominant(standing.held(class), cluster, weight_milli).number();
         Self {
-            share: share.number(),
+            share: (share >> 64) as u64,
+            share_rest: share as u64,
             allocations: standing.allocations(class),
             born,
         }
+    }
+
+    /// Whether this one is needier, which is asked more often than anything else.
+    #[inline]
+    pub const fn is_before(&self, other: &Self) -> bool {
+        if self.share != other.share {
+            return self.share < other.share;
+        }
+        if self.share_rest != other.share_rest {
+            return self.share_rest < other.share_rest;
+        }
+        if self.allocations != other.allocations {
+            return self.allocations < other.allocations;
+        }
+        self.born < other.born
     }
 }
 

@@ -22,6 +22,7 @@ mod activity;
 mod adopt;
 mod agent;
 pub mod allocate;
+mod bits;
 mod check;
 pub mod claims;
 mod constraints;

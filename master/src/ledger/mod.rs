@@ -109,9 +109,9 @@ impl AgentSlot {
     /// # Errors
     /// [`Refused`] says why nothing was changed.
     pub fn apply(&self, incarnation: Incarnation, transition: &Transition) -> Result<(), Refused> {
-        let (result, conflicts) = self.slot.apply(incarnation, transition);
+        let (result, conflicts) = self.slot.apply(incarnation, transition, |_| ());
         self.stats.note(&result, conflicts);
-        result.map(|_| ())
+        result
     }
 }
 

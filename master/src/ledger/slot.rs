@@ -37,15 +37,15 @@ pub trait Memory {
     /// Shows what the cell holds.
     fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T;
 
-    /// Loads, lets `decide` choose the successor, and puts it in the cell unless the cell has
-    /// changed meanwhile. A refusal by `decide` leaves the cell as it is.
+    /// Loads, lets `change` make the successor of a copy, and puts that in the cell unless the cell has
+    /// changed meanwhile. A refusal by `change` leaves the cell as it is.
     ///
     /// # Errors
     /// [`Conflict`] when the cell had changed; nothing was written then.
-    fn attempt(
+    fn attempt<T>(
         &self,
-        decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
-    ) -> Result<Result<AgentLedger, Refused>, Conflict>;
+        change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
+    ) -> Result<Result<T, Refused>, Conflict>;
 }
 
 /// The memory of the product: crossbeam-epoch.
@@ -69,29 +69,29 @@ impl Memory for Epoch {
     }
 
     #[inline]
-    fn attempt(
+    fn attempt<T>(
         &self,
-        decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
-    ) -> Result<Result<AgentLedger, Refused>, Conflict> {
+        change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
+    ) -> Result<Result<T, Refused>, Conflict> {
         let guard = pin();
         step("load to exchange");
         let current = self.0.load(READ, &guard);
         // SAFETY: as in `read`; the guard is held to the end of this function.
-        let next = match decide(unsafe { current.deref() }) {
-            Ok(next) => next,
+        let mut next = Owned::new(*unsafe { current.deref() });
+        let seen = match change(&mut next) {
+            Ok(seen) => seen,
             Err(refused) => return Ok(Err(refused)),
         };
-        let next_cell = Owned::new(next);
         step("exchange");
         self.0
-            .compare_exchange(current, next_cell, EXCHANGE, READ, &guard)
+            .compare_exchange(current, next, EXCHANGE, READ, &guard)
             .map_err(|_| Conflict)?;
         step("have exchanged");
         // SAFETY: our exchange took `current` out of the only place from which it can be reached,
         // and exchanges that take out the same pointer cannot both succeed while a guard keeps it
         // from being freed and used again: so it is handed to the collector once.
         unsafe { guard.defer_destroy(current) };
-        Ok(Ok(next))
+        Ok(Ok(seen))
     }
 }
 
@@ -125,26 +125,28 @@ impl<M: Memory> Slot<M> {
         self.read(|ledger| *ledger)
     }
 
-    /// Applies a transition, and says how many exchanges were lost to other threads on the way.
+    /// Applies a transition, and says what `look` has seen of the ledger after it, and how many exchanges were lost to
+    /// other threads on the way.
     ///
     /// The result is refused when the agent is in another incarnation, when the transition does
     /// not add up, or when [`MAX_EXCHANGE_ATTEMPTS`] exchanges were lost.
     #[inline]
-    pub fn apply(
+    pub fn apply<T>(
         &self,
         incarnation: Incarnation,
         transition: &Transition,
-    ) -> (Result<AgentLedger, Refused>, u32) {
+        look: impl Fn(&AgentLedger) -> T,
+    ) -> (Result<T, Refused>, u32) {
         for conflicts in 0..MAX_EXCHANGE_ATTEMPTS {
             let attempt = self.0.attempt(|ledger| {
-                if ledger.incarnation == incarnation {
-                    ledger.apply(transition)
-                } else {
-                    Err(Refused::Incarnation {
+                if ledger.incarnation != incarnation {
+                    return Err(Refused::Incarnation {
                         theirs: incarnation,
                         ours: ledger.incarnation,
-                    })
+                    });
                 }
+                ledger.change(transition)?;
+                Ok(look(ledger))
             });
             if let Ok(result) = attempt {
                 return (result, conflicts);
@@ -277,18 +279,19 @@ pub mod model {
             look(&self.get(self.current.load(READ)))
         }
 
-        fn attempt(
+        fn attempt<T>(
             &self,
-            decide: impl FnOnce(&AgentLedger) -> Result<AgentLedger, Refused>,
-        ) -> Result<Result<AgentLedger, Refused>, Conflict> {
+            change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
+        ) -> Result<Result<T, Refused>, Conflict> {
             let current = self.current.load(READ);
-            let next = match decide(&self.get(current)) {
-                Ok(next) => next,
+            let mut next = self.get(current);
+            let seen = match change(&mut next) {
+                Ok(seen) => seen,
                 Err(refused) => return Ok(Err(refused)),
             };
             let index = self.put(next);
             if E::exchange(&self.current, current, index) {
-                Ok(Ok(next))
+                Ok(Ok(seen))
             } else {
                 Err(Conflict)
             }

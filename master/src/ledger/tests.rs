@@ -154,7 +154,11 @@ fn the_largest_quantities_neither_wrap_nor_panic() {
 fn a_message_to_another_life_of_the_agent_is_refused() {
     let all = Quantities::cpus_mem(1, 1);
     let slot: Slot = Slot::new(AgentLedger::new(LIFE, all, all));
-    let (result, conflicts) = slot.apply(Incarnation(6), &Transition::Offer(Resources::ZERO));
+    let (result, conflicts) = slot.apply(
+        Incarnation(6),
+        &Transition::Offer(Resources::ZERO),
+        |after| *after,
+    );
     assert_eq!((result.is_err(), conflicts), (true, 0));
     assert_eq!(slot.load().version, 0);
     assert!(conflicts < MAX_EXCHANGE_ATTEMPTS);

@@ -186,67 +186,49 @@ impl AgentLedger {
     ///
     /// # Errors
     /// [`Refused`] says which sum would not add up.
-    #[inline]
     pub fn apply(&self, transition: &Transition) -> Result<Self, Refused> {
         let mut next = *self;
-        match *transition {
+        next.change(transition)?;
+        Ok(next)
+    }
+
+    /// Makes this the ledger after a transition. One that was refused is to be thrown away: some of it may be changed.
+    ///
+    /// # Errors
+    /// [`Refused`] says which sum would not add up.
+    #[inline]
+    pub(super) fn change(&mut self, transition: &Transition) -> Result<(), Refused> {
+        match transition {
             Transition::Offer(wanted) => {
                 let free = self.free();
-                if !free.contains(&wanted) {
+                if !free.contains(wanted) {
                     let missing = wanted.saturating_sub(&free);
                     return Err(Refused::NotFree { missing });
                 }
-                next.offered = add(&self.offered, &wanted)?;
+                self.offered = add(&self.offered, wanted)?;
             }
-            // Of what only changes its place or comes back there is a sum as before.
-            Transition::Accept { offered, used } => {
-                if !offered.contains(&used) {
-                    let excess = used.saturating_sub(&offered);
-                    return Err(Refused::BeyondOffer { excess });
-                }
-                next.offered = self.without_offered(&offered)?;
-                next.allocated = add(&self.allocated, &used)?;
-            }
+            Transition::Accept { offered, used } => self.accept(offered, used)?,
             Transition::Convert {
                 offered,
                 used,
                 total,
             } => {
-                if !offered.contains(&used) {
-                    let excess = used.saturating_sub(&offered);
-                    return Err(Refused::BeyondOffer { excess });
-                }
-                next.offered = self.without_offered(&offered)?;
-                next.allocated = add(&self.allocated, &used)?;
-                next.total = total;
-                let in_use = next.in_use().regular;
-                if !total.contains(&in_use) {
-                    let excess = in_use.saturating_sub(&total);
-                    return Err(Refused::InUse { excess });
-                }
+                self.accept(offered, used)?;
+                self.set_total(total)?;
             }
-            Transition::Decline(back) | Transition::Rescind(back) => {
-                next.offered = self.without_offered(&back)?;
-            }
+            Transition::Decline(back) | Transition::Rescind(back) => self.take_offered(back)?,
             Transition::Recover(back) => {
-                next.allocated =
-                    self.allocated
-                        .checked_sub(&back)
-                        .ok_or_else(|| Refused::NotAllocated {
-                            missing: back.saturating_sub(&self.allocated),
-                        })?;
+                let rest = self.allocated.checked_sub(back);
+                self.allocated = rest.ok_or_else(|| Refused::NotAllocated {
+                    missing: back.saturating_sub(&self.allocated),
+                })?;
             }
             Transition::Resize {
                 total,
                 oversubscribed,
             } => {
-                let in_use = self.in_use().regular;
-                if !total.contains(&in_use) {
-                    let excess = in_use.saturating_sub(&total);
-                    return Err(Refused::InUse { excess });
-                }
-                next.total = total;
-                next.oversubscribed = oversubscribed;
+                self.set_total(total)?;
+                self.oversubscribed = *oversubscribed;
             }
             Transition::Restore(wanted) => {
                 // An estimate may have fallen since the task was started: only what is owned is
@@ -256,27 +238,48 @@ impl AgentLedger {
                     let missing = wanted.saturating_sub(&free);
                     return Err(Refused::NotFree { missing });
                 }
-                next.allocated = add(&self.allocated, &wanted)?;
+                self.allocated = add(&self.allocated, wanted)?;
                 // What is lent is not bounded by what is free: it must have a sum, or `free` would be wrong.
-                add(&next.offered, &next.allocated)?;
+                add(&self.offered, &self.allocated)?;
             }
             Transition::Retire => {
-                next.incarnation = RETIRED;
-                next.total = self.in_use().regular;
-                next.oversubscribed = Quantities::ZERO;
+                self.incarnation = RETIRED;
+                self.total = self.in_use().regular;
+                self.oversubscribed = Quantities::ZERO;
             }
         }
-        next.version = self.version.wrapping_add(1);
-        debug_assert_eq!(next.check(), Ok(()), "after {transition:?} on {self:?}");
-        Ok(next)
+        self.version = self.version.wrapping_add(1);
+        debug_assert_eq!(self.check(), Ok(()), "after {transition:?}");
+        Ok(())
     }
 
-    fn without_offered(&self, back: &Resources) -> Result<Resources, Refused> {
-        self.offered
-            .checked_sub(back)
-            .ok_or_else(|| Refused::NotOffered {
-                missing: back.saturating_sub(&self.offered),
-            })
+    /// Of what only changes its place or comes back there is a sum as before.
+    fn accept(&mut self, offered: &Resources, used: &Resources) -> Result<(), Refused> {
+        if !offered.contains(used) {
+            let excess = used.saturating_sub(offered);
+            return Err(Refused::BeyondOffer { excess });
+        }
+        self.take_offered(offered)?;
+        self.allocated = add(&self.allocated, used)?;
+        Ok(())
+    }
+
+    fn set_total(&mut self, total: &Quantities) -> Result<(), Refused> {
+        let in_use = self.in_use().regular;
+        if !total.contains(&in_use) {
+            let excess = in_use.saturating_sub(total);
+            return Err(Refused::InUse { excess });
+        }
+        self.total = *total;
+        Ok(())
+    }
+
+    fn take_offered(&mut self, back: &Resources) -> Result<(), Refused> {
+        let rest = self.offered.checked_sub(back);
+        self.offered = rest.ok_or_else(|| Refused::NotOffered {
+            missing: back.saturating_sub(&self.offered),
+        })?;
+        Ok(())
     }
 
     /// Whether the ledger adds up.

@@ -3,86 +3,12 @@
 
 use ebb_types::{Quantities, Resources};
 
+use crate::core::bits::Bits;
 use crate::core::claims::Claims;
 use crate::core::drf::Class;
 use crate::core::limits::is_allocatable;
 
 const CLASSES: usize = Class::ALL.len();
-
-/// Bits with a word of words above, to pass over 4,096 at a time.
-#[derive(Clone, Debug, Default)]
-struct Bits {
-    words: Vec<u64>,
-    above: Vec<u64>,
-    len: usize,
-}
-
-impl Bits {
-    fn reach(&mut self, number: u32) {
-        let page = number as usize / 64;
-        if page >= self.words.len() {
-            self.words.resize(page + 1, 0);
-            self.above.resize(page / 64 + 1, 0);
-        }
-    }
-
-    fn has(&self, number: u32) -> bool {
-        let word = self.words.get(number as usize / 64);
-        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
-    }
-
-    fn set(&mut self, number: u32) {
-        self.reach(number);
-        let page = number as usize / 64;
-        let bit = 1 << (number % 64);
-        self.len += usize::from(self.words[page] & bit == 0);
-        self.words[page] |= bit;
-        self.above[page / 64] |= 1 << (page % 64);
-    }
-
-    fn unset(&mut self, number: u32) {
-        if !self.has(number) {
-            return;
-        }
-        let page = number as usize / 64;
-        self.len -= 1;
-        self.words[page] &= !(1 << (number % 64));
-        if self.words[page] == 0 {
-            self.above[page / 64] &= !(1 << (page % 64));
-        }
-    }
-
-    fn word(&self, page: u32) -> u64 {
-        self.words.get(page as usize).copied().unwrap_or(0)
-    }
-
-    fn clear(&mut self) {
-        if self.len == 0 {
-            return;
-        }
-        for (number, above) in self.above.iter_mut().enumerate() {
-            while *above != 0 {
-                self.words[number * 64 + above.trailing_zeros() as usize] = 0;
-                *above &= *above - 1;
-            }
-        }
-        self.len = 0;
-    }
-
-    /// The pages with a bit in them, in order.
-    fn pages(&self) -> impl Iterator<Item = u32> {
-        (0u32..).zip(&self.above).flat_map(|(number, word)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                let bit = rest.trailing_zeros();
-                (rest != 0).then(|| {
-                    rest &= rest - 1;
-                    number * 64 + bit
-                })
-            })
-        })
-    }
-}
 
 /// What a pass knows of an agent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,16 +78,12 @@ impl Pool {
     }
 
     pub(super) const fn len(&self, class: Class) -> usize {
-        self.waiting[class as usize].len
+        self.waiting[class as usize].len()
     }
 
     /// Where the agents stand in the caller's list that still wait.
     pub(super) fn left(&self, class: Class) -> impl Iterator<Item = usize> {
-        let bits = &self.waiting[class as usize];
-        let agents = bits.pages().flat_map(|page| {
-            let word = bits.word(page);
-            (0..64).filter_map(move |bit| (word & (1 << bit) != 0).then_some(page * 64 + bit))
-        });
+        let agents = self.waiting[class as usize].iter();
         agents.map(|agent| self.candidates[agent as usize].position)
     }
 
@@ -186,11 +108,10 @@ impl Pool {
             return None;
         }
         let slot = class as usize;
-        let refused_words = claims.refused_words(member, class);
+        let refused_by = claims.refused(member, class);
         let takes_any = gate.is_open() && most.is_none();
-        for page in self.waiting[slot].pages() {
-            let waiting = self.waiting[slot].word(page);
-            let refused = refused_words.get(page as usize).copied().unwrap_or(0);
+        for (page, waiting) in self.waiting[slot].pages() {
+            let refused = refused_by.map_or(0, |bits| bits.word(page));
             if takes_any && refused == 0 {
                 return Some(page * 64 + waiting.trailing_zeros());
             }

@@ -176,14 +176,14 @@ fn plan(
         free: *free,
     });
     let views: Vec<AgentView> = views.collect();
-    let choices = planner.plan(&views, |position, part| {
+    planner.plan(&views, |position, part| {
         left[position] = left[position]
             .checked_sub(part)
             .expect("it is offered twice");
         Outcome::Offered
     });
     let ids: Vec<&AgentId> = known.values().map(|(id, _)| id).collect();
-    let named = choices.into_iter().map(|choice| {
+    let named = planner.choices().iter().map(|choice| {
         let (framework, role) = planner.claims().names(choice.member).unwrap();
         let who = (role.clone(), framework.clone());
         (ids[choice.position].clone(), who, choice.resources)
@@ -275,7 +275,7 @@ fn a_plan_goes_on_where_others_are_faster() {
     });
     let half = Resources::regular(Quantities::cpus_mem(2000, 0));
     let views: Vec<AgentView> = views.collect();
-    let choices = planner.plan(&views, |position, part| {
+    planner.plan(&views, |position, part| {
         asked[position] += 1;
         match position {
             0 => Outcome::Gone,
@@ -286,6 +286,7 @@ fn a_plan_goes_on_where_others_are_faster() {
     });
     assert_eq!(asked[0], 1);
     assert_eq!(asked[1], super::MAX_LOOKS_PER_AGENT);
+    let choices = planner.choices();
     let of_third: Vec<_> = choices
         .iter()
         .filter(|choice| choice.position == 2)

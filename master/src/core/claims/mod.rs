@@ -653,10 +653,7 @@ impl Claims {
                 };
                 of_agents[agent as usize] += 1;
                 let refused = self.profiles.get(refusal.profile);
-                let is_marked = |class: Class| {
-                    let word = by.refusals.words(class).get(agent as usize / 64);
-                    word.is_some_and(|word| word & (1 << (agent % 64)) != 0)
-                };
+                let is_marked = |class: Class| by.refusals.refused(class).has(agent);
                 if !Class::ALL
                     .into_iter()
                     .all(|class| is_marked(class) != class.part(refused).is_zero())

@@ -149,23 +149,28 @@ impl Order {
     }
 
     /// Plays the matches above a place, up to where nothing changes any more.
-    #[inline]
     fn play_out(&mut self, place: u32) {
-        let mut side = self.needs.len() + place as usize;
-        let mut winner = place;
-        let mut need = self.needs[place as usize];
-        while side > 1 {
-            let rival = self.winner_of(side ^ 1);
-            let other = self.needs[rival as usize];
-            if other.is_before(&need) {
-                (winner, need) = (rival, other);
-            }
-            side /= 2;
-            let known = &mut self.winners[side];
+        let (needs, winners) = (&self.needs[..], &mut self.winners[..]);
+        let rival = place ^ 1;
+        let mut winner = match needs.get(rival as usize) {
+            Some(need) if need.is_before(&needs[place as usize]) => rival,
+            _ => place,
+        };
+        let mut at = (needs.len() + place as usize) / 2;
+        while at > 0 {
+            let known = &mut winners[at];
             if *known == winner && winner != place {
                 return;
             }
             *known = winner;
+            if at == 1 {
+                return;
+            }
+            let rival = winners[at ^ 1];
+            if needs[rival as usize].is_before(&needs[winner as usize]) {
+                winner = rival;
+            }
+            at /= 2;
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ebb_types::{Quantities, ResourceKind, Resources, Timestamp};
 
+use crate::core::bits::Bits;
 use crate::core::drf::Class;
 
 const CLASSES: usize = Class::ALL.len();
@@ -143,24 +144,14 @@ impl Table {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
     table: Table,
-    /// In words of 64 agents those of which something of a class was refused, up to the last word that has one.
-    words: [Vec<u64>; CLASSES],
-}
-
-fn set_bit(words: &mut Vec<u64>, agent: u32, is_set: bool) {
-    let (page, bit) = (agent as usize / 64, 1 << (agent % 64));
-    if is_set && page >= words.len() {
-        words.resize(page + 1, 0);
-    }
-    if let Some(word) = words.get_mut(page) {
-        *word = if is_set { *word | bit } else { *word & !bit };
-    }
+    /// The agents of which something of a class was refused.
+    refused: [Bits; CLASSES],
 }
 
 impl Refusals {
-    /// The agents, in words of 64, of which it has refused something of a class; those beyond the last word it has not.
-    pub(super) fn words(&self, class: Class) -> &[u64] {
-        &self.words[class as usize]
+    /// The agents of which it has refused something of a class.
+    pub(super) const fn refused(&self, class: Class) -> &Bits {
+        &self.refused[class as usize]
     }
 
     pub(super) fn get(&self, agent: u32) -> Option<Refusal> {
@@ -180,8 +171,12 @@ impl Refusals {
         let Some((refusal, of_class)) = next(earlier) else {
             return Change::None;
         };
-        for (words, is_some) in self.words.iter_mut().zip(of_class) {
-            set_bit(words, agent, is_some);
+        for (refused, is_some) in self.refused.iter_mut().zip(of_class) {
+            if is_some {
+                refused.set(agent);
+            } else {
+                refused.unset(agent);
+            }
         }
         match known {
             Some(at) => self.table.cells[at].refusal = refusal,
@@ -198,8 +193,8 @@ impl Refusals {
     ) -> Option<Refusal> {
         let refusal = self.table.get(agent).filter(is_one)?;
         self.table.remove(agent);
-        for words in &mut self.words {
-            set_bit(words, agent, false);
+        for refused in &mut self.refused {
+            refused.unset(agent);
         }
         Some(refusal)
     }

@@ -10,6 +10,7 @@ use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 use super::refusals::{Change, Meet, Refusal, Refusals};
 use super::tree::Tree;
 use super::{AgentEntry, Claims, Entry, MAX_REFUSALS, Seat, expiry};
+use crate::core::bits::Bits;
 use crate::core::drf::Class;
 
 impl Claims {
@@ -205,11 +206,10 @@ impl Claims {
         self.crowded_out
     }
 
-    /// The agents, in words of 64, of which a member has refused something of a class; those beyond the last word it has
-    /// not.
-    pub(in crate::core) fn refused_words(&self, member: u32, class: Class) -> &[u64] {
-        let member = self.tree.member(member);
-        member.map_or(&[], |member| member.refusals.words(class))
+    /// The agents of which a member has refused something of a class.
+    pub(in crate::core) fn refused(&self, member: u32, class: Class) -> Option<&Bits> {
+        let member = self.tree.member(member)?;
+        Some(member.refusals.refused(class))
     }
 
     /// Whether a member has refused as much of an agent as this.

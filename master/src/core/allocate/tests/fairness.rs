@@ -125,15 +125,16 @@ impl Game<'_> {
             free: Resources::regular(amount(self.end.free[at])),
         });
         let views: Vec<AgentView> = views.collect();
-        let choices = self.planner.plan(&views, |_, _| Outcome::Offered);
+        self.planner.plan(&views, |_, _| Outcome::Offered);
         self.planner.forget_proposals();
+        let choices = self.planner.choices();
         let offers = choices.iter().map(|choice| {
             let whole = amount(self.end.free[first + choice.position]);
             assert_eq!(choice.resources, Resources::regular(whole), "it is coarse");
             (self.members[&choice.member], first + choice.position)
         });
         let offers: Vec<(usize, usize)> = offers.collect();
-        for ((who, _), choice) in offers.iter().zip(&choices) {
+        for ((who, _), choice) in offers.iter().zip(choices) {
             self.claims
                 .charge(&framework(*who), &own_role(*who), &choice.resources);
         }
