@@ -3,6 +3,9 @@
 //!
 //! A member has one refusal of an agent: the latest, unless an earlier one says all that it says. At worst it is offered
 //! once more what it refused. Amounts are kept once for all who refused the same ([`Profiles`]).
+//!
+//! What accumulates is alike: who declines all that it is offered, for long, refuses the same amounts until the same
+//! time (`filter.rs` rounds it). Such refusals are a set of agents and take about a bit each; the others stand in a table.
 
 use std::collections::BTreeMap;
 
@@ -29,11 +32,30 @@ pub(super) enum Change {
     Replaced(Refusal),
 }
 
-/// A place in a [`Table`].
+/// A place in a [`Table`]: of the refusal's parts, since as a whole it would take half as much again.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     agent: u32,
-    refusal: Refusal,
+    profile: u32,
+    expires: Timestamp,
+}
+
+impl Cell {
+    const fn new(agent: u32, refusal: Refusal) -> Self {
+        let Refusal { profile, expires } = refusal;
+        Self {
+            agent,
+            profile,
+            expires,
+        }
+    }
+
+    const fn refusal(&self) -> Refusal {
+        Refusal {
+            profile: self.profile,
+            expires: self.expires,
+        }
+    }
 }
 
 /// No agent has this number: there would have to be as many others.
@@ -41,10 +63,8 @@ const NOBODY: u32 = u32::MAX;
 
 const EMPTY: Cell = Cell {
     agent: NOBODY,
-    refusal: Refusal {
-        profile: 0,
-        expires: Timestamp::from_ms(0),
-    },
+    profile: 0,
+    expires: Timestamp::from_ms(0),
 };
 
 /// Fewest places of a table that is not empty; a power of 2.
@@ -82,20 +102,18 @@ impl Table {
 
     fn get(&self, agent: u32) -> Option<Refusal> {
         let at = self.find(agent)?.ok()?;
-        Some(self.cells[at].refusal)
+        Some(self.cells[at].refusal())
     }
 
-    /// Adds the refusal of an agent that has none, where [`Table::find`] has said that it is to be put.
-    fn add(&mut self, place: Option<usize>, agent: u32, refusal: Refusal) {
-        let has_room = (self.len + 1) * 4 <= self.cells.len() * 3;
-        if let Some(place) = place.filter(|_| has_room) {
-            self.cells[place] = Cell { agent, refusal };
-            self.len += 1;
-            return;
+    /// Adds the refusal of an agent that has none.
+    fn add(&mut self, agent: u32, refusal: Refusal) {
+        if (self.len + 1) * 4 > self.cells.len() * 3 {
+            self.resize(self.cells.len() * 2);
         }
-        self.resize((self.cells.len() * 2).max(MIN_CELLS));
-        let place = self.find(agent).and_then(Result::err);
-        self.add(place, agent, refusal);
+        if let Some(Err(place)) = self.find(agent) {
+            self.cells[place] = Cell::new(agent, refusal);
+            self.len += 1;
+        }
     }
 
     fn remove(&mut self, agent: u32) {
@@ -129,21 +147,37 @@ impl Table {
         let old = std::mem::replace(&mut self.cells, cells);
         self.len = 0;
         for cell in old.into_iter().filter(|cell| cell.agent != NOBODY) {
-            let place = self.find(cell.agent).and_then(Result::err);
-            self.add(place, cell.agent, cell.refusal);
+            self.add(cell.agent, cell.refusal());
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, Refusal)> {
         let taken = self.cells.iter().filter(|cell| cell.agent != NOBODY);
-        taken.map(|cell| (cell.agent, cell.refusal))
+        taken.map(|cell| (cell.agent, cell.refusal()))
     }
+}
+
+/// Most [groups](Group) of a member.
+const MAX_GROUPS: usize = 4;
+/// So many refusals that are alike in all but the agent come one after another before the next ones make a group.
+const MIN_RUN: u32 = 64;
+
+/// Agents that were refused alike: a bit each, where a place in the table would take a hundred times as much.
+#[derive(Clone, Debug)]
+struct Group {
+    refusal: Refusal,
+    agents: Bits,
 }
 
 /// What one member has refused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals {
+    /// Those that stand in no group.
     table: Table,
+    /// None of them is empty.
+    groups: Vec<Group>,
+    /// The last refusal, and how many like it came one after another.
+    run: Option<(Refusal, u32)>,
     /// The agents of which something of a class was refused.
     refused: [Bits; CLASSES],
 }
@@ -155,7 +189,14 @@ impl Refusals {
     }
 
     pub(super) fn get(&self, agent: u32) -> Option<Refusal> {
-        self.table.get(agent)
+        match self.group_of(agent) {
+            Some(at) => Some(self.groups[at].refusal),
+            None => self.table.get(agent),
+        }
+    }
+
+    fn group_of(&self, agent: u32) -> Option<usize> {
+        self.groups.iter().position(|group| group.agents.has(agent))
     }
 
     /// Sets the refusal of an agent to what `next` makes of the one that was there, with the classes that there is some
@@ -165,9 +206,7 @@ impl Refusals {
         agent: u32,
         next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
     ) -> Change {
-        let found = self.table.find(agent);
-        let known = found.and_then(Result::ok);
-        let earlier = known.map(|at| self.table.cells[at].refusal);
+        let earlier = self.get(agent);
         let Some((refusal, of_class)) = next(earlier) else {
             return Change::None;
         };
@@ -178,11 +217,46 @@ impl Refusals {
                 refused.unset(agent);
             }
         }
-        match known {
-            Some(at) => self.table.cells[at].refusal = refusal,
-            None => self.table.add(found.and_then(Result::err), agent, refusal),
+        if earlier.is_some() {
+            self.take_out(agent);
+        }
+        match self.group_for(refusal) {
+            Some(group) => group.agents.set(agent),
+            None => self.table.add(agent, refusal),
         }
         earlier.map_or(Change::Added, Change::Replaced)
+    }
+
+    /// The group that a refusal belongs to, if any.
+    fn group_for(&mut self, refusal: Refusal) -> Option<&mut Group> {
+        let run = match self.run {
+            Some((last, run)) if last == refusal => run.saturating_add(1),
+            _ => 1,
+        };
+        self.run = Some((refusal, run));
+        let known = self.groups.iter().position(|one| one.refusal == refusal);
+        let at = known.or_else(|| {
+            let is_due = run > MIN_RUN && self.groups.len() < MAX_GROUPS;
+            is_due.then(|| {
+                let agents = Bits::default();
+                self.groups.push(Group { refusal, agents });
+                self.groups.len() - 1
+            })
+        })?;
+        self.groups.get_mut(at)
+    }
+
+    /// Takes an agent that has a refusal out of where it stands.
+    fn take_out(&mut self, agent: u32) {
+        match self.group_of(agent) {
+            Some(at) => {
+                self.groups[at].agents.unset(agent);
+                if self.groups[at].agents.len() == 0 {
+                    self.groups.swap_remove(at);
+                }
+            }
+            None => self.table.remove(agent),
+        }
     }
 
     /// Drops the refusal of an agent if it is one of those.
@@ -191,8 +265,8 @@ impl Refusals {
         agent: u32,
         is_one: impl FnOnce(&Refusal) -> bool,
     ) -> Option<Refusal> {
-        let refusal = self.table.get(agent).filter(is_one)?;
-        self.table.remove(agent);
+        let refusal = self.get(agent).filter(is_one)?;
+        self.take_out(agent);
         for refused in &mut self.refused {
             refused.unset(agent);
         }
@@ -201,7 +275,11 @@ impl Refusals {
 
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Refusal)> {
-        self.table.iter()
+        let grouped = self.groups.iter().flat_map(|group| {
+            let agents = group.agents.iter();
+            agents.map(|agent| (agent, group.refusal))
+        });
+        self.table.iter().chain(grouped)
     }
 }
 
@@ -312,5 +390,69 @@ impl Meet {
     /// Whether some refusal of this class might not withhold as much as this.
     pub(super) fn is_passed_by(&self, class: Class, part: &Quantities) -> bool {
         self.0[class as usize].is_some_and(|meet| !meet.contains(part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refusal() -> impl Strategy<Value = Refusal> {
+        (0..2u32, 0..3u64).prop_map(|(profile, ends)| Refusal {
+            profile,
+            expires: Timestamp::from_ms(ends),
+        })
+    }
+
+    #[test]
+    fn what_is_refused_alike_takes_no_place_in_the_table() {
+        let mut refusals = Refusals::default();
+        let refusal = Refusal {
+            profile: 0,
+            expires: Timestamp::from_ms(1),
+        };
+        for agent in 0..10_000 {
+            refusals.set(agent, |_| Some((refusal, [true, true])));
+        }
+        assert_eq!(refusals.table.len, MIN_RUN as usize);
+        assert_eq!(refusals.groups.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn refusals_are_a_map_from_agents_however_many_are_alike(
+            runs in prop::collection::vec((refusal(), 0..500u32, 0..150u32, any::<bool>()), 0..12)
+        ) {
+            let (mut refusals, mut map) = (Refusals::default(), BTreeMap::new());
+            for (refusal, first, count, is_set) in runs {
+                for agent in first..first + count {
+                    let earlier = map.get(&agent).copied();
+                    if is_set {
+                        let change = refusals.set(agent, |known| {
+                            assert_eq!(known, earlier);
+                            Some((refusal, [true, false]))
+                        });
+                        let expected = earlier.map_or(Change::Added, Change::Replaced);
+                        prop_assert_eq!(change, expected);
+                        map.insert(agent, refusal);
+                    } else {
+                        let gone = refusals.remove_if(agent, |known| *known == refusal);
+                        let expected = earlier.filter(|known| *known == refusal);
+                        prop_assert_eq!(gone, expected);
+                        if expected.is_some() {
+                            map.remove(&agent);
+                        }
+                    }
+                }
+                let mut all: Vec<_> = refusals.iter().collect();
+                all.sort_unstable_by_key(|(agent, _)| *agent);
+                prop_assert!(all.into_iter().eq(map.iter().map(|(agent, one)| (*agent, *one))));
+                prop_assert!((0..700).all(|agent| refusals.get(agent) == map.get(&agent).copied()));
+                prop_assert!(refusals.refused(Class::Regular).iter().eq(map.keys().copied()));
+                prop_assert!(refusals.groups.iter().all(|group| group.agents.len() > 0));
+            }
+        }
     }
 }
