@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ebb_types::{
-    AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer,
-    OfferId, Operation, Quantities, Reason, Resources, Role, Source, TaskId, TaskInfo, TaskState,
-    TaskStatus, Timestamp, Unavailability, UpdateUuid,
+    AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, InverseOffer,
+    MasterInfo, Offer, OfferId, Operation, Quantities, Reason, Resources, Role, Source, TaskId,
+    TaskInfo, TaskState, TaskStatus, Timestamp, Unavailability, UpdateUuid,
 };
 
 use crate::backoff::Jitter;
@@ -96,6 +96,10 @@ pub(crate) struct World<S> {
     agents: Vec<Agent>,
     /// The agent that will be out of use, and when.
     pub(crate) leaving: Option<(usize, Unavailability)>,
+    /// The inverse offer that is open on this connection.
+    asked: Option<OfferId>,
+    /// The answers to inverse offers: whether the framework will be gone.
+    pub(crate) answers: Vec<bool>,
     offers: BTreeMap<OfferId, (usize, Resources)>,
     next_offer: u64,
     suppressed: bool,
@@ -148,6 +152,8 @@ impl<S: Scheduler> World<S> {
                 })
                 .collect(),
             leaving: None,
+            asked: None,
+            answers: Vec::new(),
             offers: BTreeMap::new(),
             next_offer: 0,
             suppressed: false,
@@ -224,6 +230,52 @@ impl<S: Scheduler> World<S> {
             task.sent = false;
         }
         self.declined_until.clear();
+        self.asked = None;
+    }
+
+    fn answered(&mut self, offer_ids: &[OfferId], will_be_gone: bool) {
+        if self.asked.as_ref().is_some_and(|id| offer_ids.contains(id)) {
+            self.answers.push(will_be_gone);
+        }
+    }
+
+    /// Asks the agent back that will be out of use while the framework has something there, and takes the question back
+    /// when it has nothing.
+    fn ask_back(&mut self) {
+        let Some((index, window)) = self.leaving.filter(|_| self.subscribed) else {
+            return;
+        };
+        let is_there = |task: &FakeTask| task.agent == index && !task.state.is_terminal();
+        let has_tasks = self.tasks.values().any(is_there);
+        match (&self.asked, has_tasks) {
+            (None, true) => {
+                self.next_offer += 1;
+                let id = OfferId::new(format!("i{}", self.next_offer)).expect("valid");
+                self.asked = Some(id.clone());
+                let agent_id = self.agents[index].id.clone();
+                self.send(Event::InverseOffers(vec![InverseOffer {
+                    id,
+                    framework_id: FrameworkId::new("framework").expect("valid"),
+                    hostname: agent_id.to_string(),
+                    agent_id,
+                    unavailability: window,
+                }]));
+            }
+            (Some(id), false) => {
+                let event = Event::RescindInverseOffer(id.clone());
+                self.asked = None;
+                self.send(event);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tasks on an agent that have not ended.
+    pub(crate) fn live_on(&self, index: usize) -> usize {
+        let tasks = self.tasks.values();
+        tasks
+            .filter(|task| task.agent == index && !task.state.is_terminal())
+            .count()
     }
 
     fn recover(&mut self, offer: &OfferId) -> Option<(usize, Resources)> {
@@ -297,7 +349,8 @@ impl<S: Scheduler> World<S> {
                     }
                 }
             }
-            Call::AcceptInverseOffers { .. } | Call::DeclineInverseOffers { .. } => {}
+            Call::AcceptInverseOffers { offer_ids, .. } => self.answered(&offer_ids, true),
+            Call::DeclineInverseOffers { offer_ids, .. } => self.answered(&offer_ids, false),
             Call::Revive { .. } => {
                 self.suppressed = false;
                 self.declined_until.clear();
@@ -611,7 +664,10 @@ impl<S: Scheduler> World<S> {
                 }
             }
             6 => self.progress(),
-            7 => self.offer(),
+            7 => {
+                self.offer();
+                self.ask_back();
+            }
             8 => self.forward(),
             _ => {
                 let ms = self.rng.up_to(1_000);

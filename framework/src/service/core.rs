@@ -3,25 +3,28 @@
 //!
 //! A service of N instances has the slots 0 to N−1; each holds one instance of the wanted version. A
 //! rolling change goes slot by slot: a new instance is started beside the old ones, and when it runs,
-//! an old one is stopped.
+//! an old one is stopped. An instance leaves an agent that will be out of use in the same way, all of them at once.
 //!
 //! # Invariants
-//! * Never more than N + [`MAX_SURGE`] instances are wanted at a time; what runs beyond is stopped.
+//! * Never more than N + [`MAX_SURGE`] instances are wanted at a time, and one more for each that moves; what runs
+//!   beyond is stopped.
+//! * An instance that moves ends when the one in its place runs, and not before.
 //! * A rolling change stops an old instance only while N others run, or, when nothing holds the new one
 //!   for [`SURGE_PATIENCE_MS`], N − 1.
 //! * An instance is in the state file before it is launched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{
-    AgentId, ExitStatus, Filters, FrameworkId, InvalidId, Offer, Resources, TaskId, TaskInfo,
-    TaskState, TaskStatus, Timestamp,
+    AgentId, ExitStatus, Filters, FrameworkId, InvalidId, InverseOffer, Offer, OfferId, Resources,
+    TaskId, TaskInfo, TaskState, TaskStatus, Timestamp,
 };
 use tokio::sync::watch;
 
-use super::roll::{self, Instance, Plan, Slot};
+use super::leaving::Leaving;
+use super::roll::{self, Facts, Instance, Plan, Slot};
 use super::spec::{
     InstanceStatus, RESTART_CAP_MS, RESTART_FIRST_MS, STABLE_AFTER_MS, STOP_PATIENCE_MS,
     ServiceReport, ServiceSpec, ServiceStatus,
@@ -30,7 +33,7 @@ use super::store::{Saved, SavedInstance, Store};
 use crate::command::{base36, stem};
 use crate::fate::{Fate, fate, is_heard};
 use crate::offers::{EXPECTED_RUN_MS, fit, is_leaving, lacking};
-use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
+use crate::scheduler::{ASK_AGAIN, Calls, Outcome, Scheduler, Subscribed};
 
 /// What the handle asks for, until the scheduler is woken.
 #[derive(Debug, Default)]
@@ -49,6 +52,7 @@ pub(super) struct Service {
     orders: Arc<Mutex<Orders>>,
     instances: BTreeMap<TaskId, Instance>,
     slots: BTreeMap<u32, Slot>,
+    leaving: Leaving,
     store: Box<dyn Store>,
     framework_id: Option<FrameworkId>,
     status: watch::Sender<ServiceStatus>,
@@ -87,6 +91,7 @@ impl Service {
             orders,
             instances: BTreeMap::new(),
             slots: BTreeMap::new(),
+            leaving: Leaving::default(),
             store,
             framework_id: saved.framework_id.map(FrameworkId::new).transpose()?,
             status,
@@ -172,14 +177,35 @@ impl Service {
         if self.stop_deadline.is_some() {
             return roll::stop(&self.instances);
         }
-        roll::plan(
+        roll::plan(&Facts {
             now,
-            self.spec.instances,
-            &self.version,
-            &self.instances,
-            &self.slots,
-            self.starved_since,
-        )
+            wanted: self.spec.instances,
+            version: &self.version,
+            instances: &self.instances,
+            slots: &self.slots,
+            starved_since: self.starved_since,
+            leaving: &self.leaving.due(now),
+        })
+    }
+
+    /// The agents with instances that are as they should be.
+    fn agents_with(&self, is_meant: impl Fn(&Instance) -> bool) -> BTreeSet<AgentId> {
+        let instances = self.instances.values().filter(|one| is_meant(one));
+        instances.filter_map(|one| one.agent_id.clone()).collect()
+    }
+
+    /// Says of agents that will be out of use whether the service will be gone.
+    fn answer(&mut self, calls: &mut Calls, moving: bool) {
+        let now = calls.now();
+        let here = self.agents_with(Instance::is_present);
+        let any = self.agents_with(|_| true);
+        let answers = self.leaving.settle(now, &here, &any, moving);
+        if !answers.accept.is_empty() {
+            calls.accept_inverse(answers.accept, ASK_AGAIN);
+        }
+        if !answers.decline.is_empty() {
+            calls.decline_inverse(answers.decline, ASK_AGAIN);
+        }
     }
 
     /// Kills what must go, says whether offers are wanted and when to look again.
@@ -192,10 +218,16 @@ impl Service {
         for task_id in &plan.kill {
             if let Some(instance) = self.instances.get_mut(task_id) {
                 instance.ending = true;
+            }
+        }
+        // Said first: once the last instance has ended, nobody is asked any more.
+        self.answer(calls, !plan.moves.is_empty());
+        for task_id in &plan.kill {
+            if let Some(instance) = self.instances.get(task_id) {
                 calls.kill(task_id, instance.agent_id.as_ref(), self.spec.kill_grace_ms);
             }
         }
-        let wants = !plan.launch.is_empty();
+        let wants = !plan.launch.is_empty() || !plan.moves.is_empty();
         if wants != self.asking {
             self.asking = wants;
             self.lack = None;
@@ -208,7 +240,9 @@ impl Service {
         if !wants {
             self.starved_since = None;
         }
-        for at in plan.look_again_at.into_iter().chain(self.stop_deadline) {
+        let leaving = self.leaving.look_again_at(now);
+        let times = plan.look_again_at.into_iter().chain(leaving);
+        for at in times.chain(self.stop_deadline) {
             if at > now {
                 calls.wake_at(at);
             }
@@ -280,11 +314,13 @@ impl Service {
                 *crowd.entry(agent_id).or_default() += 1;
             }
         }
+        let leaving = self.leaving.due(now);
         let mut placed = Vec::new();
         for slot in slots {
             let best = (0..offers.len())
                 .filter(|index| left[*index].contains(&self.wanted))
                 .filter(|index| !is_leaving(&offers[*index], now, EXPECTED_RUN_MS))
+                .filter(|index| !leaving.contains(&offers[*index].agent_id))
                 .min_by_key(|index| crowd.get(&offers[*index].agent_id).copied().unwrap_or(0));
             let Some(index) = best else {
                 break;
@@ -321,6 +357,15 @@ impl Service {
         offers: &[Offer],
         placed: Vec<(usize, u32, TaskInfo)>,
     ) -> Outcome {
+        let is_held = |slot: u32| {
+            let mut instances = self.instances.values();
+            instances.any(|i| i.slot == slot && i.version == self.version && i.is_present())
+        };
+        let moves: BTreeSet<u32> = placed
+            .iter()
+            .map(|(_, slot, _)| *slot)
+            .filter(|slot| is_held(*slot))
+            .collect();
         for (index, slot, task) in &placed {
             let instance = Instance {
                 slot: *slot,
@@ -342,10 +387,14 @@ impl Service {
             return Err(error);
         }
         for (_, slot, _) in &placed {
+            let is_move = moves.contains(slot);
             let slot = self.slots.entry(*slot).or_insert_with(new_slot);
             self.launches += 1;
-            self.restarts += u64::from(slot.started);
+            self.restarts += u64::from(slot.started && !is_move);
             slot.started = true;
+        }
+        if !moves.is_empty() {
+            self.leaving.placed();
         }
         let mut tasks: BTreeMap<usize, Vec<TaskInfo>> = BTreeMap::new();
         for (index, _, task) in placed {
@@ -452,8 +501,23 @@ impl Service {
             (true, _, Some(_)) => {
                 format!("{}; it is started again after a wait", self.last_trouble)
             }
-            (true, _, None) => String::new(),
+            (true, _, None) => self.stuck(now),
         }
+    }
+}
+
+impl Service {
+    /// What keeps instances on agents that will be out of use, as a sentence; empty if nothing does.
+    fn stuck(&self, now: Timestamp) -> String {
+        let here = self.agents_with(Instance::is_present);
+        let hosts = self.leaving.stuck_on(now, &here);
+        if hosts.is_empty() {
+            return String::new();
+        }
+        let (hosts, wanted) = (hosts.join(", "), self.wanted);
+        format!(
+            "{hosts} will be out of use, and no other agent offers {wanted}; add one, or free some"
+        )
     }
 }
 
@@ -485,6 +549,7 @@ impl Scheduler for Service {
     fn subscribed(&mut self, calls: &mut Calls, subscribed: &Subscribed) -> Outcome {
         self.connected = true;
         self.subscribed = true;
+        self.leaving.subscribed();
         if self.framework_id.as_ref() != Some(&subscribed.framework_id) {
             self.framework_id = Some(subscribed.framework_id.clone());
             self.save()?;
@@ -500,9 +565,12 @@ impl Scheduler for Service {
 
     fn offers(&mut self, calls: &mut Calls, offers: Vec<Offer>) -> Outcome {
         let now = calls.now();
-        let slots = self.plan(now).launch;
+        offers.iter().for_each(|offer| self.leaving.offered(offer));
+        let plan = self.plan(now);
+        let unheld = plan.launch.len();
+        let slots = [plan.launch, plan.moves].concat();
         let placed = self.place(now, &slots, &offers)?;
-        let starving = placed.is_empty() && !slots.is_empty();
+        let starving = placed.is_empty() && unheld > 0;
         self.lack = offers
             .iter()
             .filter(|offer| starving && !fit(&self.wanted, offer))
@@ -546,6 +614,18 @@ impl Scheduler for Service {
             self.ended(now, &instance, status, fate);
             self.save()?;
         }
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn inverse_offers(&mut self, calls: &mut Calls, offers: &[InverseOffer]) -> Outcome {
+        offers.iter().for_each(|offer| self.leaving.asked(offer));
+        self.settle(calls);
+        Ok(())
+    }
+
+    fn inverse_rescinded(&mut self, calls: &mut Calls, offer_id: &OfferId) -> Outcome {
+        self.leaving.withdrawn(offer_id);
         self.settle(calls);
         Ok(())
     }

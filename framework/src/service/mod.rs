@@ -1,7 +1,9 @@
 //! A framework that keeps a number of instances of one command running: it restarts what ends with
-//! growing waits, spreads instances over agents, scales and rolls over at run time.
+//! growing waits, spreads instances over agents, scales and rolls over at run time, and moves them from agents that
+//! will be out of use.
 
 mod core;
+mod leaving;
 mod roll;
 mod spec;
 mod store;

@@ -1,7 +1,7 @@
 //! What a service must launch and kill, as a pure function of its instances: the rules of scaling,
-//! replacing and rolling over.
+//! replacing, rolling over and moving.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{AgentId, TaskId, TaskState, Timestamp};
 
@@ -30,12 +30,16 @@ impl Instance {
         !matches!(self.state, TaskState::Unreachable | TaskState::Unknown)
     }
 
-    const fn is_present(&self) -> bool {
+    pub(super) const fn is_present(&self) -> bool {
         self.is_in_reach() && !self.ending
     }
 
     fn is_available(&self) -> bool {
         self.is_present() && self.state == TaskState::Running
+    }
+
+    fn is_on(&self, agents: &BTreeSet<AgentId>) -> bool {
+        self.agent_id.as_ref().is_some_and(|id| agents.contains(id))
     }
 }
 
@@ -63,6 +67,8 @@ impl Slot {
 pub(super) struct Plan {
     /// Slots that want an instance now.
     pub(super) launch: Vec<u32>,
+    /// Slots whose instance is on an agent that is to be left: they want another beside it, elsewhere.
+    pub(super) moves: Vec<u32>,
     /// Instances that must go.
     pub(super) kill: Vec<TaskId>,
     /// When the time alone may change the plan.
@@ -81,97 +87,136 @@ pub(super) fn stop(instances: &BTreeMap<TaskId, Instance>) -> Plan {
     }
 }
 
-/// What to launch and to kill so that `wanted` instances of `version` run.
-pub(super) fn plan(
-    now: Timestamp,
-    wanted: u32,
-    version: &str,
-    instances: &BTreeMap<TaskId, Instance>,
-    slots: &BTreeMap<u32, Slot>,
-    starved_since: Option<Timestamp>,
-) -> Plan {
-    let keep = keepers(wanted, version, instances);
+/// What a plan is made of.
+pub(super) struct Facts<'a> {
+    pub(super) now: Timestamp,
+    pub(super) wanted: u32,
+    pub(super) version: &'a str,
+    pub(super) instances: &'a BTreeMap<TaskId, Instance>,
+    pub(super) slots: &'a BTreeMap<u32, Slot>,
+    /// Since when a rolling change has found no offer for the instance beyond the wanted number.
+    pub(super) starved_since: Option<Timestamp>,
+    /// Agents that are to be left.
+    pub(super) leaving: &'a BTreeSet<AgentId>,
+}
+
+/// What to launch and to kill so that `wanted` instances of `version` run, and none where it is to leave.
+pub(super) fn plan(facts: &Facts<'_>) -> Plan {
+    let Facts {
+        now,
+        wanted,
+        version,
+        instances,
+        slots,
+        starved_since,
+        leaving,
+    } = *facts;
+    let (keep, successors) = keepers(wanted, version, instances, leaving);
     let patience_ends = starved_since.map(|since| since.plus_ms(SURGE_PATIENCE_MS));
     let starved = patience_ends.is_some_and(|at| at <= now);
-    let mut kill = excess(version, instances, &keep);
-    let outdated = outdated(wanted, version, instances, &keep, starved);
+    let mut kill = excess(version, instances, &keep, &successors);
+    let outdated = outdated(facts, &keep, starved);
     kill.extend(outdated);
     let present = instances
         .iter()
         .filter(|(task_id, instance)| instance.is_present() && !kill.contains(task_id))
+        .filter(|(task_id, _)| !successors.values().any(|other| other == task_id))
         .count();
     let budget = (wanted as usize + MAX_SURGE as usize).saturating_sub(present);
-    let empty = (0..wanted).filter(|slot| !keep.contains_key(slot));
+    let is_leaving = |slot: &u32| {
+        let kept = keep.get(slot).and_then(|task_id| instances.get(*task_id));
+        kept.is_some_and(|kept| kept.is_on(leaving)) && !successors.contains_key(slot)
+    };
+    let lacking = (0..wanted).filter(|slot| !keep.contains_key(slot) || is_leaving(slot));
     let (ready, waiting): (Vec<u32>, Vec<u32>) =
-        empty.partition(|slot| slots.get(slot).is_none_or(|state| state.not_before <= now));
+        lacking.partition(|slot| slots.get(slot).is_none_or(|state| state.not_before <= now));
+    let (moves, empty): (Vec<u32>, Vec<u32>) = ready.into_iter().partition(is_leaving);
     let not_before = waiting
         .iter()
         .filter_map(|slot| slots.get(slot))
         .map(|s| s.not_before);
     let patience = patience_ends.filter(|at| *at > now);
     Plan {
-        launch: ready.into_iter().take(budget).collect(),
+        launch: empty.into_iter().take(budget).collect(),
+        moves,
         kill,
         look_again_at: not_before.chain(patience).min(),
     }
 }
 
-/// The instance of the wanted version that each slot keeps: one that runs before one that does not,
-/// then the oldest.
+/// One task of each slot.
+type BySlot<'a> = BTreeMap<u32, &'a TaskId>;
+
+/// The instance of the wanted version that each slot keeps: one that runs before one that does not, then one that need
+/// not leave its agent, then the oldest. Where the kept one is to leave, also the one that will follow it.
 fn keepers<'a>(
     wanted: u32,
     version: &str,
     instances: &'a BTreeMap<TaskId, Instance>,
-) -> BTreeMap<u32, &'a TaskId> {
-    let mut keep: BTreeMap<u32, (&TaskId, &Instance)> = BTreeMap::new();
+    leaving: &BTreeSet<AgentId>,
+) -> (BySlot<'a>, BySlot<'a>) {
+    let mut by_slot: BTreeMap<u32, Vec<(&TaskId, &Instance)>> = BTreeMap::new();
     let current = instances
         .iter()
         .filter(|(_, i)| i.is_present() && i.version == version && i.slot < wanted);
     for (task_id, instance) in current {
-        let rank = |i: &Instance| (i.state != TaskState::Running, i.launched_at);
-        keep.entry(instance.slot)
-            .and_modify(|kept| {
-                if rank(instance) < rank(kept.1) {
-                    *kept = (task_id, instance);
-                }
-            })
-            .or_insert((task_id, instance));
+        let slot = by_slot.entry(instance.slot).or_default();
+        slot.push((task_id, instance));
     }
-    keep.into_iter().map(|(slot, (id, _))| (slot, id)).collect()
+    let (mut keep, mut successors) = (BySlot::new(), BySlot::new());
+    for (slot, mut all) in by_slot {
+        let is_idle = |i: &Instance| i.state != TaskState::Running;
+        all.sort_by_key(|(_, i)| (is_idle(i), i.is_on(leaving), i.launched_at));
+        let mut all = all.into_iter();
+        let Some((kept, instance)) = all.next() else {
+            continue;
+        };
+        keep.insert(slot, kept);
+        if instance.is_on(leaving)
+            && let Some((next, _)) = all.find(|(_, i)| !i.is_on(leaving))
+        {
+            successors.insert(slot, next);
+        }
+    }
+    (keep, successors)
 }
 
-/// Instances of the wanted version that no slot keeps. What is out of reach counts only once another
+/// Instances of the wanted version that no slot keeps or is about to keep. What is out of reach counts only once another
 /// runs in its place: then it goes when it comes back.
 fn excess(
     version: &str,
     instances: &BTreeMap<TaskId, Instance>,
-    keep: &BTreeMap<u32, &TaskId>,
+    keep: &BySlot<'_>,
+    successors: &BySlot<'_>,
 ) -> Vec<TaskId> {
     instances
         .iter()
         .filter(|(_, i)| i.is_present() && i.version == version)
         .filter(|(task_id, i)| keep.get(&i.slot) != Some(task_id))
+        .filter(|(task_id, i)| successors.get(&i.slot) != Some(task_id))
         .map(|(task_id, _)| task_id.clone())
         .collect()
 }
 
-/// Instances of other versions that may go now.
-fn outdated(
-    wanted: u32,
-    version: &str,
-    instances: &BTreeMap<TaskId, Instance>,
-    keep: &BTreeMap<u32, &TaskId>,
-    starved: bool,
-) -> Vec<TaskId> {
+/// Instances of other versions that may go now; those first that are to leave their agents.
+fn outdated(facts: &Facts<'_>, keep: &BySlot<'_>, starved: bool) -> Vec<TaskId> {
+    let Facts {
+        wanted,
+        version,
+        instances,
+        leaving,
+        ..
+    } = *facts;
     let kept_running = keep
         .values()
         .filter_map(|id| instances.get(*id))
         .filter(|i| i.is_available())
         .count();
-    let old: Vec<(&TaskId, &Instance)> = instances
+    let mut old: Vec<(&TaskId, &Instance)> = instances
         .iter()
         .filter(|(_, i)| i.is_present() && i.version != version)
         .collect();
+    old.sort_by_key(|(_, i)| !i.is_on(leaving));
     let available: Vec<&TaskId> = old
         .iter()
         .filter(|(_, i)| i.is_available())
@@ -221,12 +266,30 @@ mod tests {
         named.collect()
     }
 
+    fn planned_at(
+        wanted: u32,
+        version: &str,
+        instances: &BTreeMap<TaskId, Instance>,
+        starved_since: Option<Timestamp>,
+        leaving: &BTreeSet<AgentId>,
+    ) -> Plan {
+        plan(&Facts {
+            now: NOW,
+            wanted,
+            version,
+            instances,
+            slots: &BTreeMap::new(),
+            starved_since,
+            leaving,
+        })
+    }
+
     fn planned(
         wanted: u32,
         version: &str,
         instances: &BTreeMap<TaskId, Instance>,
     ) -> (Vec<u32>, Vec<String>) {
-        let plan = plan(NOW, wanted, version, instances, &BTreeMap::new(), None);
+        let plan = planned_at(wanted, version, instances, None, &BTreeSet::new());
         let kill = plan.kill.iter().map(ToString::to_string).collect();
         (plan.launch, kill)
     }
@@ -277,7 +340,7 @@ mod tests {
         let start = of(&[(0, "a", Running), (1, "a", Running)]);
         let at = |since_ms| {
             let since = Some(Timestamp::from_ms(since_ms));
-            plan(NOW, 2, "b", &start, &BTreeMap::new(), since)
+            planned_at(2, "b", &start, since, &BTreeSet::new())
         };
         let patient = at(NOW.as_ms() - 1);
         assert!(patient.kill.is_empty());
@@ -286,6 +349,45 @@ mod tests {
             Some(NOW.plus_ms(SURGE_PATIENCE_MS - 1))
         );
         assert_eq!(at(NOW.as_ms() - SURGE_PATIENCE_MS).kill.len(), 1);
+    }
+
+    #[test]
+    fn an_instance_leaves_its_agent_only_when_another_runs_elsewhere() {
+        let agent = AgentId::new("leaving").expect("valid");
+        let leaving = BTreeSet::from([agent.clone()]);
+        let on_agent = |list: &[(u32, &str, TaskState)], here: &[&str]| {
+            let mut all = of(list);
+            for (id, one) in &mut all {
+                one.agent_id = here.contains(&id.as_str()).then(|| agent.clone());
+            }
+            planned_at(2, "a", &all, None, &leaving)
+        };
+        let nothing = Plan::default();
+        let start = [(0, "a", Running), (1, "a", Running)];
+        let both = on_agent(&start, &["t0", "t1"]);
+        assert_eq!(
+            (both.moves, both.launch),
+            (vec![0, 1], vec![]),
+            "as many as fit"
+        );
+        assert!(both.kill.is_empty());
+        let starting = [(0, "a", Running), (1, "a", Running), (0, "a", Staging)];
+        assert_eq!(
+            on_agent(&starting, &["t0"]),
+            nothing,
+            "nothing goes before it runs"
+        );
+        let started = [(0, "a", Running), (1, "a", Running), (0, "a", Running)];
+        let gone = on_agent(&started, &["t0"]);
+        assert_eq!(gone.kill, [TaskId::new("t0").expect("valid")]);
+        assert!(gone.moves.is_empty() && gone.launch.is_empty());
+        assert_eq!(on_agent(&start, &[]), nothing);
+        // One that does not run yet is no reason to wait.
+        let idle = [(0, "a", Staging), (1, "a", Running), (0, "a", Staging)];
+        assert_eq!(
+            on_agent(&idle, &["t0"]).kill,
+            [TaskId::new("t0").expect("valid")]
+        );
     }
 
     #[test]
@@ -308,7 +410,15 @@ mod tests {
         let mut slot = Slot::new(1000, 60_000);
         slot.not_before = NOW.plus_ms(500);
         let slots = BTreeMap::from([(0, slot)]);
-        let plan = plan(NOW, 2, "a", &BTreeMap::new(), &slots, None);
+        let plan = plan(&Facts {
+            now: NOW,
+            wanted: 2,
+            version: "a",
+            instances: &BTreeMap::new(),
+            slots: &slots,
+            starved_since: None,
+            leaving: &BTreeSet::new(),
+        });
         assert_eq!(plan.launch, [1]);
         assert_eq!(plan.look_again_at, Some(NOW.plus_ms(500)));
     }

@@ -23,6 +23,9 @@ pub const MAX_SURGE: u32 = 1;
 /// When no offer holds the surging instance for so long, a rolling change stops one old instance
 /// first. In milliseconds.
 pub const SURGE_PATIENCE_MS: u64 = 10_000;
+/// When nothing holds an instance for so long that is to leave an agent which will be out of use, the service says that
+/// it will not be gone; it goes on trying. In milliseconds.
+pub const MOVE_PATIENCE_MS: u64 = 10_000;
 /// How long the instances of a service live on without it, in milliseconds: a week.
 pub const FAILOVER_MS: u64 = 7 * 24 * 3600 * 1000;
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use ebb_types::{Timestamp, Unavailability};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -194,6 +195,68 @@ fn a_rolling_change_on_a_full_cluster_takes_one_at_a_time() {
     running.settled(&new, 2);
 }
 
+fn window(now: Timestamp, in_ms: u64) -> Unavailability {
+    Unavailability {
+        start: now.plus_ms(in_ms),
+        duration_ms: None,
+    }
+}
+
+#[test]
+fn without_room_elsewhere_instances_stay_and_the_service_says_so() {
+    let spec = spec("serve", 3);
+    let version = spec.version();
+    let mut running = Running::start(spec, 7, 2, 2);
+    running.settled(&version, 3);
+    // Of the two agents with room for two each, one has two: room for one is elsewhere.
+    let index = usize::from(running.world.live_on(0) < 2);
+    running.world.leaving = Some((index, window(running.world.now, 600_000)));
+    for _ in 0..20_000 {
+        running.world.step();
+        assert_eq!(running.running(&version).max(3), running.running(&version));
+    }
+    assert_eq!(
+        running.world.live_on(1 - index),
+        2,
+        "as many as fit have moved"
+    );
+    assert_eq!(running.world.live_on(index), 1);
+    assert_eq!(running.world.answers, [false]);
+    let said = running.status.borrow().waiting_for.clone();
+    assert!(
+        said.contains("out of use") && said.contains(&format!("agent-{index}")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_window_that_is_far_away_moves_nothing_yet() {
+    let spec = spec("serve", 3);
+    let version = spec.version();
+    let mut running = Running::start(spec, 9, 3, 4);
+    running.settled(&version, 3);
+    let index = (0..3)
+        .max_by_key(|index| running.world.live_on(*index))
+        .expect("three");
+    let (before, start) = (
+        running.world.live_on(index),
+        2 * crate::offers::EXPECTED_RUN_MS,
+    );
+    running.world.leaving = Some((index, window(running.world.now, start)));
+    for _ in 0..5_000 {
+        running.world.step();
+    }
+    assert_eq!(
+        (running.world.live_on(index), running.world.started.len()),
+        (before, 3)
+    );
+    assert_eq!(running.world.answers, [true; 0]);
+    running.world.pass(start - 1_000_000);
+    running
+        .world
+        .until(STEPS, "nothing there", |world| world.live_on(index) == 0);
+}
+
 #[test]
 fn what_keeps_failing_is_started_again_with_growing_waits() {
     let mut running = Running::start(spec("crash", 1), 6, 1, 4);
@@ -254,6 +317,60 @@ fn a_service_that_is_started_again_takes_its_instances_over() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn maintenance_never_costs_an_instance_while_there_is_room_elsewhere(
+        seed in any::<u64>(),
+        instances in 1u32..7,
+        which in 0usize..3,
+        in_ms in 600_000u64..3_000_000,
+        again in any::<bool>(),
+    ) {
+        let spec = spec("serve", instances);
+        let version = spec.version();
+        let mut running = Running::start(spec, seed, 3, 4);
+        running.settled(&version, instances);
+        for which in [Some(which), again.then_some((which + 1) % 3)].into_iter().flatten() {
+            running.world.answers.clear();
+            let there = running.world.live_on(which);
+            let window = window(running.world.now, in_ms);
+            running.world.leaving = Some((which, window));
+            let mut steps = 0;
+            while steps < 2_000 || running.world.live_on(which) > 0 {
+                running.world.step();
+                steps += 1;
+                let runs = running.running(&version);
+                prop_assert!(runs >= instances as usize, "only {} run", runs);
+                prop_assert!(running.world.now < window.start, "it is there when the window begins");
+            }
+            prop_assert_eq!(running.world.answers.iter().any(|gone| *gone), there > 0);
+            running.settled(&version, instances);
+        }
+        prop_assert_eq!(running.status.borrow().restarts, 0, "a move is no restart");
+    }
+
+    #[test]
+    fn through_every_fault_instances_leave_in_the_end_and_all_run(
+        seed in any::<u64>(),
+        instances in 1u32..7,
+        which in 0usize..3,
+        steps in 0u64..1500,
+    ) {
+        let spec = spec("serve", instances);
+        let version = spec.version();
+        let mut running = Running::start(spec, seed, 3, 4);
+        running.settled(&version, instances);
+        running.world.leaving = Some((which, window(running.world.now, 3_000_000)));
+        let manners = Manners { fail: 2, preempt: 0, endless: 98 };
+        running.world = running.world.with(Faults::ALL, manners);
+        for _ in 0..steps {
+            running.world.step();
+        }
+        running.world = running.world.with(Faults::NONE, ENDLESS);
+        running.world.until(STEPS, "nothing there", |world| world.live_on(which) == 0);
+        running.settled(&version, instances);
+        prop_assert_eq!(running.world.live_on(which), 0);
+    }
 
     #[test]
     fn whatever_happens_the_wanted_instances_run_in_the_end(
