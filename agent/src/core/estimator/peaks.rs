@@ -28,12 +28,16 @@
 //!   less is kept than at the last complete sample. Time that runs backwards stands still; bins without a sample are taken
 //!   to have been as high as the higher of the two beside them.
 //!
-//! **Price.** A task costs two bytes a bin (about 1.8 KiB) for each kind, and a look at its last 24 bins a sample. Nothing is
-//! remembered over a restart of the agent: tasks are young again. A lower weight of a young task's distance, once others of
+//! **Price.** A task costs two bytes a bin (about 1.8 KiB) for each kind, and a look at its last 24 bins a sample. What is
+//! known is kept over a restart of the agent ([`kept`]). A lower weight of a young task's distance, once others of
 //! its class have shown themselves, saves a fifth more on a machine with many short jobs and is wrong half as often again:
 //! such jobs start together and rise together.
 
+pub mod kept;
+
 mod mistakes;
+#[cfg(test)]
+mod restart;
 mod sums;
 mod task;
 #[cfg(test)]
@@ -148,6 +152,8 @@ pub struct Peaks<K> {
     bin: Option<u64>,
     sample: u64,
     complete: u64,
+    /// Up to which bin not less than what is kept, after a restart.
+    floor: Option<(u64, u64)>,
 }
 
 impl<K: Ord + Clone> Peaks<K> {
@@ -161,6 +167,7 @@ impl<K: Ord + Clone> Peaks<K> {
             bin: None,
             sample: 0,
             complete: 0,
+            floor: None,
         }
     }
 
@@ -185,6 +192,11 @@ impl<K: Ord + Clone> Peaks<K> {
         let mut keep = base.saturating_add(wrong).max(facts.now);
         if facts.missing > 0 {
             keep = keep.saturating_add(facts.missing).max(self.complete);
+        }
+        if let Some((until, floor)) = self.floor
+            && bin < until
+        {
+            keep = keep.max(floor);
         }
         let keep = keep.min(facts.limits);
         if facts.missing == 0 {
