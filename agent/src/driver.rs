@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ebb_types::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+use crate::checkpoint::past::{KEEP_EVERY, Keeper};
 use crate::checkpoint::writer::{self, Progress, Writer};
 use crate::containers::{self, Containers, Order};
 use crate::core::account::{OomCause, OomKilled, OomVictim};
@@ -112,6 +113,8 @@ pub struct Driver {
     core: Core,
     clock: Clock,
     writer: Writer,
+    keeper: Keeper,
+    kept_at: Instant,
     progress: watch::Receiver<Progress>,
     durable: u64,
     /// Effects that wait until the record of that number is durable, in order.
@@ -133,6 +136,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Keeps records.
     pub writer: Writer,
+    /// Keeps what lending has learnt.
+    pub keeper: Keeper,
     /// Carries out what is ordered of containers.
     pub containers: Containers,
     /// Which tasks have not ended, for readers of sandboxes.
@@ -158,6 +163,8 @@ impl Driver {
             core: parts.core,
             clock: parts.clock,
             writer: parts.writer,
+            keeper: parts.keeper,
+            kept_at: Instant::now(),
             durable: 0,
             waiting: VecDeque::new(),
             rewriting: false,
@@ -228,6 +235,7 @@ impl Driver {
                 _ = refresh.tick() => {
                     self.metrics.refresh(&self.core, &self.sampler.view());
                     self.metrics.upkeep();
+                    self.keep_past();
                 }
                 () = &mut shutdown, if drain_until.is_none() => {
                     if !drain {
@@ -245,7 +253,19 @@ impl Driver {
         drop((self.link, self.executors));
         self.containers.finish();
         self.sampler.stop();
+        self.keeper.finish(self.core.lending_past());
         self.writer.finish();
+    }
+
+    /// Hands what lending has learnt to the thread that writes it, when it is time.
+    fn keep_past(&mut self) {
+        if self.kept_at.elapsed() < KEEP_EVERY {
+            return;
+        }
+        self.kept_at = Instant::now();
+        if let Some(past) = self.core.lending_past() {
+            self.keeper.keep(past);
+        }
     }
 
     fn take(&mut self, event: Event) -> Result<(), DriverError> {

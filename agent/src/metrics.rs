@@ -154,7 +154,7 @@ table! {
     SAMPLES_STALE = Counter "ebb_agent_samples_stale_total",
         "Times that no reading had come for longer than lending puts up with.";
     SAMPLE_FAULTS = Counter "ebb_agent_sample_faults_total",
-        "Readings that were no good, by fault: gap, duplicate, backward, reset, implausible.";
+        "Readings that were no good, by fault: gap, duplicate, backward, reset, implausible; what was learnt from them and is lost to the next start: past_unfit, past_unkept.";
     MEASURE_SOURCE = Gauge "ebb_agent_measure_source",
         "1 for the source of each figure: ebpf, files, or none where it is not measured.";
     PROBE_SECONDS = Counter "ebb_agent_probe_run_ns_total",
@@ -540,6 +540,11 @@ impl Metrics {
         for (fault, count) in faults {
             self.rise_to(&ACCOUNT_FAULTS, &[("fault", fault.into())], count);
         }
+    }
+
+    /// What lending has learnt was of no use after a restart (`past_unfit`), or could not be kept for one (`past_unkept`).
+    pub fn past_fault(&self, fault: &'static str) {
+        self.add(&SAMPLE_FAULTS, &[("fault", fault.into())], 1);
     }
 
     fn sampler(&self, view: &SamplerView) {

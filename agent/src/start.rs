@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use ebb_types::{ContainerId, DiskSource, Incarnation, Lots};
+use ebb_types::{ContainerId, DiskSource, Incarnation, Lots, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::AgentError;
 use crate::cgroup::{BlockDevice, CgroupRoot, Mounts};
 use crate::checkpoint::WorkDir;
 use crate::checkpoint::journal::Opened;
+use crate::checkpoint::past::{self, Keeper};
 use crate::checkpoint::writer::Writer;
 use crate::config::Config;
 use crate::containers::{self, Containers, Recovered, Tools};
@@ -186,12 +187,22 @@ pub(crate) fn assemble(
     sampler.settle();
     let writer =
         Writer::start(prepared.opened.journal, Arc::clone(&metrics)).map_err(AgentError::Thread)?;
-    let core = Core::new(prepared.core_config, prepared.opened.restored, incarnation);
+    let keeper = Keeper::start(prepared.work_dir.past_path(), Arc::clone(&metrics))
+        .map_err(AgentError::Thread)?;
+    let mut core = Core::new(prepared.core_config, prepared.opened.restored, incarnation);
+    let clock = Clock::start();
+    take_up_past(
+        &mut core,
+        clock.now(),
+        &prepared.work_dir.past_path(),
+        &metrics,
+    );
     let live = Arc::new(LiveTasks::default());
     let driver = Driver::new(Parts {
         core,
-        clock: Clock::start(),
+        clock,
         writer,
+        keeper,
         containers,
         live: Arc::clone(&live),
         sampler,
@@ -208,6 +219,23 @@ pub(crate) fn assemble(
         incarnation,
         work_dir: prepared.work_dir,
     })
+}
+
+/// What lending had learnt before a restart; what is of no use is thrown away, and the file with it.
+fn take_up_past(core: &mut Core, now: Timestamp, path: &Path, metrics: &Metrics) {
+    let unfit = match past::read(path) {
+        Ok(None) => return,
+        Ok(Some(past)) => match core.take_up_past(now, past) {
+            Ok(()) => return,
+            Err(unfit) => format!("{}: {unfit}", path.display()),
+        },
+        Err(unfit) => unfit.to_string(),
+    };
+    metrics.past_fault("past_unfit");
+    tracing::warn!("what lending had learnt before the restart is thrown away: {unfit}");
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "it cannot be removed");
+    }
 }
 
 /// Removes sandboxes whose time is over, now and once an hour.

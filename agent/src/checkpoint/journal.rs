@@ -233,7 +233,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
 }
 
 /// CRC-32 (IEEE 802.3).
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
     let sum = bytes.iter().fold(u32::MAX, |sum, byte| {
         let index = (sum ^ u32::from(*byte)) & 0xff;

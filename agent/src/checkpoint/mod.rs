@@ -3,6 +3,7 @@
 //! The work folder belongs to one agent process at a time (a lock), and holds
 //! * `identity`: the name of this installation and the number of its present life,
 //! * `journal`: every record of the core (see [`journal`]),
+//! * `lending`: what lending has learnt of the tasks (see [`past`]),
 //! * the folders of runs, which are [`crate::runtime`]'s.
 
 use std::fs::{self, File, OpenOptions};
@@ -13,6 +14,7 @@ use ebb_types::Incarnation;
 
 pub mod codec;
 pub mod journal;
+pub mod past;
 #[cfg(test)]
 mod tests;
 pub mod writer;
@@ -140,6 +142,11 @@ impl WorkDir {
     /// Who this agent is.
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Where what lending has learnt is kept.
+    pub fn past_path(&self) -> PathBuf {
+        self.path.join("lending")
     }
 
     /// Opens the journal.

@@ -31,8 +31,8 @@
 //! - What is in use is never reported as not lent: taking it back is the QoS controller's business.
 //!
 //! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for
-//! each kind and block, a look at its last two hours, and 21 KiB. In its first two hours, and after a restart of the agent,
-//! which remembers nothing of it, a task's daily peak is not known, and what is lent then rests on the QoS controller.
+//! each kind and block, a look at its last two hours, and 21 KiB. In its first two hours a task counts what it is allocated or what the minutes show; its daily peak is not known, and what
+//! is lent then rests on the QoS controller. What is known survives a restart of the agent ([`Estimator::kept`]).
 //! Disk bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
 
 pub mod peaks;
@@ -46,6 +46,7 @@ use ebb_types::{ContainerId, Quantities, ResourceKind, Timestamp};
 
 use self::damper::Damper;
 use self::history::History;
+use self::peaks::kept::{Kept, Unfit};
 use self::peaks::{Member, Peak, Peaks, Weights};
 use super::lending::TaskView;
 use super::usage::{ContainerUse, UsageView};
@@ -205,6 +206,13 @@ pub struct Facts<'a> {
     pub holding_back: bool,
 }
 
+/// What is kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Of each of [`LENT_KINDS`], in their order.
+    pub kinds: Vec<Kept<ContainerId>>,
+}
+
 /// The estimator of one agent.
 #[derive(Clone, Debug)]
 pub struct Estimator {
@@ -232,6 +240,27 @@ impl Estimator {
     /// Forgets a container; one that is not known is fine.
     pub fn forget(&mut self, container_id: &ContainerId) {
         self.tasks.remove(container_id);
+    }
+
+    /// What to keep over a restart: of each of [`LENT_KINDS`] what tasks have shown together.
+    pub fn kept(&self) -> Option<Past> {
+        let kinds: Option<Vec<_>> = self.together.iter().map(Peaks::kept).collect();
+        Some(Past { kinds: kinds? })
+    }
+
+    /// Takes up what was kept before a restart. The minutes' windows and what is lent begin anew.
+    ///
+    /// # Errors
+    /// [`Unfit`] if any of it is of no use; then every task is cold.
+    pub fn take_up(&mut self, now: Timestamp, past: Past) -> Result<(), Unfit> {
+        let kinds: [Kept<ContainerId>; LENT_KINDS.len()] =
+            past.kinds.try_into().map_err(|_| Unfit::Absurd)?;
+        let mut together = self.together.clone();
+        for (peaks, kept) in together.iter_mut().zip(kinds) {
+            peaks.take_up(now, kept)?;
+        }
+        self.together = together;
+        Ok(())
     }
 
     /// Takes a sample in and gives what may be lent from now on.

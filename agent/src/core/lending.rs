@@ -177,6 +177,23 @@ impl Lending {
         self.qos.forget(container_id);
     }
 
+    /// What to keep over a restart.
+    pub fn past(&self) -> Option<estimator::Past> {
+        self.estimator.kept()
+    }
+
+    /// Takes up what was kept before a restart.
+    ///
+    /// # Errors
+    /// [`estimator::peaks::kept::Unfit`] if it is of no use; then every task is cold.
+    pub fn take_up(
+        &mut self,
+        now: Timestamp,
+        past: estimator::Past,
+    ) -> Result<(), estimator::peaks::kept::Unfit> {
+        self.estimator.take_up(now, past)
+    }
+
     /// What the master was told last to be lent in all.
     pub fn lent(&self) -> Quantities {
         self.told
@@ -335,6 +352,8 @@ fn in_use(tasks: &[TaskView]) -> Quantities {
     })
 }
 
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -9,6 +9,8 @@ use ebb_types::{
 };
 
 use super::account::{Account, Holder, Since};
+use super::estimator::Past;
+use super::estimator::peaks::kept::Unfit;
 use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Owner, Phase};
@@ -82,6 +84,19 @@ impl Samples {
 }
 
 impl Core {
+    /// What lending wants kept over a restart; nothing before the first sample.
+    pub fn lending_past(&self) -> Option<Past> {
+        self.samples.lending.past()
+    }
+
+    /// Takes up what lending kept before a restart. To be called before the first step.
+    ///
+    /// # Errors
+    /// [`Unfit`] if it is of no use; then every task is cold.
+    pub fn take_up_past(&mut self, now: Timestamp, past: Past) -> Result<(), Unfit> {
+        self.samples.lending.take_up(now, past)
+    }
+
     /// One reading of all counters.
     pub(super) fn sample(&mut self, sample: &Sample, out: &mut Outbox) {
         let now = self.now;

@@ -37,10 +37,10 @@ impl Played {
         let (unit, hour, capacity) = (kind.unit(), kind.hour(), kind.capacity());
         // When each began; the youngest at the back.
         let mut running: VecDeque<usize> = VecDeque::new();
-        // What they hold.
-        let mut holds = 0.0f64;
         for bin in range {
             let used = line.used[bin];
+            // Counted anew each time: a sum that is added to and taken from drifts away from whole units.
+            let holds = running.len() as f64 * unit;
             let over = (used + holds - capacity).max(0.0);
             self.bins += 1.0;
             self.capacity += capacity;
@@ -49,10 +49,9 @@ impl Played {
             self.revocable += holds - over;
             if over > 0.0 {
                 self.contended += 1.0;
-                let count = (over / unit).ceil() as usize;
+                let count = (over / unit - 1e-9).ceil() as usize;
                 for _ in 0..count {
                     if let Some(began) = running.pop_back() {
-                        holds -= unit;
                         self.evicted += 1.0;
                         self.lost += (bin - began) as f64 * unit;
                     }
@@ -60,12 +59,10 @@ impl Played {
             }
             while running.front().is_some_and(|began| bin - began >= hour) {
                 running.pop_front();
-                holds -= unit;
                 self.good += hour as f64 * unit;
             }
-            let room = ((capacity - keep[bin] - holds) / unit).floor().max(0.0);
-            holds += room * unit;
-            for _ in 0..room as usize {
+            let holds = running.len() as f64 * unit;
+            for _ in 0..whole_units(capacity - keep[bin] - holds, unit) {
                 running.push_back(bin);
                 self.started += 1.0;
             }
@@ -87,5 +84,25 @@ impl Played {
             ("c_evict_rate".to_owned(), of(self.evicted, self.started)),
             ("c_lost".to_owned(), of(self.lost, self.capacity)),
         ])
+    }
+}
+
+/// How often a unit goes into an amount, of the very numbers given: a unit that is a hair more than it is written as
+/// goes into a round amount once less often.
+fn whole_units(amount: f64, unit: f64) -> usize {
+    let amount = amount.max(0.0);
+    ((amount - amount % unit) / unit).round() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_units;
+
+    #[test]
+    fn a_unit_that_is_a_hair_more_than_written_goes_once_less_into_a_round_amount() {
+        assert_eq!(whole_units(1.0, 0.05), 19);
+        assert_eq!(whole_units(7_500.0, 2_500.0), 3);
+        assert_eq!(whole_units(7_499.0, 2_500.0), 2);
+        assert_eq!(whole_units(-1.0, 2_500.0), 0);
     }
 }

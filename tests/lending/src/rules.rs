@@ -152,7 +152,7 @@ impl Rule {
             }
             Self::Recalibrated { base, alpha, hours } => {
                 let base = base.keep(kind, line);
-                conformal::recalibrated(line, &base, *alpha, kind.bins(*hours), kind.hour())
+                conformal::recalibrated(kind, line, &base, *alpha, kind.bins(*hours))
             }
             Self::Max(rules) => {
                 let mut all = rules.iter().map(|rule| rule.keep(kind, line));

@@ -40,17 +40,16 @@ pub(super) fn keep(kind: Kind, line: &Timeline, alpha: f64, window: usize) -> Ve
     keep
 }
 
-/// Factors that must be known before they are used.
-const ENOUGH: usize = 288;
-
-/// A rule times a quantile of what would have been right, relative to it.
+/// A rule times a quantile of what would have been right, relative to it; as long as less than a day of that is known
+/// not less than the rule itself.
 pub(super) fn recalibrated(
+    kind: Kind,
     line: &Timeline,
     base: &[f64],
     alpha: f64,
     window: usize,
-    horizon: usize,
 ) -> Vec<f64> {
+    let (horizon, enough) = (kind.hour(), kind.bins(24.0));
     let came = line.oracle(horizon);
     let mut factors = Sorted::default();
     let mut keep = Vec::with_capacity(base.len());
@@ -60,9 +59,10 @@ pub(super) fn recalibrated(
         {
             factors.push(came[known] / base[known], window);
         }
-        keep.push(match factors.len() < ENOUGH {
-            true => *amount,
-            false => amount * factors.quantile_higher(1.0 - alpha),
+        let factor = factors.quantile_higher(1.0 - alpha);
+        keep.push(match factors.len() < enough {
+            true => amount * factor.max(1.0),
+            false => amount * factor,
         });
     }
     keep

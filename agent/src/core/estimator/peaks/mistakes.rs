@@ -9,7 +9,7 @@ use super::task::{Task, later};
 use super::{BINS, DAY, HOUR};
 
 /// Mistakes that are kept: those of twelve hours.
-const KEPT: usize = DAY / 2;
+pub(super) const KEPT: usize = DAY / 2;
 
 /// What was expected, and by how much too little.
 #[derive(Clone, Debug)]
@@ -29,6 +29,19 @@ impl Default for Mistakes {
 }
 
 impl Mistakes {
+    /// As they were kept over a restart; what was expected then is not known any more.
+    pub(super) fn again(missing: [u64; KEPT]) -> Self {
+        Self {
+            missing,
+            ..Self::default()
+        }
+    }
+
+    /// What is kept of them over a restart.
+    pub(super) const fn kept(&self) -> &[u64; KEPT] {
+        &self.missing
+    }
+
     /// Remembers what is expected now.
     pub(super) fn predict(&mut self, bin: u64, amount: u64) {
         self.expected[(bin % (HOUR + 1) as u64) as usize] = Some(amount);

@@ -24,6 +24,16 @@ impl Default for Sums {
 }
 
 impl Sums {
+    /// The sums of tasks that were kept over a restart, the oldest of which is so many bins old.
+    pub(super) fn again<'a>(tasks: impl Iterator<Item = &'a Task>, bins: u64) -> Self {
+        let mut sums = Self {
+            bins: usize::try_from(bins).unwrap_or(BINS).clamp(1, BINS),
+            ..Self::default()
+        };
+        tasks.for_each(|task| sums.add(task));
+        sums
+    }
+
     /// Goes on from a bin to a later one: the slots between are empty.
     pub(super) fn advance(&mut self, from: u64, to: u64) {
         for bin in later(from, to) {

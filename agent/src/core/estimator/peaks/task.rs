@@ -1,5 +1,6 @@
 //! What is remembered of one task: the largest value of each bin, as a share of its limit.
 
+use super::kept::KeptTask;
 use super::sums::Sums;
 use super::{BINS, RECENT};
 
@@ -20,6 +21,8 @@ pub(super) struct Task {
     last: Option<u64>,
     seen_bins: u64,
     remembered: u64,
+    /// What bins count of which nothing can be known, as the agent was away.
+    unseen: u16,
     shares: Box<[u16; BINS]>,
 }
 
@@ -33,8 +36,37 @@ impl Task {
             last: None,
             seen_bins: 0,
             remembered: 0,
+            unseen: 0,
             shares: Box::new([0; BINS]),
         }
+    }
+
+    /// A task as it was kept over a restart; `None` if that is not whole.
+    pub(super) fn again<K>(kept: &KeptTask<K>) -> Option<Self> {
+        let shares: Box<[u16; BINS]> = kept.shares.clone().into_boxed_slice().try_into().ok()?;
+        Some(Self {
+            sample: 0,
+            limit: kept.limit,
+            born: kept.born,
+            last: Some(kept.last),
+            seen_bins: kept.seen_bins,
+            remembered: kept.remembered,
+            unseen: shares.iter().copied().max().unwrap_or(0),
+            shares,
+        })
+    }
+
+    /// What is kept of it over a restart; nothing of a task that was never measured.
+    pub(super) fn kept<K>(&self, key: K) -> Option<KeptTask<K>> {
+        Some(KeptTask {
+            key,
+            limit: self.limit,
+            born: self.born,
+            last: self.last?,
+            seen_bins: self.seen_bins,
+            remembered: self.remembered,
+            shares: self.shares.to_vec(),
+        })
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -81,12 +113,14 @@ impl Task {
     }
 
     /// Takes a value in, and puts it into the sums. Bins since the last value are taken to have been as high as the
-    /// higher of the two.
+    /// higher of the two; bins in which the agent was away as high as any that is known.
     pub(super) fn push(&mut self, bin: u64, used: u64, sums: &mut Sums) {
         let share = share(used, self.limit);
         let before = self.last.unwrap_or(bin);
         let slot_before = (before % BINS as u64) as usize;
-        let fill = share.max(self.shares[slot_before]);
+        let unseen = std::mem::take(&mut self.unseen);
+        let fill = share.max(self.shares[slot_before]).max(unseen);
+        self.remembered = self.remembered.max(amount(unseen, self.limit));
         for missed in later(before, bin).filter(|missed| *missed < bin) {
             self.raise(missed, fill, sums);
         }
