@@ -24,6 +24,19 @@ impl Containers {
     /// # Errors
     /// When the kernel refuses; it takes root.
     pub fn make(count: usize) -> Result<Self> {
+        let limits = Limits {
+            cpu_milli: CPU_MILLI,
+            mem_bytes: Some(MEM_BYTES),
+            ..Limits::default()
+        };
+        Self::with(count, &limits)
+    }
+
+    /// Makes so many with these limits. Whatever fails, none is left behind.
+    ///
+    /// # Errors
+    /// When the kernel refuses; it takes root.
+    pub fn with(count: usize, limits: &Limits) -> Result<Self> {
         let base = format!("ebb-bench-{}", std::process::id());
         let mounts = Mounts::detect()?;
         let root = CgroupRoot::prepare(mounts, &base, "containers")
@@ -32,13 +45,8 @@ impl Containers {
             root,
             containers: Vec::with_capacity(count),
         };
-        let limits = Limits {
-            cpu_milli: CPU_MILLI,
-            mem_bytes: Some(MEM_BYTES),
-            ..Limits::default()
-        };
         for number in 0..count {
-            let container = made.root.create(&format!("container-{number}"), &limits)?;
+            let container = made.root.create(&format!("container-{number}"), limits)?;
             made.containers.push(container);
         }
         Ok(made)

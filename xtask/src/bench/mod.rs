@@ -27,6 +27,15 @@ pub struct Options {
     /// Figures of another implementation that `lending` compares with
     #[arg(long)]
     golden: Option<PathBuf>,
+    /// Rounds of `colocate` (default 4)
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Steps of the load of `colocate` (default 50)
+    #[arg(long, value_name = "N")]
+    steps: Option<u32>,
+    /// The service of `colocate`: redis (the default) or nginx
+    #[arg(long)]
+    service: Option<String>,
 }
 
 struct Bench {
@@ -47,6 +56,8 @@ enum Run {
     Program,
     /// The same, with an object of probes to measure Ebb's beside as its argument.
     BesideProbes,
+    /// Built together with the daemons and the command line, and told how long to run.
+    Colocate,
     /// Cargo does both; the traces are given.
     Replay,
 }
@@ -154,6 +165,17 @@ const BENCHES: &[Bench] = &[
         about: "CPU and memory of an agent with 100 containers that do nothing",
         run: Run::Program,
         needs: &[],
+    },
+    Bench {
+        name: "colocate",
+        about: "a service beside revocable work: its latency, what the machine yields, and steps of the load",
+        run: Run::Colocate,
+        needs: &[
+            ("redis-server", "redis-server"),
+            ("nginx", "nginx-light"),
+            ("stress-ng", "stress-ng"),
+            ("chrt", "util-linux"),
+        ],
     },
     Bench {
         name: "lending",
@@ -292,6 +314,7 @@ fn measure(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             program.arg(object);
             program
         }
+        Run::Colocate => colocate(bench.name, options)?,
         Run::Replay => replay(options)?,
     };
     let (output, result) = run_read(&mut program);
@@ -326,6 +349,22 @@ fn replay(options: &Options) -> Result<Command> {
         replay.arg("--golden").arg(here.join(golden));
     }
     Ok(replay)
+}
+
+/// What runs the service beside the batch, for as long as the options say.
+fn colocate(name: &str, options: &Options) -> Result<Command> {
+    shell::run(cargo(BUILD).args(["--package", "ebb-cli"]))?;
+    let mut program = command(target().join("release").join(name), &[]);
+    let numbers = [("--rounds", options.rounds), ("--steps", options.steps)];
+    for (option, number) in numbers {
+        if let Some(number) = number {
+            program.args([option, &number.to_string()]);
+        }
+    }
+    if let Some(service) = &options.service {
+        program.args(["--service", service]);
+    }
+    Ok(program)
 }
 
 /// Builds a benchmark's own program and the daemons.
