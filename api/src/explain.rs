@@ -128,6 +128,7 @@ impl TryFrom<proto::ExplainedClaim> for ExplainedClaim {
             suppressed: wire.suppressed,
             takes_revocable: wire.takes_revocable,
             any_region: wire.any_region,
+            takes_gpus: wire.takes_gpus,
             minimum: wire
                 .minimum
                 .map(|least| minimum(least).map(|least| least.to_vec()))
@@ -161,6 +162,7 @@ impl From<ExplainedClaim> for proto::ExplainedClaim {
             suppressed: claim.suppressed,
             takes_revocable: claim.takes_revocable,
             any_region: claim.any_region,
+            takes_gpus: claim.takes_gpus,
             minimum: claim.minimum.as_deref().map(write_minimum),
             failed: write_all(claim.failed),
             offers: claim.offers.count,
@@ -230,6 +232,7 @@ impl TryFrom<proto::FreeCounts> for FreeCounts {
             only_revocable: wire.only_revocable,
             unsuited: wire.unsuited,
             other_region: wire.other_region,
+            with_gpus: wire.with_gpus,
             below_minimum: wire.below_minimum,
             small: wire.small,
             in_offers: wire.in_offers,
@@ -251,6 +254,7 @@ impl From<FreeCounts> for proto::FreeCounts {
             only_revocable: free.only_revocable,
             unsuited: free.unsuited,
             other_region: free.other_region,
+            with_gpus: free.with_gpus,
             below_minimum: free.below_minimum,
             small: free.small,
             in_offers: free.in_offers,

@@ -347,6 +347,7 @@ fn explanation() -> Explanation {
         suppressed: false,
         takes_revocable: true,
         any_region: true,
+        takes_gpus: true,
         minimum: Some(vec![Quantities::cpus_mem(7, 0), Quantities::cpus_mem(0, 9)]),
         failed: vec![FailedConstraint {
             constraint: "rack is \"a\"".into(),
@@ -368,6 +369,7 @@ fn explanation() -> Explanation {
             only_revocable: one(),
             unsuited: one(),
             other_region: one(),
+            with_gpus: one(),
             below_minimum: one(),
             small: one(),
             in_offers: one(),

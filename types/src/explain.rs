@@ -79,6 +79,8 @@ pub struct ExplainedClaim {
     pub takes_revocable: bool,
     /// Whether it may be offered agents of other regions than the master's.
     pub any_region: bool,
+    /// Whether it may be offered agents with GPUs.
+    pub takes_gpus: bool,
     /// The least that it states for an offer, if it does.
     pub minimum: Option<Vec<Quantities>>,
     /// Its constraints that do not hold of some of the agents that it is kept from.
@@ -139,7 +141,7 @@ pub struct OffersOut {
 
 /// The usable agents, by what a framework would be offered of them in a role if it were connected, wanted offers and
 /// nobody else did. Each stands in one of `open`, `refused`, `over_quota`, `only_revocable`, `unsuited`, `other_region`,
-/// `below_minimum` and `small`.
+/// `with_gpus`, `below_minimum` and `small`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FreeCounts {
     /// Agents of which it would be offered something.
@@ -158,6 +160,8 @@ pub struct FreeCounts {
     pub unsuited: u64,
     /// Agents in another region than the master's, of which it takes none.
     pub other_region: u64,
+    /// Agents with GPUs, which it does not declare that it can use.
+    pub with_gpus: u64,
     /// Agents of which enough is free for an offer, but less than it states as its minimum.
     pub below_minimum: u64,
     /// Agents of which less is free than is offered by itself.
@@ -253,6 +257,8 @@ pub enum Verdict {
     Unsuited,
     /// What is free is in another region, of which it takes nothing.
     OtherRegion,
+    /// What is free is of agents with GPUs, which it does not declare that it can use.
+    WithGpus,
     /// Too little is free of each agent.
     TooLittle,
     /// Something is free for it, and others in line are needier: they come first with what they have not refused.
@@ -277,6 +283,7 @@ impl Verdict {
             Self::BelowMinimum => "below_minimum",
             Self::Unsuited => "unsuited",
             Self::OtherRegion => "other_region",
+            Self::WithGpus => "with_gpus",
             Self::TooLittle => "too_little",
             Self::Behind => "behind",
             Self::Next => "next",
@@ -319,6 +326,8 @@ impl Explanation {
             Verdict::Unsuited
         } else if free.other_region > 0 {
             Verdict::OtherRegion
+        } else if free.with_gpus > 0 {
+            Verdict::WithGpus
         } else {
             Verdict::TooLittle
         }

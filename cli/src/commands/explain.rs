@@ -17,7 +17,7 @@ use crate::output::json::explain::ExplanationJson;
 use crate::output::quantity::{bytes, duration_ms, milli, quantities, resources};
 use crate::output::table::clean;
 use quotas::{at_limit, owed_to_others, paid_first, quotas};
-use terms::{below_minimum, other_region, unsuited};
+use terms::{below_minimum, other_region, unsuited, with_gpus};
 
 pub(crate) async fn perform(args: &ExplainArgs, out: &mut Out) -> Result<u8, CliError> {
     let mut master = Master::connect(&args.client.master).await?;
@@ -136,6 +136,7 @@ fn verdict(explanation: &Explanation, claim: &ExplainedClaim) -> String {
         Verdict::BelowMinimum => below_minimum(claim),
         Verdict::Unsuited => unsuited(claim),
         Verdict::OtherRegion => other_region(explanation, claim),
+        Verdict::WithGpus => with_gpus(claim),
         Verdict::TooLittle => {
             let back = match free.in_offers {
                 0 => String::new(),
@@ -272,6 +273,10 @@ fn free(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
     say(
         free.other_region,
         "nothing for it, as they are in another region",
+    );
+    say(
+        free.with_gpus,
+        "nothing for it, as they have GPUs, which it does not declare to use",
     );
     say(free.below_minimum, "less than it states as its minimum");
     say(

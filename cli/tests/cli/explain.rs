@@ -25,6 +25,7 @@ pub fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
         suppressed: false,
         takes_revocable: false,
         any_region: false,
+        takes_gpus: false,
         minimum: None,
         failed: Vec::new(),
         offers: OffersOut::default(),
@@ -154,12 +155,14 @@ fn others(role: &Role) -> Vec<ExplainedClaim> {
     unsuited.failed = vec![failed("rack is \"a\"", 2), failed("gpu exists", 1)];
     let mut remote = plain.clone();
     remote.free.other_region = 3;
+    let mut gpus = plain.clone();
+    gpus.free.with_gpus = 2;
     let mut least = plain;
     least.free.below_minimum = 1;
     let cores = Quantities::cpus_mem(4_000, 0);
     least.minimum = Some(vec![cores, Quantities::cpus_mem(0, 8 << 30)]);
     vec![
-        away, left, suppressed, lent, small, behind, next, unsuited, remote, least,
+        away, left, suppressed, lent, small, behind, next, unsuited, remote, gpus, least,
     ]
 }
 
@@ -211,6 +214,9 @@ async fn a_role_is_explained_framework_by_framework() {
         "  terms    of 1 agent it does not hold that gpu exists",
         "what is free of 3 agents is in another region than eu, the master's, and it does not declare REGION_AWARE",
         "  terms    only agents of region eu, the master's: it does not declare REGION_AWARE",
+        "what is free is of 2 agents with GPUs, which are kept for those who can use them, and it does not declare GPU_RESOURCES",
+        "  free     of 2 of 12 agents nothing for it, as they have GPUs",
+        "  terms    only agents without GPUs: it does not declare GPU_RESOURCES",
         "of 1 agent less is free than the least that it takes: 4 cpus, or 8 GiB",
         "  terms    takes offers of at least 4 cpus, or 8 GiB",
         "and 7 more frameworks",
@@ -246,7 +252,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
     let two = serde_json::json!({"regular": amounts(2_000, 1 << 30), "revocable": amounts(0, 0)});
     let free = serde_json::json!({
         "open": 0, "refused": 3, "first_refusal_end_ms": NOW_MS + 2_300, "over_quota": 0,
-        "over_limit": 0, "only_revocable": 0, "unsuited": 0, "other_region": 0, "below_minimum": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
+        "over_limit": 0, "only_revocable": 0, "unsuited": 0, "other_region": 0, "with_gpus": 0, "below_minimum": 0, "small": 9, "in_offers": 4, "short_of_cpu": 10,
         "short_of_mem": 9, "examples": []
     });
     let nobody = serde_json::json!({"places": [], "next": null});
@@ -262,7 +268,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
                 "framework_id": "cafe-1-0000", "framework_name": "a \u{1b}[31mred\u{1b}[0m name",
                 "role": "eng/web", "verdict": "refused", "away_since_ms": null,
                 "away_until_ms": null, "subscribed": true, "suppressed": false,
-                "takes_revocable": false, "any_region": false, "minimum": null, "failed": [], "offers": 2, "offered": two,
+                "takes_revocable": false, "any_region": false, "takes_gpus": false, "minimum": null, "failed": [], "offers": 2, "offered": two,
                 "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [],
                 "most": {
                     "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
@@ -293,6 +299,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
         "next",
         "unsuited",
         "other_region",
+        "with_gpus",
         "below_minimum",
     ];
     assert_eq!(verdicts, expected);

@@ -3,7 +3,8 @@
 //! Terms come with a subscription and with each change of a framework, whole; what was said before is void. They are not
 //! durable: a framework that comes back says them again before it is offered anything. The agents that are kept from it
 //! stand in the book of claims, so that no proposal is made of them; one that was planned with an older book is refused
-//! when it comes in. Invariant: no offer that is out stands against the constraints or the region of its framework.
+//! when it comes in. Invariant: no offer that is out stands against the constraints or the region of its framework, or
+//! is of an agent with GPUs to one that cannot use them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use ebb_types::{
 };
 
 use super::check::Violation;
+use super::claims::has_gpus;
 use super::limits::{MAX_CONSTRAINED_CLAIMS, MAX_PATTERNS_IN_ALL};
 use super::state::{Core, OfferRecord};
 
@@ -81,7 +83,8 @@ impl Core {
             let terms = framework.terms.get(&offer.role);
             let takes_region =
                 !self.gate.is_remote(info) || framework.info.has(Capability::RegionAware);
-            takes_region && terms.is_none_or(|terms| terms.suits(info))
+            let takes_gpus = !has_gpus(info) || framework.info.has(Capability::GpuResources);
+            takes_region && takes_gpus && terms.is_none_or(|terms| terms.suits(info))
         };
         agent
             .zip(framework)

@@ -112,6 +112,8 @@ pub(super) enum Found {
     Unsuited,
     /// The agent is in another region, of which it takes none.
     OtherRegion,
+    /// The agent has GPUs, which it cannot use.
+    Gpus,
     /// Nothing is as large as it states.
     BelowMinimum,
     /// Nothing is large enough.
@@ -167,6 +169,7 @@ fn may_take(asker: Asker<'_>, class: Class) -> bool {
 pub(super) fn found(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> Found {
     match &asker.gate {
         Some(gate) if gate.is_remote(agent.number) => return Found::OtherRegion,
+        Some(gate) if gate.has_gpus(agent.number) => return Found::Gpus,
         Some(gate) if gate.is_kept(agent.number) => return Found::Unsuited,
         _ => {}
     }
@@ -271,6 +274,7 @@ pub(super) fn survey(
             Found::OnlyRevocable => counts.only_revocable += 1,
             Found::Unsuited => counts.unsuited += 1,
             Found::OtherRegion => counts.other_region += 1,
+            Found::Gpus => counts.with_gpus += 1,
             Found::BelowMinimum => counts.below_minimum += 1,
             Found::Small => {
                 counts.small += 1;
@@ -432,6 +436,7 @@ impl Core {
             suppressed: framework.suppressed.contains(role),
             takes_revocable: asker.takes_revocable,
             any_region: framework.info.has(Capability::RegionAware),
+            takes_gpus: framework.info.has(Capability::GpuResources),
             minimum: framework
                 .terms
                 .get(role)

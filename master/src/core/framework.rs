@@ -236,8 +236,8 @@ impl Core {
             .difference(&suppressed)
             .cloned()
             .collect();
-        let gains = |capability| info.has(capability) && !framework.info.has(capability);
-        let is_more_able = gains(Capability::GpuResources) || gains(Capability::SharedResources);
+        let shared = Capability::SharedResources;
+        let is_more_able = info.has(shared) && !framework.info.has(shared);
         let asking = if is_more_able {
             info.roles.clone()
         } else {
@@ -312,6 +312,7 @@ impl Core {
             active: framework.connection.is_some(),
             revocable: framework.info.has(Capability::RevocableResources),
             any_region: framework.info.has(Capability::RegionAware),
+            takes_gpus: framework.info.has(Capability::GpuResources),
             minima: minima(&framework.terms),
         };
         self.roles.set_framework(id, terms);

@@ -38,11 +38,7 @@ impl Core {
         let mut charged = planned.drain(..);
         for proposal in proposals {
             let charged = charged.next();
-            let receiver = match self.bars(&proposal) {
-                true => None,
-                false => self.receiver(&proposal, charged.is_some()),
-            };
-            let Some(receiver) = receiver else {
+            let Some(receiver) = self.receiver(&proposal, charged.is_some()) else {
                 if let Some((member, resources)) = charged {
                     self.roles.uncharge(member, &resources);
                 }

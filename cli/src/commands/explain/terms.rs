@@ -1,4 +1,4 @@
-//! What a framework's own terms keep from it: constraints, its region, the least that it takes.
+//! What a framework's own terms keep from it: constraints, its region, agents with GPUs, the least that it takes.
 
 use ebb_types::{ExplainedClaim, Explanation, Quantities};
 
@@ -36,6 +36,13 @@ pub(super) fn other_region(explanation: &Explanation, claim: &ExplainedClaim) ->
     format!("what is free of {of} is in another region{than}, and it does not declare REGION_AWARE")
 }
 
+pub(super) fn with_gpus(claim: &ExplainedClaim) -> String {
+    let of = count(claim.free.with_gpus, "agent");
+    format!(
+        "what is free is of {of} with GPUs, which are kept for those who can use them, and it does not declare GPU_RESOURCES"
+    )
+}
+
 /// What it has stated, where it decides about an agent.
 pub(super) fn lines(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<String> {
     let mut lines = Vec::new();
@@ -49,6 +56,11 @@ pub(super) fn lines(explanation: &Explanation, claim: &ExplainedClaim) -> Vec<St
     if let (Some(region), true) = (&explanation.region, claim.free.other_region > 0) {
         lines.push(format!(
             "only agents of region {region}, the master's: it does not declare REGION_AWARE"
+        ));
+    }
+    if claim.free.with_gpus > 0 {
+        lines.push(String::from(
+            "only agents without GPUs: it does not declare GPU_RESOURCES",
         ));
     }
     match claim.minimum.as_deref() {

@@ -53,9 +53,10 @@ fn resources() -> impl Strategy<Value = Resources> {
 
 fn terms() -> impl Strategy<Value = FrameworkTerms> {
     let roles = || prop::collection::btree_set((0..ROLES.len()).prop_map(role), 0..=ROLES.len());
-    let flags = (prop::bool::weighted(0.9), any::<bool>(), any::<bool>());
+    let able = || any::<bool>();
+    let flags = (prop::bool::weighted(0.9), able(), able(), able());
     (roles(), roles(), flags, minima()).prop_map(
-        |(roles, suppressed, (active, revocable, any_region), minima)| FrameworkTerms {
+        |(roles, suppressed, (active, revocable, any_region, takes_gpus), minima)| FrameworkTerms {
             suppressed: if roles.len() > 1 {
                 suppressed
             } else {
@@ -65,6 +66,7 @@ fn terms() -> impl Strategy<Value = FrameworkTerms> {
             active,
             revocable,
             any_region,
+            takes_gpus,
             minima,
         },
     )
@@ -132,7 +134,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (on.clone(), quantities(), quantities()).prop_map(|(on, total, lent)| Change::Agent(on, total, lent)),
         1 => on.clone().prop_map(Change::AgentGone),
-        2 => (on.clone(), (0..3u8, prop::bool::weighted(0.2))).prop_map(|(on, place)| Change::Place(on, place)),
+        2 => (on.clone(), (0..3u8, prop::bool::weighted(0.2), prop::bool::weighted(0.2))).prop_map(|(on, place)| Change::Place(on, place)),
         5 => (who.clone(), terms(), racks())
             .prop_map(|(who, terms, racks)| Change::Framework(who, terms, racks)),
         1 => who.clone().prop_map(Change::FrameworkGone),

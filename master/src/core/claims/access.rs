@@ -3,7 +3,7 @@
 //! The book knows neither attributes nor constraints: whoever enters the changes ([`Gatekeeper`](super::Gatekeeper)) has
 //! looked at them, once, so that no planner does. A member that is kept from agents has words of bits, one for 64 agents,
 //! which a search for an agent masks with what waits; members that are kept from none have no words. The agents of other
-//! regions than the master's stand in one such row for all members that do not take any.
+//! regions than the master's stand in one such row for all members that do not take any, and those with GPUs in another one.
 //!
 //! Invariants: no bit is set of an agent that is gone; whoever has words stands in the list of those who do.
 
@@ -61,12 +61,23 @@ impl Words {
     }
 }
 
+/// What of an agent concerns all members that do not declare that they can deal with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// It is of another region than the master's.
+    pub is_remote: bool,
+    /// It has GPUs, which are kept for those who can use them.
+    pub has_gpus: bool,
+}
+
 /// What a member may be offered, apart from what it has refused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Access {
     kept: Words,
     /// Whether it takes agents of other regions.
     any_region: bool,
+    /// Whether it takes agents with GPUs.
+    takes_gpus: bool,
     /// The least that it states.
     minimum: Option<Arc<[Quantities]>>,
     /// Whether it is subscribed and takes less than is offered by itself else.
@@ -78,6 +89,8 @@ pub(super) struct Access {
 pub(super) struct Kept {
     /// The agents of other regions.
     remote: Words,
+    /// The agents with GPUs.
+    gpus: Words,
     /// Who has words.
     members: BTreeSet<u32>,
     /// How many take less than is offered by itself else.
@@ -120,6 +133,8 @@ pub(in crate::core) struct Gate<'a> {
     kept: &'a Words,
     /// None where it takes agents of all regions.
     remote: Option<&'a Words>,
+    /// None where it takes agents with GPUs.
+    gpus: Option<&'a Words>,
     pub(in crate::core) floor: Floor<'a>,
     /// Whether parts wait that are smaller than what is offered by itself else.
     small_ones_wait: bool,
@@ -128,13 +143,15 @@ pub(in crate::core) struct Gate<'a> {
 impl Gate<'_> {
     /// Which of 64 agents it is kept from.
     pub(in crate::core) fn kept_word(&self, page: u32) -> u64 {
-        self.kept.word(page) | self.remote.map_or(0, |remote| remote.word(page))
+        let of = |row: Option<&Words>| row.map_or(0, |row| row.word(page));
+        self.kept.word(page) | of(self.remote) | of(self.gpus)
     }
 
     /// Whether it may be offered whatever waits.
     pub(in crate::core) fn is_open(&self) -> bool {
         self.kept.is_empty()
             && self.remote.is_none_or(Words::is_empty)
+            && self.gpus.is_none_or(Words::is_empty)
             && self.floor == Floor::Usual
             && !self.small_ones_wait
     }
@@ -148,19 +165,31 @@ impl Gate<'_> {
     pub(in crate::core) fn is_remote(&self, agent: u32) -> bool {
         self.remote.is_some_and(|remote| remote.has(agent))
     }
+
+    /// Whether an agent has GPUs, which it cannot use.
+    pub(in crate::core) fn has_gpus(&self, agent: u32) -> bool {
+        self.gpus.is_some_and(|gpus| gpus.has(agent))
+    }
+
+    /// Whether it may not be offered an agent, for whatever reason.
+    fn bars(&self, agent: u32) -> bool {
+        self.is_kept(agent) || self.is_remote(agent) || self.has_gpus(agent)
+    }
 }
 
 const NO_WORDS: &Words = &Words(Vec::new());
 
 impl Claims {
-    /// Which agents a member may be offered. One that is not known takes what is usual, of its own region.
+    /// Which agents a member may be offered. One that is not known takes what is usual, of its own region and without GPUs.
     pub(in crate::core) fn gate(&self, member: u32) -> Gate<'_> {
         let access = self.tree.member(member).map(|member| &member.access);
         let takes_any = access.is_some_and(|access| access.any_region);
+        let takes_gpus = access.is_some_and(|access| access.takes_gpus);
         let stated = access.and_then(|access| access.minimum.as_deref());
         Gate {
             kept: access.map_or(NO_WORDS, |access| &access.kept),
             remote: (!takes_any).then_some(&self.kept.remote),
+            gpus: (!takes_gpus).then_some(&self.kept.gpus),
             floor: stated.map_or(Floor::Usual, Floor::Stated),
             small_ones_wait: self.kept.eager > 0,
         }
@@ -175,7 +204,7 @@ impl Claims {
     pub(in crate::core) fn admits(&self, seat: Seat, agent: u32, resources: &Resources) -> bool {
         let gate = self.gate(seat.member);
         let mut parts = Class::ALL.into_iter().map(|class| class.part(resources));
-        !gate.is_kept(agent) && !gate.is_remote(agent) && parts.any(|part| gate.floor.admits(part))
+        !gate.bars(agent) && parts.any(|part| gate.floor.admits(part))
     }
 
     /// Whether a framework may be offered a part of an agent by itself. One that is not in the role may not.
@@ -188,7 +217,7 @@ impl Claims {
         let numbers = (self.member(framework_id, role)).zip(self.agent_number(agent_id));
         numbers.is_some_and(|(member, agent)| {
             let gate = self.gate(member);
-            !gate.is_kept(agent) && !gate.is_remote(agent) && gate.floor.admits(part)
+            !gate.bars(agent) && gate.floor.admits(part)
         })
     }
 
@@ -206,10 +235,10 @@ impl Claims {
         }
     }
 
-    /// Says who is kept from an agent, and whether it is of another region: where it came or changed.
-    pub(in crate::core) fn keep_agent(&mut self, agent: u32, is_remote: bool, members: Vec<u32>) {
+    /// Says who is kept from an agent, and what of it concerns all others: where it came or changed.
+    pub(in crate::core) fn keep_agent(&mut self, agent: u32, traits: Traits, members: Vec<u32>) {
         let mut before = self.kept.members.iter().copied();
-        let is_known = self.kept.remote.has(agent) == is_remote
+        let is_known = self.traits(agent) == traits
             && members.iter().all(|member| self.is_kept(*member, agent))
             && before.all(|member| {
                 !self.is_kept(member, agent) || members.binary_search(&member).is_ok()
@@ -218,15 +247,18 @@ impl Claims {
             let members = members.into();
             self.enter(Entry::KeptFrom {
                 agent,
-                is_remote,
+                traits,
                 members,
             });
         }
     }
 
-    /// Whether an agent is of another region.
-    pub(in crate::core) fn is_remote(&self, agent: u32) -> bool {
-        self.kept.remote.has(agent)
+    /// What of an agent concerns all who do not declare that they can deal with it.
+    pub(in crate::core) fn traits(&self, agent: u32) -> Traits {
+        Traits {
+            is_remote: self.kept.remote.has(agent),
+            has_gpus: self.kept.gpus.has(agent),
+        }
     }
 
     fn is_kept(&self, member: u32, agent: u32) -> bool {
@@ -242,8 +274,9 @@ impl Claims {
     }
 
     /// Sets who is kept from an agent; nobody, where it is gone. The members rise.
-    pub(super) fn put_kept_from(&mut self, agent: u32, is_remote: bool, members: &[u32]) {
-        self.kept.remote.set(agent, is_remote);
+    pub(super) fn put_kept_from(&mut self, agent: u32, traits: Traits, members: &[u32]) {
+        self.kept.remote.set(agent, traits.is_remote);
+        self.kept.gpus.set(agent, traits.has_gpus);
         let before: Vec<u32> = self.kept.members.iter().copied().collect();
         for member in before.into_iter().chain(members.iter().copied()) {
             if let Some(of) = self.tree.member_mut(member) {
@@ -261,6 +294,7 @@ impl Claims {
         };
         let access = &mut of.access;
         access.any_region = terms.any_region;
+        access.takes_gpus = terms.takes_gpus;
         access.minimum = terms.minima.get(role).cloned();
         let floor = access.minimum.as_deref().map(Floor::Stated);
         let is_eager = terms.roles.contains(role) && floor.is_some_and(Floor::is_low);
@@ -293,9 +327,10 @@ impl Claims {
                 return Some(format!("{member} is kept from an agent that is gone"));
             }
         }
-        if eager != self.kept.eager || self.kept.remote.numbers().any(is_gone) {
+        let mut rows = [&self.kept.remote, &self.kept.gpus].into_iter();
+        if eager != self.kept.eager || rows.any(|row| row.numbers().any(is_gone)) {
             return Some(String::from(
-                "those who take little, or the agents of other regions, are noted wrongly",
+                "those who take little, or the agents of other regions or with GPUs, are noted wrongly",
             ));
         }
         None

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role, Timestamp};
 
-use super::FrameworkTerms;
+use super::{FrameworkTerms, Traits};
 
 /// Which proposals of the allocator's worker threads a book accounts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,8 +135,8 @@ pub enum Entry {
     KeptFrom {
         /// The agent.
         agent: u32,
-        /// Whether it is of another region, so that all are kept from it that take none such.
-        is_remote: bool,
+        /// From what of it all are kept that do not declare that they take such.
+        traits: Traits,
         /// The members, rising.
         members: Arc<[u32]>,
     },

@@ -1,5 +1,5 @@
-//! Who looks at the agents for those who choose among them: constraints and regions, and what follows from them for the
-//! [book](super::Claims).
+//! Who looks at the agents for those who choose among them: constraints, regions and GPUs, and what follows from them for
+//! the [book](super::Claims).
 //!
 //! The gatekeeper stands beside the book, with its owner. An agent is looked at when it comes or changes, for every
 //! framework in a role that has constraints; a framework's constraints are held against all agents when it states them.
@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentInfo, Constraint, FailedConstraint, FrameworkId, OfferTerms, Role, RoleTerms,
+    AgentInfo, Constraint, FailedConstraint, FrameworkId, GPUS, OfferTerms, Role, RoleTerms,
 };
 
-use super::Claims;
+use super::{Claims, Traits};
 
 /// The constraints of all frameworks, and where the master stands.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl Gatekeeper {
             .filter_map(|(id, role, _)| claims.member(id, role))
             .collect();
         members.sort_unstable();
-        claims.keep_agent(agent, self.is_remote(info), members);
+        claims.keep_agent(agent, self.traits(info), members);
     }
 
     /// Whether an agent is in another region than the master. One that says nothing is in the same.
@@ -118,6 +118,14 @@ impl Gatekeeper {
         of_agent
             .zip(self.region.as_ref())
             .is_some_and(|(a, b)| a != b)
+    }
+
+    /// What of an agent concerns all who do not declare that they can deal with it.
+    pub(in crate::core) fn traits(&self, info: &AgentInfo) -> Traits {
+        Traits {
+            is_remote: self.is_remote(info),
+            has_gpus: has_gpus(info),
+        }
     }
 
     /// The master's region.
@@ -158,18 +166,25 @@ impl Gatekeeper {
             let member = claims.member(id, role);
             member.is_none_or(|member| claims.gate(member).is_kept(agent) == terms.suits(info))
         });
-        let is_wrong_of_region = claims.is_remote(agent) != self.is_remote(info);
+        let is_wrong_of_traits = claims.traits(agent) != self.traits(info);
         match wrong {
             Some((id, role, _)) => Some(format!(
                 "it is noted wrongly whether {id} is kept from an agent in role {role}"
             )),
-            None if is_wrong_of_region => Some(String::from("an agent's region is noted wrongly")),
+            None if is_wrong_of_traits => Some(String::from(
+                "an agent's region, or whether it has GPUs, is noted wrongly",
+            )),
             None if Size::of(self.all().map(|(_, _, terms)| terms)) != self.size => {
                 Some(String::from("the constraints are counted wrongly"))
             }
             None => None,
         }
     }
+}
+
+/// Whether an agent has GPUs, reserved ones included.
+pub(in crate::core) fn has_gpus(info: &AgentInfo) -> bool {
+    info.lots.scalar(GPUS) > 0
 }
 
 /// Words of bits with the agents that do not suit.

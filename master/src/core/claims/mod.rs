@@ -33,9 +33,10 @@ use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role};
 use super::drf::{Class, Standing, Sums};
 pub(super) use access::Gate;
 use access::Kept;
+pub use access::Traits;
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
-pub(super) use gatekeeper::Gatekeeper;
+pub(super) use gatekeeper::{Gatekeeper, has_gpus};
 use refusals::{Meet, Profiles};
 pub use tree::DEFAULT_WEIGHT_MILLI;
 pub(super) use tree::Room;
@@ -62,6 +63,8 @@ pub struct FrameworkTerms {
     pub revocable: bool,
     /// Whether it may be offered agents of other regions than the master's.
     pub any_region: bool,
+    /// Whether it may be offered agents with GPUs.
+    pub takes_gpus: bool,
     /// The least that it states for an offer, in the roles where it does: one of these, or something.
     pub minima: BTreeMap<Role, Arc<[Quantities]>>,
 }
@@ -195,9 +198,9 @@ impl Claims {
             Entry::Kept { member, words } => self.put_kept(*member, words),
             Entry::KeptFrom {
                 agent,
-                is_remote,
+                traits,
                 members,
-            } => self.put_kept_from(*agent, *is_remote, members),
+            } => self.put_kept_from(*agent, *traits, members),
             Entry::Batch(batch) => {
                 self.batches.insert(batch.worker, batch.number);
             }
@@ -264,7 +267,7 @@ impl Claims {
 
     fn drop_agent(&mut self, number: u32) {
         self.void_agent(number);
-        self.put_kept_from(number, false, &[]);
+        self.put_kept_from(number, Traits::default(), &[]);
         self.put_withheld(number, Quantities::ZERO);
         let Some(agent) = self.agents.get_mut(number as usize).and_then(Option::take) else {
             return;

@@ -10,19 +10,17 @@
 
 use std::collections::BTreeSet;
 
-use ebb_types::limits::{MAX_QUANTITY, MAX_REFUSE_MS};
+use ebb_types::limits::MAX_REFUSE_MS;
 use ebb_types::{
-    AgentId, Capability, Event, Filters, FrameworkId, GPUS, LotKey, Lots, Offer, Quantities,
-    ResourceKind, Resources, Role, Timestamp,
+    AgentId, Capability, Event, Filters, FrameworkId, GPUS, LotKey, Lots, Offer, Role, Timestamp,
 };
 
 use super::is_for;
-use crate::allocator::Proposal;
 use crate::core::input::{ConnectionId, Effect};
 use crate::core::limits::{
     LOTS_WAIT_MS, MAX_LOT_REFUSALS, MAX_OFFERS, MAX_RANGES_PER_OFFER, is_allocatable,
 };
-use crate::core::state::{Agent, Core, Framework};
+use crate::core::state::{Core, Framework};
 use crate::core::timers::Deadline;
 
 /// What was refused, until when.
@@ -37,39 +35,9 @@ impl Framework {
         (key.name != GPUS || self.info.has(Capability::GpuResources))
             && (!key.shared || self.info.has(Capability::SharedResources))
     }
-
-    /// Whether it may be offered anything of an agent: those with GPUs are kept for who can use them.
-    fn may_have(&self, agent: &Agent) -> bool {
-        self.info.has(Capability::GpuResources) || agent.info.lots.scalar(GPUS) == 0
-    }
 }
 
 impl Core {
-    /// Whether a proposal is to a framework that is offered nothing of the agent. That it is not planned again, the
-    /// book knows as a refusal, which only a change of the framework or agent ends.
-    pub(in crate::core) fn bars(&mut self, proposal: &Proposal) -> bool {
-        let in_seat = self.roles.in_seat(proposal.seat);
-        let framework = in_seat.and_then(|(id, _)| self.frameworks.get(id));
-        let agent_id = self.roles.agent_id(proposal.agent);
-        let agent = agent_id.and_then(|id| self.agents.get(id));
-        let (Some(framework), Some(agent)) = (framework, agent) else {
-            return false;
-        };
-        if framework.may_have(agent) {
-            return false;
-        }
-        let most = Quantities::from_pairs(ResourceKind::ALL.map(|kind| (kind, MAX_QUANTITY)));
-        let all = Resources {
-            regular: most,
-            revocable: most,
-        };
-        let expires = self.now.plus_ms(MAX_REFUSE_MS);
-        self.roles
-            .refuse_seat(proposal.seat, proposal.agent, &all, expires);
-        self.changed = true;
-        true
-    }
-
     /// The free lots of an agent that a framework may be offered in a role.
     pub(in crate::core) fn lots_for(
         &self,
@@ -180,10 +148,9 @@ impl Core {
         agent_id: &AgentId,
         reserved: &Role,
     ) -> Option<(FrameworkId, Role, Lots)> {
-        let agent = self.agents.get(agent_id)?;
         let mut best = None;
         for (id, framework) in &self.frameworks {
-            if framework.connection.is_none() || !framework.may_have(agent) {
+            if framework.connection.is_none() {
                 continue;
             }
             let roles = framework.info.roles.iter();

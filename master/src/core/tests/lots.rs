@@ -1,6 +1,8 @@
 //! Lots: ports, sets, GPUs and other named resources, and what is reserved for roles.
 
-use ebb_types::{ExecutorId, ExecutorInfo, Limits, Lots, Quota, WrittenResources};
+use ebb_types::{
+    ExecutorId, ExecutorInfo, ExplainSubject, Limits, Lots, Quota, Verdict, WrittenResources,
+};
 
 use super::*;
 use crate::core::limits::LOTS_WAIT_MS;
@@ -146,6 +148,14 @@ fn agents_with_gpus_are_kept_for_those_who_can_use_them() {
     let plain = world.subscribe(framework_info("plain", &["r"]));
     let agent = world.register(agent_with("gpus:2"));
     assert!(world.offers(&plain).is_empty());
+    let verdict = |world: &World, whose: &Scheduler| {
+        let subject = ExplainSubject::Framework(whose.id.clone());
+        let explanation = world.core.explain(world.now, subject).unwrap();
+        let claim = &explanation.claims[0];
+        (explanation.verdict(claim), claim.free.with_gpus)
+    };
+    assert_eq!(verdict(&world, &plain), (Verdict::WithGpus, 1));
+    assert_eq!(world.core.claims().refusals(), 0);
     let skilled = world.subscribe(able("skilled", &["r"], &[Capability::GpuResources]));
     let offer = world.offer(&skilled);
     assert_eq!(offer.lots, lots("gpus:2"));
@@ -167,6 +177,29 @@ fn agents_with_gpus_are_kept_for_those_who_can_use_them() {
     };
     world.call(&plain, call);
     assert_eq!(lots_offered(&world, &plain), "gpus:1");
+    assert_eq!(verdict(&world, &plain).1, 0);
+    // Whoever cannot use them any more gives them back.
+    let mut info = framework_info("plain", &["r"]);
+    info.id = Some(plain.id.clone());
+    let call = Call::UpdateFramework {
+        info,
+        suppressed_roles: Vec::new(),
+        terms: ebb_types::OfferTerms::new(),
+    };
+    world.call(&plain, call);
+    assert!(world.offers(&plain).is_empty());
+}
+
+#[test]
+fn an_agent_that_comes_back_without_its_gpus_is_for_everybody() {
+    let mut world = World::new();
+    let plain = world.subscribe(framework_info("plain", &["r"]));
+    let agent = world.register(agent_with("gpus(eng):1"));
+    assert!(world.offers(&plain).is_empty());
+    let agent = world.reregister(&agent, agent_with(""), Vec::new());
+    assert_eq!(world.offer(&plain).agent_id, agent.id);
+    world.reregister(&agent, agent_with("gpus:1"), Vec::new());
+    assert!(world.offers(&plain).is_empty());
 }
 
 #[test]

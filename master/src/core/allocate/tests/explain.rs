@@ -93,8 +93,8 @@ proptest! {
             }
             let (counts, _) = survey(&claims, asker, &agents);
             let ebb_types::FreeCounts { open, refused, over_quota, only_revocable, small, .. } = counts;
-            let ebb_types::FreeCounts { unsuited, other_region, below_minimum, .. } = counts;
-            let by_terms = unsuited + other_region + below_minimum;
+            let ebb_types::FreeCounts { unsuited, other_region, with_gpus, below_minimum, .. } = counts;
+            let by_terms = unsuited + other_region + with_gpus + below_minimum;
             let all = open + refused + over_quota + only_revocable + small + by_terms;
             prop_assert_eq!(all, agents.len() as u64);
             if !wants(&claims, &who) {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentId, AgentInfo, Attribute, AttributeValue, Constraint, FaultDomain, FrameworkId, Lots,
-    OfferTerms, Pattern, Predicate, Quantities, Quota, ResourceKind, Resources, Role, RoleTerms,
-    Selector, Timestamp,
+    AgentId, AgentInfo, Attribute, AttributeValue, Constraint, FaultDomain, FrameworkId, GPUS,
+    LotKey, LotValue, Lots, OfferTerms, Pattern, Predicate, Quantities, Quota, ResourceKind,
+    Resources, Role, RoleTerms, Selector, Timestamp,
 };
 
 mod change;
@@ -99,7 +99,7 @@ pub(super) struct Refused {
 }
 
 /// Where an agent stands: its rack, and whether it is in another region.
-pub(super) type Place = (u8, bool);
+pub(super) type Place = (u8, bool, bool);
 
 /// The racks that suit a framework in a role; all do in the roles that are not named.
 pub(super) type Racks = BTreeMap<Role, BTreeSet<u8>>;
@@ -138,14 +138,16 @@ impl Default for Reference {
     }
 }
 
-fn info_of(id: &AgentId, (rack, is_remote): Place) -> AgentInfo {
+fn info_of(id: &AgentId, (rack, is_remote, has_gpus): Place) -> AgentInfo {
+    let gpus = LotValue::Scalar(u64::from(has_gpus) * 1000);
+    let gpus = (LotKey::named(GPUS), gpus);
     let region = if is_remote { "there" } else { "here" };
     AgentInfo {
         id: Some(id.clone()),
         hostname: id.to_string(),
         port: 0,
         total: Quantities::ZERO,
-        lots: Lots::NONE,
+        lots: Lots::new(has_gpus.then_some(gpus)).unwrap(),
         lots_version: 0,
         attributes: vec![Attribute {
             name: String::from("rack"),
@@ -184,13 +186,14 @@ fn as_terms(racks: &Racks) -> OfferTerms {
 impl Reference {
     /// Whether somebody may not be offered an agent at all.
     pub(super) fn is_kept(&self, (role, framework): &Who, agent: &AgentId) -> bool {
-        let (rack, is_remote) = self.places.get(agent).copied().unwrap_or_default();
+        let (rack, is_remote, has_gpus) = self.places.get(agent).copied().unwrap_or_default();
         let racks = self.racks.get(framework).and_then(|racks| racks.get(role));
-        let takes_any = self
-            .frameworks
-            .get(framework)
-            .is_some_and(|terms| terms.any_region);
-        racks.is_some_and(|racks| !racks.contains(&rack)) || is_remote && !takes_any
+        let terms = self.frameworks.get(framework);
+        let takes_any = terms.is_some_and(|terms| terms.any_region);
+        let takes_gpus = terms.is_some_and(|terms| terms.takes_gpus);
+        racks.is_some_and(|racks| !racks.contains(&rack))
+            || is_remote && !takes_any
+            || has_gpus && !takes_gpus
     }
 
     /// Whether a part is large enough for somebody.
