@@ -1,8 +1,8 @@
 //! Why a framework is offered something or nothing, on the wire.
 
 use ebb_types::limits::{
-    MAX_CONSTRAINTS, MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
-    MAX_PLACES,
+    MAX_CONSTRAINTS, MAX_EXPLAINED_AGENTS, MAX_EXPLAINED_CLAIMS, MAX_LOT_LIMITS, MAX_MESSAGE_BYTES,
+    MAX_NAME_BYTES, MAX_PLACES,
 };
 use ebb_types::{
     AgentCounts, AgentId, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,
@@ -140,6 +140,11 @@ impl TryFrom<proto::ExplainedClaim> for ExplainedClaim {
                 first_deadline: wire.first_offer_deadline_ms.map(Timestamp::from_ms),
             },
             quotas: all("claim.quotas", wire.quotas, MAX_PLACES)?,
+            lot_quotas: all(
+                "claim.lot_quotas",
+                wire.lot_quotas,
+                MAX_PLACES * MAX_LOT_LIMITS,
+            )?,
             most: limits("claim.most", &wire.most)?,
             free: required("claim.free", wire.free)?.try_into()?,
             regular: required("claim.regular", wire.regular)?.try_into()?,
@@ -169,6 +174,7 @@ impl From<ExplainedClaim> for proto::ExplainedClaim {
             offered: write_resources(&claim.offers.resources),
             first_offer_deadline_ms: claim.offers.first_deadline.map(Timestamp::as_ms),
             quotas: write_all(claim.quotas),
+            lot_quotas: write_all(claim.lot_quotas),
             most: write_limits(&claim.most),
             free: Some(claim.free.into()),
             regular: Some(claim.regular.into()),

@@ -1,14 +1,15 @@
 //! What operators see.
 
+use ebb_types::limits::MAX_LOT_TEXT_BYTES;
 use ebb_types::{
     AgentActivity, AgentId, AgentState, AgentStatus, Change, ClusterState, ContainerId, ExecutorId,
-    FrameworkId, FrameworkState, Lots, Offer, OperationKind, Quota, Role, RoleState, TaskId,
-    TaskRecord, TaskStatus, Timestamp,
+    FrameworkId, FrameworkState, LotLimits, LotQuota, Lots, Offer, OperationKind, Quota,
+    ResourceKind, Role, RoleState, TaskId, TaskRecord, TaskStatus, Timestamp,
 };
 use proto::change::Change as Wire;
 
 use crate::check::{
-    Invalid, id, limits, optional_id, quantities, required, resources, write_limits,
+    Invalid, id, limits, optional_id, quantities, required, resources, text, write_limits,
     write_quantities, write_resources,
 };
 use crate::common::{roles, write_roles};
@@ -199,6 +200,7 @@ impl TryFrom<proto::RoleState> for RoleState {
             allocated: resources("role.allocated", &role.allocated)?,
             quota: role.quota.unwrap_or_default().try_into()?,
             consumed: quantities("role.consumed", &role.consumed)?,
+            lot_quotas: all(role.lot_quotas)?,
         })
     }
 }
@@ -213,6 +215,7 @@ impl From<RoleState> for proto::RoleState {
             allocated: write_resources(&role.allocated),
             quota: (!role.quota.is_none()).then(|| role.quota.into()),
             consumed: write_quantities(&role.consumed, false),
+            lot_quotas: write_all(role.lot_quotas),
         }
     }
 }
@@ -221,6 +224,17 @@ impl TryFrom<proto::Quota> for Quota {
     type Error = Invalid;
 
     fn try_from(quota: proto::Quota) -> Result<Self, Invalid> {
+        let is_lot = |name: &str| ResourceKind::from_name(name).is_err();
+        let mut guaranteed = quota.guarantee.iter();
+        if let Some(lot) = guaranteed.find(|entry| is_lot(&entry.name)) {
+            return Err(Invalid::new(
+                "quota.guarantee",
+                format!(
+                    "{:?} cannot be guaranteed, only cpus, mem, disk and disk_bandwidth can; limit it (quota.lot_limits), or reserve it for the role",
+                    lot.name
+                ),
+            ));
+        }
         Ok(Self {
             guarantee: quantities("quota.guarantee", &quota.guarantee)?,
             limits: limits("quota.limits", &quota.limits)?,
@@ -233,6 +247,55 @@ impl From<Quota> for proto::Quota {
         Self {
             guarantee: write_quantities(&quota.guarantee, false),
             limits: write_limits(&quota.limits),
+            lot_limits: None,
+        }
+    }
+}
+
+impl TryFrom<proto::LotLimits> for LotLimits {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::LotLimits) -> Result<Self, Invalid> {
+        let limits = wire.limits.into_iter();
+        Self::new(limits.map(|limit| (limit.name, limit.amount)))
+            .map_err(|error| Invalid::new("quota.lot_limits", error.to_string()))
+    }
+}
+
+impl From<LotLimits> for proto::LotLimits {
+    fn from(limits: LotLimits) -> Self {
+        let limits = limits
+            .iter()
+            .map(|(name, amount)| proto::lot_limits::Limit {
+                name: name.to_owned(),
+                amount,
+            });
+        Self {
+            limits: limits.collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::LotQuota> for LotQuota {
+    type Error = Invalid;
+
+    fn try_from(wire: proto::LotQuota) -> Result<Self, Invalid> {
+        Ok(Self {
+            role: id("lot_quota.role", &wire.role, |t| Role::new(t))?,
+            name: text("lot_quota.name", wire.name, MAX_LOT_TEXT_BYTES)?,
+            limit: wire.limit,
+            held: wire.held,
+        })
+    }
+}
+
+impl From<LotQuota> for proto::LotQuota {
+    fn from(quota: LotQuota) -> Self {
+        Self {
+            role: quota.role.to_string(),
+            name: quota.name,
+            limit: quota.limit,
+            held: quota.held,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! compatibility that the wire has.
 
 use ebb_types::{
-    AgentInfo, ExecutorInfo, FrameworkInfo, Lots, Quota, TaskInfo, TaskStatus, Window,
+    AgentInfo, ExecutorInfo, FrameworkInfo, LotLimits, Lots, Quota, TaskInfo, TaskStatus, Window,
 };
 use prost::Message;
 
@@ -44,6 +44,7 @@ stored!(
     FrameworkInfo as "stored framework",
     AgentInfo as "stored agent",
     Quota as "stored quota",
+    LotLimits as "stored lot limits",
     Window as "stored window",
     Lots as "stored lots",
 );

@@ -333,6 +333,12 @@ fn explanation() -> Explanation {
         held: Quantities::cpus_mem(one(), one()),
     };
     let quotas = vec![quota(&role), quota(&Role::new("a").expect("valid"))];
+    let lot_quota = ebb_types::LotQuota {
+        role: role.clone(),
+        name: "gpus".into(),
+        limit: one(),
+        held: one(),
+    };
     let mut at = || Timestamp::from_ms(one());
     let (since, until, lapses, refusal_end) = (at(), at(), at(), at());
     let claim = ExplainedClaim {
@@ -359,6 +365,7 @@ fn explanation() -> Explanation {
             first_deadline: Some(lapses),
         },
         quotas,
+        lot_quotas: vec![lot_quota],
         most: Limits::NONE.with(ResourceKind::Disk, Some(one())),
         free: FreeCounts {
             open: one(),
@@ -611,6 +618,7 @@ mod lots {
         let quota = proto::Quota {
             guarantee: vec![volume()],
             limits: Vec::new(),
+            lot_limits: None,
         };
         assert!(ebb_types::Quota::try_from(quota).is_err());
         let bytes = proto::Lots {

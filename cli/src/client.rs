@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ebb_api::proto::operator_client::OperatorClient;
 use ebb_api::proto::{
-    ConvertLotsRequest, DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest,
+    self, ConvertLotsRequest, DeactivateAgentRequest, DrainAgentRequest, KillTaskRequest,
     MachinesRequest, ReactivateAgentRequest, ScheduleMaintenanceRequest, SetQuotasRequest,
     SetWeightsRequest, StateRequest, TeardownRequest, WatchRequest,
     schedule_maintenance_request::Window, set_quotas_request::RoleQuota,
@@ -19,8 +19,8 @@ use ebb_api::proto::{
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
-    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, Machine,
-    OperationKind, Quota, Role, RoleState, TaskId, Unavailability,
+    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, LotLimits,
+    Machine, OperationKind, Quota, Role, RoleState, TaskId, Unavailability,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -205,11 +205,15 @@ impl Master {
         &mut self,
         role: &Role,
         quota: Quota,
+        lot_limits: LotLimits,
         force: bool,
     ) -> Result<(), CliError> {
         let quota = RoleQuota {
             role: role.to_string(),
-            quota: Some(quota.into()),
+            quota: Some(proto::Quota {
+                lot_limits: (!lot_limits.is_none()).then(|| lot_limits.into()),
+                ..quota.into()
+            }),
         };
         let answer = self.client.set_quotas(SetQuotasRequest {
             quotas: vec![quota],

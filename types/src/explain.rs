@@ -5,7 +5,7 @@
 
 use crate::ids::{AgentId, FrameworkId, Role};
 use crate::quantities::Quantities;
-use crate::quota::{Limits, Quota};
+use crate::quota::{Limits, LotQuota, Quota};
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -89,6 +89,8 @@ pub struct ExplainedClaim {
     pub offers: OffersOut,
     /// The quotas of its role and of those above it that have one, its own first.
     pub quotas: Vec<QuotaState>,
+    /// The limits of named lots of its role and of those above it, its own first.
+    pub lot_quotas: Vec<LotQuota>,
     /// How much more of what is owned it may be offered by all quotas: its limits, and what is owed to others.
     pub most: Limits,
     /// What is free, in its eyes.

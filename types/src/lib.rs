@@ -51,7 +51,7 @@ pub use maintenance::{
     Unavailability, Window,
 };
 pub use quantities::{Quantities, ResourceKind, UnknownResource};
-pub use quota::{Limits, Quota};
+pub use quota::{Limits, LotLimits, LotQuota, Quota};
 pub use resources::Resources;
 pub use scheduler::{
     Call, Event, Filters, MalformedTask, MasterInfo, Offer, Operation, OperationKind,

@@ -83,3 +83,6 @@ pub const MAX_RESERVATION_LABELS: usize = 16;
 pub const MAX_LOT_TEXT_BYTES: usize = 255;
 /// Longest path of a disk's root or of a volume in its container, in bytes.
 pub const MAX_LOT_PATH_BYTES: usize = 1024;
+
+/// Most named lots of which a role has a limit.
+pub const MAX_LOT_LIMITS: usize = 32;

@@ -1,7 +1,11 @@
 //! Quotas: what a role is sure of, and what it may not pass.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::ids::Role;
+use crate::limits::MAX_LOT_LIMITS;
+use crate::lots::{GPUS, InvalidLot, LotKey};
 use crate::quantities::{Quantities, ResourceKind, write_amount};
 
 /// The most of each kind that may be held; kinds without one are unlimited.
@@ -37,6 +41,76 @@ impl Limits {
     }
 }
 
+/// The most of named lots that may be held, by name, in thousandths: of amounts, and of how many numbers or items there are
+/// of what is none. Names without one are unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LotLimits(BTreeMap<String, u64>);
+
+impl LotLimits {
+    /// These limits, held against the rules.
+    ///
+    /// # Errors
+    /// [`InvalidLot`] says which rule is broken.
+    pub fn new(limits: impl IntoIterator<Item = (String, u64)>) -> Result<Self, InvalidLot> {
+        let mut all = BTreeMap::new();
+        for (name, limit) in limits {
+            let key = LotKey::named(name.clone());
+            key.check()?;
+            if key.kind().is_some() {
+                return Err(InvalidLot::new(format!(
+                    "{name} is limited as one of the four kinds, not as a lot; name it there"
+                )));
+            }
+            if name == GPUS && limit % 1000 != 0 {
+                return Err(InvalidLot::new(
+                    "gpus are whole; give a limit without a fraction",
+                ));
+            }
+            if all.insert(name.clone(), limit).is_some() {
+                return Err(InvalidLot::new(format!(
+                    "{name} is limited twice; name it once"
+                )));
+            }
+        }
+        if all.len() > MAX_LOT_LIMITS {
+            return Err(InvalidLot::new(format!(
+                "{} lots are limited; at most {MAX_LOT_LIMITS} may be",
+                all.len()
+            )));
+        }
+        Ok(Self(all))
+    }
+
+    /// The limit of a name, in thousandths.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
+    }
+
+    /// Each name that has a limit, with it.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, limit)| (name.as_str(), *limit))
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A role's limit of a named lot, and what counts towards it: what is offered to it and the roles below it, what their
+/// tasks hold, and what is reserved for them. In thousandths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LotQuota {
+    /// The role.
+    pub role: Role,
+    /// The name.
+    pub name: String,
+    /// The most that may be held.
+    pub limit: u64,
+    /// What is.
+    pub held: u64,
+}
+
 /// What a role is guaranteed and limited to: of what is owned, with all roles below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
@@ -64,5 +138,33 @@ impl fmt::Display for Limits {
             f.write_str(";")?;
             write_amount(f, limit)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_lots_are_of_names_that_are_no_kind_and_named_once() {
+        let of = |limits: &[(&str, u64)]| {
+            let limits = limits
+                .iter()
+                .map(|(name, most)| ((*name).to_owned(), *most));
+            LotLimits::new(limits).map_err(|error| error.to_string())
+        };
+        let good = of(&[("ports", 0), ("gpus", 4_000), ("licences", 1_500)]).unwrap();
+        assert_eq!((good.get("ports"), good.get("zones")), (Some(0), None));
+        for (wrong, says) in [
+            (&[("cpus", 1)][..], "one of the four kinds"),
+            (&[("gpus", 1_500)], "whole"),
+            (&[("ports", 1), ("ports", 1)], "limited twice"),
+            (&[("", 1)], ""),
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+        let many = (0..=MAX_LOT_LIMITS).map(|number| (format!("n{number}"), 1));
+        assert!(LotLimits::new(many).is_err());
     }
 }

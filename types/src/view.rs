@@ -6,7 +6,7 @@ use crate::link::AgentInfo;
 use crate::lots::Lots;
 use crate::maintenance::MaintenanceState;
 use crate::quantities::Quantities;
-use crate::quota::Quota;
+use crate::quota::{LotQuota, Quota};
 use crate::resources::Resources;
 use crate::scheduler::{MasterInfo, Offer};
 use crate::task::{TaskState, TaskStatus};
@@ -174,6 +174,8 @@ pub struct RoleState {
     pub quota: Quota,
     /// What counts towards the quota: of what is owned, offered and allocated, by it and the roles below it.
     pub consumed: Quantities,
+    /// Its limits of named lots, by name.
+    pub lot_quotas: Vec<LotQuota>,
 }
 
 /// Everything that the master knows.

@@ -4,7 +4,7 @@
 //! master says something about the cluster. A limit of 0 is a limit of nothing, and never the absence of one.
 
 use clap::{ArgGroup, Args};
-use ebb_types::{Limits, Quantities, Quota, ResourceKind, Role, RoleState};
+use ebb_types::{Limits, LotLimits, LotQuota, Quantities, Quota, ResourceKind, Role, RoleState};
 use serde::Serialize;
 
 use crate::args::{ClientArgs, role};
@@ -12,24 +12,36 @@ use crate::client::Master;
 use crate::error::{CliError, EXIT_OK};
 use crate::output::Out;
 use crate::output::json::QuantitiesJson;
-use crate::output::json::quota::QuotaJson;
+use crate::output::json::quota::{LotLimitJson, LotQuotaJson, QuotaJson};
 use crate::output::quantity::{
-    amounts, parse_bandwidth, parse_bytes, parse_cpus, quantities, shown,
+    amounts, milli, parse_bandwidth, parse_bytes, parse_count, parse_cpus, quantities, shown,
 };
+use crate::output::table::clean;
 
 const HELP: &str = "\
 Only owned resources count, never revocable ones: what the tasks of the role and of all roles below it hold, and what
 is out in offers to them. The quota that is given replaces the whole quota of the role: a kind that is
 left out is not guaranteed, or not limited. A limit of 0 allows nothing. Without options the quota is shown.
 
-Kinds: cpus=0.5, mem=64MiB, disk=10GiB, disk-bandwidth=10MiB/s
+Kinds: cpus=0.5, mem=64MiB, disk=10GiB, disk-bandwidth=10MiB/s; limits also of lots by their names, like gpus=4 or
+ports=100 (so many numbers or items)
 
 Examples:
   ebb quota eng --guarantee cpus=2,mem=4GiB --limit cpus=8
+  ebb quota eng --limit gpus=4,licences=2.5
   ebb quota eng --remove";
 
 /// One amount of a quota.
 type Amount = (ResourceKind, u64);
+
+/// What a limit is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// One of the four kinds.
+    Kind(Amount),
+    /// A named lot, in thousandths.
+    Lot(String, u64),
+}
 
 /// `ebb quota`.
 #[derive(Debug, Args)]
@@ -43,8 +55,8 @@ pub(crate) struct QuotaArgs {
     #[arg(long, value_name = "KIND=AMOUNT,…", value_delimiter = ',', value_parser = amount)]
     pub(crate) guarantee: Vec<Amount>,
     /// The most that the role is offered; may be given several times
-    #[arg(long, value_name = "KIND=AMOUNT,…", value_delimiter = ',', value_parser = amount)]
-    pub(crate) limit: Vec<Amount>,
+    #[arg(long, value_name = "KIND=AMOUNT,…", value_delimiter = ',', value_parser = limit)]
+    pub(crate) limit: Vec<Limit>,
     /// Take the quota away: guarantee and limit nothing
     #[arg(long, conflicts_with_all = ["guarantee", "limit", "force"])]
     pub(crate) remove: bool,
@@ -60,6 +72,7 @@ pub(crate) struct QuotaArgs {
 struct Done<'a> {
     role: &'a str,
     quota: QuotaJson,
+    lot_limits: Vec<LotLimitJson>,
 }
 
 /// What there is.
@@ -68,29 +81,33 @@ struct Shown<'a> {
     role: &'a str,
     quota: QuotaJson,
     consumed: Option<QuantitiesJson>,
+    lot_quotas: Vec<LotQuotaJson>,
 }
 
 pub(crate) async fn perform(args: &QuotaArgs, out: &mut Out) -> Result<u8, CliError> {
     let wanted = args.quota()?;
     let mut master = Master::connect(&args.client.master).await?;
     match wanted {
-        Some(quota) => {
-            master.set_quota(&args.role, quota, args.force).await?;
-            done(&args.role, &quota, out)?;
+        Some((quota, lots)) => {
+            let role = &args.role;
+            let force = args.force;
+            master.set_quota(role, quota, lots.clone(), force).await?;
+            done(role, &quota, &lots, out)?;
         }
         None => show(&args.role, master.role(&args.role).await?.as_ref(), out)?,
     }
     Ok(EXIT_OK)
 }
 
-fn done(role: &Role, quota: &Quota, out: &mut Out) -> Result<(), CliError> {
+fn done(role: &Role, quota: &Quota, lots: &LotLimits, out: &mut Out) -> Result<(), CliError> {
     if out.json {
         out.json(&Done {
             role: role.as_str(),
             quota: quota.into(),
+            lot_limits: lots.iter().map(Into::into).collect(),
         })?;
     } else {
-        out.line(&sentence(role, quota))?;
+        out.line(&sentence(role, quota, lots))?;
     }
     Ok(())
 }
@@ -102,6 +119,9 @@ fn show(role: &Role, state: Option<&RoleState>, out: &mut Out) -> Result<(), Cli
             role: role.as_str(),
             quota: (&quota).into(),
             consumed: state.map(|state| (&state.consumed).into()),
+            lot_quotas: state.map_or_else(Vec::new, |state| {
+                state.lot_quotas.iter().map(Into::into).collect()
+            }),
         })?;
         return Ok(());
     }
@@ -112,21 +132,39 @@ fn show(role: &Role, state: Option<&RoleState>, out: &mut Out) -> Result<(), Cli
                 out.labelled(label, &value)?;
             }
         }
-        None => out.line(&sentence(role, &quota))?,
+        None => out.line(&sentence(role, &quota, &LotLimits::default()))?,
     }
     Ok(())
 }
 
-fn sentence(role: &Role, quota: &Quota) -> String {
+fn sentence(role: &Role, quota: &Quota, lots: &LotLimits) -> String {
     let guarantee = quantities(&quota.guarantee);
-    if quota.is_none() {
+    if quota.is_none() && lots.is_none() {
         format!("role {role} has no quota")
-    } else if quota.limits.is_none() {
+    } else if quota.limits.is_none() && lots.is_none() {
         format!("role {role} is guaranteed {guarantee} and not limited")
     } else {
-        let limits = amounts(quota.limits.iter());
+        let limits = all_limits(&quota.limits, lots.iter());
         format!("role {role} is guaranteed {guarantee} and limited to {limits}")
     }
+}
+
+/// So much of a named lot.
+pub(crate) fn lot(name: &str, amount_milli: u64) -> String {
+    format!("{} {}", milli(amount_milli), clean(name))
+}
+
+/// All limits, those of named lots behind the others.
+pub(crate) fn all_limits<'a>(
+    limits: &Limits,
+    lots: impl Iterator<Item = (&'a str, u64)>,
+) -> String {
+    let kinds = Some(limits).filter(|limits| !limits.is_none());
+    let kinds = kinds.map(|limits| amounts(limits.iter()));
+    let all = kinds
+        .into_iter()
+        .chain(lots.map(|(name, of)| lot(name, of)));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// A role's quota and what counts towards it, as labelled lines: how much is left up to the limits, and how much of the
@@ -134,19 +172,40 @@ fn sentence(role: &Role, quota: &Quota) -> String {
 pub(crate) fn lines(role: &RoleState) -> Vec<(&'static str, String)> {
     let Quota { guarantee, limits } = &role.quota;
     let none_or = |is_none: bool, text: String| if is_none { "none".to_owned() } else { text };
+    let of_lots = |amount: fn(&LotQuota) -> u64| {
+        let quotas = role.lot_quotas.iter();
+        quotas.map(move |quota| (quota.name.as_str(), amount(quota)))
+    };
+    let with_lots = |text: String| {
+        let held = of_lots(|quota| quota.held).map(|(name, held)| lot(name, held));
+        std::iter::once(text)
+            .chain(held)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let mut lines = vec![
         (
             "guarantee",
             none_or(guarantee.is_zero(), quantities(guarantee)),
         ),
-        ("limit", none_or(limits.is_none(), amounts(limits.iter()))),
-        ("consumed", quantities(&role.consumed)),
+        (
+            "limit",
+            none_or(
+                limits.is_none() && role.lot_quotas.is_empty(),
+                all_limits(limits, of_lots(|quota| quota.limit)),
+            ),
+        ),
+        ("consumed", with_lots(quantities(&role.consumed))),
     ];
-    if !limits.is_none() {
+    if !limits.is_none() || !role.lot_quotas.is_empty() {
         let left = limits
             .iter()
             .map(|(kind, limit)| (kind, limit.saturating_sub(role.consumed.get(kind))));
-        lines.push(("left", amounts(left)));
+        let left = left.fold(Limits::NONE, |left, (kind, most)| {
+            left.with(kind, Some(most))
+        });
+        let lots = of_lots(|quota| quota.limit.saturating_sub(quota.held));
+        lines.push(("left", all_limits(&left, lots)));
     }
     if !guarantee.is_zero() {
         let owed = guarantee.saturating_sub(&role.consumed);
@@ -160,19 +219,28 @@ impl QuotaArgs {
     ///
     /// # Errors
     /// When it is wrong in itself.
-    fn quota(&self) -> Result<Option<Quota>, CliError> {
+    fn quota(&self) -> Result<Option<(Quota, LotLimits)>, CliError> {
         if self.remove {
-            return Ok(Some(Quota::default()));
+            return Ok(Some((Quota::default(), LotLimits::default())));
         }
         if self.guarantee.is_empty() && self.limit.is_empty() {
             return Ok(None);
         }
         let guarantee = once("--guarantee", &self.guarantee)?;
+        let (mut kinds, mut lots) = (Vec::new(), Vec::new());
+        for limit in &self.limit {
+            match limit {
+                Limit::Kind(amount) => kinds.push(*amount),
+                Limit::Lot(name, amount) => lots.push((name.clone(), *amount)),
+            }
+        }
+        let lots = LotLimits::new(lots);
+        let lots = lots.map_err(|error| CliError::Usage(format!("--limit: {error}")))?;
         let quota = Quota {
             guarantee: Quantities::from_pairs(guarantee.iter()),
-            limits: once("--limit", &self.limit)?,
+            limits: once("--limit", &kinds)?,
         };
-        if quota.is_none() {
+        if quota.is_none() && lots.is_none() {
             return Err(CliError::Usage(
                 "this guarantees and limits nothing; take the quota of a role away with --remove"
                     .to_owned(),
@@ -185,7 +253,7 @@ impl QuotaArgs {
                 name(kind)
             )));
         }
-        Ok(Some(quota))
+        Ok(Some((quota, lots)))
     }
 }
 
@@ -224,7 +292,7 @@ fn amount(text: &str) -> Result<Amount, String> {
     let Some(kind) = ResourceKind::ALL.into_iter().find(of_that_name) else {
         let known = ResourceKind::ALL.map(name).join(", ");
         return Err(format!(
-            "there is no kind of resource named {:?}; known are {known}",
+            "{:?} cannot be guaranteed; {known} can, and GPUs and other lots can be limited only",
             shown(kind)
         ));
     };
@@ -235,6 +303,27 @@ fn amount(text: &str) -> Result<Amount, String> {
     };
     let amount = read.map_err(|error| error.to_string())?;
     Ok((kind, amount))
+}
+
+/// Reads `KIND=AMOUNT` or `NAME=AMOUNT`.
+fn limit(text: &str) -> Result<Limit, String> {
+    let split = text
+        .split_once('=')
+        .map(|(name, amount)| (name.trim(), amount));
+    match split {
+        Some((named, count)) if !named.is_empty() && !is_kind(named) => {
+            let count = parse_count(count).map_err(|error| error.to_string())?;
+            let limits = LotLimits::new([(named.to_owned(), count)]);
+            limits.map_err(|error| error.to_string())?;
+            Ok(Limit::Lot(named.to_owned(), count))
+        }
+        _ => amount(text).map(Limit::Kind),
+    }
+}
+
+fn is_kind(text: &str) -> bool {
+    let mut kinds = ResourceKind::ALL.into_iter();
+    kinds.any(|kind| kind.name() == text || name(kind) == text)
 }
 
 #[cfg(test)]
@@ -256,7 +345,9 @@ mod tests {
 
     fn quota(options: &[&str]) -> Option<Quota> {
         let args = read(options).expect("can be read");
-        args.quota().expect("is in order")
+        let (quota, lots) = args.quota().expect("is in order")?;
+        assert!(lots.is_none());
+        Some(quota)
     }
 
     #[test]
@@ -295,7 +386,8 @@ mod tests {
         assert_eq!(none.limits.get(ResourceKind::Cpus), Some(0));
         assert_eq!(none.limits.get(ResourceKind::Mem), Some(0));
         assert_eq!(none.limits.get(ResourceKind::Disk), None);
-        let said = sentence(&Role::new("eng").expect("valid"), &none);
+        let role = Role::new("eng").expect("valid");
+        let said = sentence(&role, &none, &LotLimits::default());
         assert_eq!(
             said,
             "role eng is guaranteed nothing and limited to 0 cpus, 0 B"
@@ -314,8 +406,10 @@ mod tests {
             ("cpus", "write it like cpus=2,mem=4GiB"),
             ("", "write it like"),
             ("cpus=1,", "write it like"),
-            ("gpus=1", "known are cpus, mem, disk, disk-bandwidth"),
-            ("=1", "known are cpus"),
+            (
+                "=1",
+                "cannot be guaranteed; cpus, mem, disk, disk-bandwidth can",
+            ),
             ("mem=64", "64MiB"),
             ("cpus=-1", "negative"),
             ("cpus=", "0.5"),
@@ -328,6 +422,32 @@ mod tests {
                 assert!(error.to_string().contains(says), "{error:.300}");
             }
         }
+    }
+
+    #[test]
+    fn named_lots_are_limited_and_not_guaranteed() {
+        let args = read(&["--limit", "gpus=4,cpus=2,licences=2.5"]).expect("can be read");
+        let (quota, lots) = args.quota().expect("is in order").expect("a quota");
+        assert_eq!(quota.limits.get(ResourceKind::Cpus), Some(2_000));
+        let expected = [("gpus", 4_000), ("licences", 2_500)];
+        assert_eq!(lots.iter().collect::<Vec<_>>(), expected);
+        let role = Role::new("eng").expect("valid");
+        assert_eq!(
+            sentence(&role, &quota, &lots),
+            "role eng is guaranteed nothing and limited to 2 cpus, 4 gpus, 2.5 licences"
+        );
+        for (options, says) in [
+            (["--guarantee", "gpus=1"], "can be limited only"),
+            (["--limit", "gpus=0.5"], "whole"),
+            (["--limit", "licences=-1"], "negative"),
+            (["--limit", "a:b=1"], "a:b"),
+        ] {
+            let error = read(&options).expect_err("a wrong line").to_string();
+            assert!(error.contains(says), "{options:?}: {error}");
+        }
+        let twice = read(&["--limit", "gpus=1,gpus=2"]).expect("can be read");
+        let error = twice.quota().expect_err("is wrong").to_string();
+        assert!(error.contains("gpus is limited twice"), "{error}");
     }
 
     #[test]
@@ -407,19 +527,26 @@ mod tests {
                     .with(ResourceKind::Disk, Some(0)),
             },
             consumed: Quantities::cpus_mem(3_000, 3 << 30),
+            lot_quotas: vec![LotQuota {
+                role: Role::new("eng").expect("valid"),
+                name: "gpus".into(),
+                limit: 4_000,
+                held: 3_000,
+            }],
         };
         let line = |label, value: &str| (label, value.to_owned());
         assert_eq!(
             lines(&role),
             [
                 line("guarantee", "4 cpus, 1 GiB"),
-                line("limit", "2 cpus, 4 GiB, 0 B disk"),
-                line("consumed", "3 cpus, 3 GiB"),
-                line("left", "0 cpus, 1 GiB, 0 B disk"),
+                line("limit", "2 cpus, 4 GiB, 0 B disk, 4 gpus"),
+                line("consumed", "3 cpus, 3 GiB, 3 gpus"),
+                line("left", "0 cpus, 1 GiB, 0 B disk, 1 gpus"),
                 line("owed", "1 cpu"),
             ]
         );
         (role.quota, role.consumed) = (Quota::default(), Quantities::ZERO);
+        role.lot_quotas.clear();
         assert_eq!(
             lines(&role),
             [

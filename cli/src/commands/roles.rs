@@ -3,8 +3,9 @@
 //! What counts towards a quota stands beside it, and is another thing than what the role's own tasks hold: it is of what
 //! is owned, with what is offered, and with all roles below. Where no role has a quota there are no columns for them.
 
-use ebb_types::{Limits, Quantities, ResourceKind, RoleState};
+use ebb_types::{Limits, LotQuota, Quantities, ResourceKind, RoleState};
 
+use super::quota::lot;
 use super::text;
 use crate::args::ClientArgs;
 use crate::client::Master;
@@ -27,7 +28,9 @@ pub(crate) async fn perform(args: &ClientArgs, out: &mut Out) -> Result<u8, CliE
 }
 
 fn table(roles: &[RoleState]) -> Table {
-    let has_quotas = roles.iter().any(|role| !role.quota.is_none());
+    let has_quotas = roles
+        .iter()
+        .any(|role| !role.quota.is_none() || !role.lot_quotas.is_empty());
     let mut headings = vec![
         "ROLE",
         "WEIGHT",
@@ -67,15 +70,25 @@ fn quota(role: &RoleState) -> [Cell; 3] {
         .into_iter()
         .filter(|kind| guarantee.get(*kind) > 0 || limits.get(*kind).is_some());
     let consumed = named.map(|kind| (kind, role.consumed.get(kind)));
-    let style = if is_passed(limits, &role.consumed) {
+    let with_lots = |text: String, amount: fn(&LotQuota) -> u64| {
+        let of_lots = role.lot_quotas.iter();
+        let of_lots = of_lots.map(|quota| lot(&quota.name, amount(quota)));
+        let all = Some(text).filter(|text| !text.is_empty());
+        all.into_iter()
+            .chain(of_lots)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let is_passed_of_lots = (role.lot_quotas.iter()).any(|quota| quota.held > quota.limit);
+    let style = if is_passed_of_lots || is_passed(limits, &role.consumed) {
         Style::Warn
     } else {
         Style::Plain
     };
     [
-        short(amounts(consumed)).styled(style),
+        short(with_lots(amounts(consumed), |quota| quota.held)).styled(style),
         short(amounts(guarantee.iter())),
-        short(amounts(limits.iter())),
+        short(with_lots(amounts(limits.iter()), |quota| quota.limit)),
     ]
 }
 
@@ -108,6 +121,7 @@ mod tests {
             allocated: Resources::regular(Quantities::cpus_mem(500, 64 << 20)),
             quota,
             consumed: Quantities::cpus_mem(3_500, 2 << 30),
+            lot_quotas: Vec::new(),
         }
     }
 

@@ -18,7 +18,7 @@ use ebb_types::{
 use serde::Serialize;
 
 use lots::LotJson;
-use quota::QuotaJson;
+use quota::{LotQuotaJson, QuotaJson};
 use usage::AgentUsageJson;
 
 /// An amount of every kind.
@@ -293,6 +293,7 @@ pub(crate) struct RoleJson {
     allocated: ResourcesJson,
     quota: QuotaJson,
     consumed: QuantitiesJson,
+    lot_quotas: Vec<LotQuotaJson>,
 }
 
 impl From<&RoleState> for RoleJson {
@@ -305,6 +306,7 @@ impl From<&RoleState> for RoleJson {
             allocated: (&role.allocated).into(),
             quota: (&role.quota).into(),
             consumed: (&role.consumed).into(),
+            lot_quotas: role.lot_quotas.iter().map(Into::into).collect(),
         }
     }
 }

@@ -200,6 +200,33 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, BadQuantity> {
     }
 }
 
+/// Reads how much of a named lot, in thousandths, as in `4` or `2.5`.
+///
+/// # Errors
+/// When it is no number, too fine or too large.
+pub(crate) fn parse_count(text: &str) -> Result<u64, BadQuantity> {
+    const WHAT: &str = "the amount";
+    let (decimal, unit) = split(WHAT, text, "2.5")?;
+    if !unit.is_empty() {
+        return Err(BadQuantity::Unit {
+            what: WHAT,
+            unit: shown(unit),
+            known: "none: write a number".to_owned(),
+        });
+    }
+    match decimal.of(1_000) {
+        Some((amount, true)) => Ok(amount),
+        Some((_, false)) => Err(BadQuantity::TooFine {
+            text: shown(text),
+            step: "a thousandth",
+        }),
+        None => Err(BadQuantity::TooLarge {
+            what: WHAT,
+            text: shown(text),
+        }),
+    }
+}
+
 /// Reads bytes, as in `64MiB` or `1.5GiB`; parts of a byte are dropped.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ pub fn claim(id: &FrameworkId, role: &Role) -> ExplainedClaim {
         failed: Vec::new(),
         offers: OffersOut::default(),
         quotas: Vec::new(),
+        lot_quotas: Vec::new(),
         most: Limits::NONE,
         free: FreeCounts::default(),
         regular: InLine::default(),
@@ -256,6 +257,19 @@ async fn an_explanation_as_json_keeps_its_shape() {
         "short_of_mem": 9, "examples": []
     });
     let nobody = serde_json::json!({"places": [], "next": null});
+    let claim = serde_json::json!({
+        "framework_id": "cafe-1-0000", "framework_name": "a \u{1b}[31mred\u{1b}[0m name",
+        "role": "eng/web", "verdict": "refused", "away_since_ms": null,
+        "away_until_ms": null, "subscribed": true, "suppressed": false,
+        "takes_revocable": false, "any_region": false, "takes_gpus": false, "minimum": null, "failed": [], "offers": 2, "offered": two,
+        "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [], "lot_quotas": [],
+        "most": {
+            "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
+            "disk_bandwidth_bytes_per_s": null
+        },
+        "free": free,
+        "regular": nobody, "revocable": nobody
+    });
     assert_eq!(
         json(good(&played, &["explain", "1-0000", "--json"]).await),
         serde_json::json!({
@@ -264,19 +278,7 @@ async fn an_explanation_as_json_keeps_its_shape() {
             "agents_absent": 2,
             "minimum": amounts(10, 32 << 20), "offers_full": false, "region": "eu", "paid_first": null,
             "left_out": 0,
-            "claims": [{
-                "framework_id": "cafe-1-0000", "framework_name": "a \u{1b}[31mred\u{1b}[0m name",
-                "role": "eng/web", "verdict": "refused", "away_since_ms": null,
-                "away_until_ms": null, "subscribed": true, "suppressed": false,
-                "takes_revocable": false, "any_region": false, "takes_gpus": false, "minimum": null, "failed": [], "offers": 2, "offered": two,
-                "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [],
-                "most": {
-                    "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
-                    "disk_bandwidth_bytes_per_s": null
-                },
-                "free": free,
-                "regular": nobody, "revocable": nobody
-            }]
+            "claims": [claim]
         })
     );
     let role = json(good(&played, &["explain", "eng/web", "--json"]).await);

@@ -96,7 +96,7 @@ async fn any_one_thing_is_shown_by_a_unique_prefix_of_its_id() {
         ("eng/", "weight         2.5"),
         ("eng/", "guarantee      2 cpus, 128 MiB"),
         ("eng/", "limit          4 cpus, 0 B disk"),
-        ("eng/", "consumed       3.5 cpus, 64 MiB"),
+        ("eng/", "consumed       3.5 cpus, 64 MiB, 3 gpus"),
         ("eng/", "left           0.5 cpus, 0 B disk"),
         ("eng/", "owed           64 MiB"),
     ] {
@@ -508,6 +508,7 @@ async fn json_keeps_its_shape() {
             "allocated",
             "consumed",
             "frameworks",
+            "lot_quotas",
             "offered",
             "quota",
             "role",
@@ -515,6 +516,9 @@ async fn json_keeps_its_shape() {
         ]
     );
     assert_eq!(roles[0]["consumed"], amounts(3_500, 64 << 20));
+    let gpus = serde_json::json!([
+        {"role": "eng/web", "name": "gpus", "limit": 4_000, "held": 3_000}
+    ]);
     let quota = serde_json::json!({
         "guarantee": amounts(2_000, 128 << 20),
         "limits": {
@@ -525,7 +529,7 @@ async fn json_keeps_its_shape() {
     assert_eq!(roles[0]["quota"], quota);
     let shown = json(good(&played, &["quota", "eng/web", "--json"]).await);
     let expected = serde_json::json!({
-        "role": "eng/web", "quota": quota, "consumed": amounts(3_500, 64 << 20)
+        "role": "eng/web", "quota": quota, "consumed": amounts(3_500, 64 << 20), "lot_quotas": gpus
     });
     assert_eq!(shown, expected);
     let top = json(good(&played, &["top", "--once", "--json"]).await);

@@ -17,9 +17,9 @@ use ebb_api::proto::{
 use ebb_types::{
     AgentActivity, AgentAnswer, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage,
     ClusterState, ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState,
-    Generation, InverseAnswer, Limits, Machine, MaintenanceMode, MaintenanceState, MasterInfo,
-    MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources, Role,
-    RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
+    Generation, InverseAnswer, Limits, LotQuota, Machine, MaintenanceMode, MaintenanceState,
+    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources,
+    Role, RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
     TaskUsageFigures, Timestamp, Unavailability, Window,
 };
 use tokio::net::TcpListener;
@@ -295,6 +295,12 @@ fn state(port: u16) -> ClusterState {
                     .with(ResourceKind::Disk, Some(0)),
             },
             consumed: Quantities::cpus_mem(3_500, 64 << 20),
+            lot_quotas: vec![LotQuota {
+                role: Role::new("eng/web").expect("valid"),
+                name: "gpus".into(),
+                limit: 4_000,
+                held: 3_000,
+            }],
         }],
         offers: vec![offer(&two)],
         maintenance: vec![

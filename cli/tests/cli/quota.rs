@@ -35,7 +35,8 @@ async fn a_quota_is_set_forced_and_taken_away() {
                     "cpu_milli": 0, "mem_bytes": null, "disk_bytes": 0,
                     "disk_bandwidth_bytes_per_s": null
                 }
-            }
+            },
+            "lot_limits": []
         })
     );
     let said = good(&played, &["quota", "eng", "--remove"]).await;
@@ -61,9 +62,9 @@ async fn a_quota_is_shown_with_what_counts_towards_it() {
         [
             "role           eng/web",
             "guarantee      2 cpus, 128 MiB",
-            "limit          4 cpus, 0 B disk",
-            "consumed       3.5 cpus, 64 MiB",
-            "left           0.5 cpus, 0 B disk",
+            "limit          4 cpus, 0 B disk, 4 gpus",
+            "consumed       3.5 cpus, 64 MiB, 3 gpus",
+            "left           0.5 cpus, 0 B disk, 1 gpus",
             "owed           64 MiB",
         ]
     );
@@ -82,9 +83,9 @@ async fn a_quota_is_shown_with_what_counts_towards_it() {
     let roles = good(&played, &["roles"]).await;
     for part in [
         "CONSUMED",
-        "3.5 cpus, 64 MiB, 0 B disk",
+        "3.5 cpus, 64 MiB, 0 B disk, 3 gpus",
         "2 cpus, 128 MiB",
-        "4 cpus, 0 B disk",
+        "4 cpus, 0 B disk, 4 gpus",
     ] {
         assert!(roles.contains(part), "{part} is not in\n{roles}");
     }
@@ -96,8 +97,8 @@ async fn a_wrong_quota_is_refused_before_the_master_is_asked() {
     let played = Played::start(End::NoOffer).await;
     for (options, says) in [
         (
-            &["--limit", "gpus=1"][..],
-            "known are cpus, mem, disk, disk-bandwidth",
+            &["--guarantee", "gpus=1"][..],
+            "GPUs and other lots can be limited only",
         ),
         (&["--limit", "mem=4"], "4\" has no unit"),
         (&["--limit", "cpus=1,cpus=1"], "--limit names cpus twice"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{AgentId, Change, ExplainSubject, FrameworkId, Quota, Role, TaskId};
+use ebb_types::{AgentId, Change, ExplainSubject, FrameworkId, LotLimits, Quota, Role, TaskId};
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use futures_util::stream::{once, unfold};
@@ -54,7 +54,9 @@ fn refused(error: OperatorError) -> Status {
         | OperatorError::NotStarted(_)
         | OperatorError::Lots { .. }
         | OperatorError::QuotaBeyondCluster { .. }
-        | OperatorError::QuotaExceeded { .. } => Status::failed_precondition(message),
+        | OperatorError::QuotaExceeded { .. }
+        | OperatorError::NoLot { .. }
+        | OperatorError::LotLimitExceeded { .. } => Status::failed_precondition(message),
     }
 }
 
@@ -126,14 +128,23 @@ impl proto::operator_server::Operator for Service {
             )));
         }
         let mut quotas = Vec::with_capacity(wire.quotas.len());
+        let mut lot_limits = Vec::new();
         for quota in wire.quotas {
             let role = Role::new(&quota.role).map_err(invalid)?;
-            let quota = quota.quota.unwrap_or_default();
+            let mut quota = quota.quota.unwrap_or_default();
+            if let Some(limits) = quota.lot_limits.take() {
+                let limits = LotLimits::try_from(limits).map_err(invalid)?;
+                lot_limits.push((role.clone(), limits));
+            }
             quotas.push((role, Quota::try_from(quota).map_err(invalid)?));
         }
         let force = wire.force;
-        self.operate(OperatorCommand::SetQuotas { quotas, force })
-            .await
+        self.operate(OperatorCommand::SetQuotas {
+            quotas,
+            lot_limits,
+            force,
+        })
+        .await
     }
 
     async fn teardown(

@@ -445,6 +445,9 @@ impl Core {
             failed: self.failed_constraints(id, role),
             offers: self.offers_out(framework, role),
             quotas: self.roles.quotas_above(role),
+            lot_quotas: std::iter::successors(Some(role.clone()), Role::parent)
+                .flat_map(|role| self.lot_quotas(&role))
+                .collect(),
             most: asker.bounds(),
             free,
             regular: in_line(&self.roles, asker, Class::Regular, regular),

@@ -1,8 +1,8 @@
 //! What goes into the core and what comes out of it.
 
 use ebb_types::{
-    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, Lots, Machine, MasterToAgent,
-    OperationKind, Quota, ResourceKind, Role, TaskId, Unavailability,
+    AgentId, AgentToMaster, Call, Event, FrameworkId, Incarnation, LotLimits, Lots, Machine,
+    MasterToAgent, OperationKind, Quota, ResourceKind, Role, TaskId, Unavailability,
 };
 
 use super::claims::BatchId;
@@ -76,6 +76,8 @@ pub enum OperatorCommand {
     SetQuotas {
         /// The roles with their quotas; one that says nothing takes the quota away.
         quotas: Vec<(Role, Quota)>,
+        /// The limits of named lots of those roles; a role that is not among these has none.
+        lot_limits: Vec<(Role, LotLimits)>,
         /// Even if roles hold more than their limits, or more is guaranteed than the cluster has.
         force: bool,
     },
@@ -186,6 +188,26 @@ pub enum OperatorError {
         role: Role,
         /// The first kind of which that is so.
         kind: ResourceKind,
+    },
+    /// There is nothing of that name to be limited.
+    #[error(
+        "no agent that is registered has any {name:?}, of which role {role} is to have a limit; known kinds are cpus, mem, disk and disk-bandwidth. Correct the name, or say that it is meant (ebb quota --force)"
+    )]
+    NoLot {
+        /// The role.
+        role: Role,
+        /// The name.
+        name: String,
+    },
+    /// The tasks of a role hold more of a lot than its limit is to be.
+    #[error(
+        "the tasks of role {role} hold more {name} than its limit is to be; end some of them first, or say that it is meant (ebb quota --force): they run on, and the role is offered no more"
+    )]
+    LotLimitExceeded {
+        /// The role.
+        role: Role,
+        /// The first name of which that is so.
+        name: String,
     },
     /// The master remembers as many windows as it may.
     #[error("{max} machines have a maintenance window already; cancel some first")]

@@ -59,7 +59,7 @@ mod tests;
 pub use check::Violation;
 pub use counters::Counters;
 pub use input::{ConnectionId, Effect, Input, OperatorCommand, OperatorError, RequestId};
-pub(crate) use lots::reserved_by_role;
+pub(crate) use lots::{NamedSums, reserved_by_role};
 pub use news::{AgentLine, ExecutorLine, FrameworkLine, News, TaskLine};
 pub use state::{Core, CoreConfig, OfferRecord};
 pub(crate) use state::{Holding, Part};

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ContainerId, ExecutorId,
-    ExecutorInfo, FrameworkId, FrameworkInfo, Lots, Machine, MaintenanceState, OfferId, Quantities,
-    Quota, Resources, Role, TaskId, TaskState, TaskStatus, Timestamp,
+    ExecutorInfo, FrameworkId, FrameworkInfo, LotLimits, Lots, Machine, MaintenanceState, OfferId,
+    Quantities, Quota, Resources, Role, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::state::{Agent, Core, Framework, OfferRecord};
@@ -58,6 +58,8 @@ pub enum News {
     Weight(Role, u32),
     /// A role's quota was set; one that says nothing is none.
     Quota(Role, Quota),
+    /// A role has these limits of named lots.
+    LotLimits(Role, LotLimits),
     /// A machine's maintenance was scheduled, or changed; without its agents, which follow from the others.
     Window(Box<MaintenanceState>),
     /// A machine's maintenance is over.
@@ -139,6 +141,8 @@ impl Core {
             .collect();
         let quotas = self.quotas.iter();
         all.extend(quotas.map(|(role, quota)| News::Quota(role.clone(), *quota)));
+        let limits = self.lots.limits.iter();
+        all.extend(limits.map(|(role, limits)| News::LotLimits(role.clone(), limits.clone())));
         all.extend(self.window_news());
         for (id, framework) in &self.frameworks {
             all.push(News::Framework(Arc::new(framework.line(id))));

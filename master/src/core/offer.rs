@@ -114,7 +114,7 @@ impl Core {
         } = receiver;
         let lots = match proposal.resources.regular.is_zero() {
             true => Lots::NONE,
-            false => self.lots_for((&framework_id, &role), &agent_id),
+            false => self.lots_to_offer((&framework_id, &role), &agent_id),
         };
         let plain = Some((proposal.seat, proposal.resources));
         let offer = self.put_offer(agent_id, framework_id, role, plain, lots);

@@ -7,7 +7,11 @@ impl Core {
     pub(super) fn operate(&mut self, command: OperatorCommand) -> Result<(), OperatorError> {
         match command {
             OperatorCommand::SetWeights(weights) => self.set_weights(weights),
-            OperatorCommand::SetQuotas { quotas, force } => self.set_quotas(quotas, force),
+            OperatorCommand::SetQuotas {
+                quotas,
+                lot_limits,
+                force,
+            } => self.set_quotas(quotas, lot_limits, force),
             OperatorCommand::Teardown(framework_id) => {
                 if !self.frameworks.contains_key(&framework_id) {
                     return Err(OperatorError::NoFramework(framework_id));

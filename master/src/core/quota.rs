@@ -8,9 +8,9 @@
 //! After a start of the master nothing is offered before most agents are back, where any role has a quota: what a role
 //! holds is known from its agents alone. As in Mesos.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{OfferId, Quantities, Quota, ResourceKind, Role};
+use ebb_types::{LotLimits, OfferId, Quantities, Quota, ResourceKind, Role};
 
 use super::drf::{Class, Sums};
 use super::input::{Effect, OperatorError};
@@ -60,6 +60,7 @@ impl Core {
     pub(super) fn set_quotas(
         &mut self,
         quotas: Vec<(Role, Quota)>,
+        lot_limits: Vec<(Role, LotLimits)>,
         force: bool,
     ) -> Result<(), OperatorError> {
         let changed: BTreeMap<Role, Quota> = quotas.into_iter().collect();
@@ -71,7 +72,11 @@ impl Core {
                 all.insert(role.clone(), *quota);
             }
         }
-        if all.len() > MAX_QUOTAS {
+        let mut of_lots: BTreeMap<Role, LotLimits> = lot_limits.into_iter().collect();
+        of_lots.retain(|role, _| changed.contains_key(role));
+        let limited = (self.lots.limits.keys()).filter(|role| !changed.contains_key(*role));
+        let limited = limited.chain(of_lots.keys()).chain(all.keys());
+        if limited.collect::<BTreeSet<_>>().len() > MAX_QUOTAS {
             return Err(OperatorError::TooManyQuotas { max: MAX_QUOTAS });
         }
         let guaranteed = guaranteed(&all).map_err(|unfit| OperatorError::QuotaUnfit {
@@ -81,11 +86,22 @@ impl Core {
         if !force {
             self.check_capacity(&guaranteed)?;
             self.check_consumed(&changed)?;
+            self.check_lot_limits(&of_lots)?;
         }
         let writes = changed.iter().map(|(role, quota)| RegistryWrite::PutQuota {
             role: role.clone(),
             quota: *quota,
         });
+        let no_limit = LotLimits::default();
+        let new_limits = |role| of_lots.get(role).unwrap_or(&no_limit).clone();
+        let had_limits = |role: &&Role| self.lots.limits.contains_key(*role);
+        let relimited = (changed.keys())
+            .filter(|role| had_limits(role) || of_lots.contains_key(*role))
+            .map(|role| (role.clone(), new_limits(role)));
+        let relimited: Vec<(Role, LotLimits)> = relimited.collect();
+        let of_lots = relimited.iter().cloned();
+        let writes = writes
+            .chain(of_lots.map(|(role, limits)| RegistryWrite::PutLotLimits { role, limits }));
         self.emit(Effect::Persist(writes.collect()));
         for (role, quota) in &changed {
             self.roles.set_quota(role, *quota);
@@ -95,6 +111,7 @@ impl Core {
         self.changed = true;
         self.wake_all = true;
         self.rescind_for_quotas();
+        self.set_lot_limits(relimited);
         Ok(())
     }
 
@@ -168,7 +185,8 @@ impl Core {
 
     /// Whether nothing is offered because too many agents are awaited for it to be known what roles hold.
     pub(super) fn is_awaiting_agents(&self) -> bool {
-        !self.quotas.is_empty() && self.awaited * AWAITED_PART > self.recovered
+        (!self.quotas.is_empty() || !self.lots.limits.is_empty())
+            && self.awaited * AWAITED_PART > self.recovered
     }
 
     /// Tells the book how much of what agents have is free and yet cannot be offered.

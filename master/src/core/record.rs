@@ -5,8 +5,8 @@
 //! agents bring them along when they register anew.
 
 use ebb_types::{
-    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, Machine, Quota,
-    Role, Timestamp, Window,
+    AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, LotLimits, Machine,
+    Quota, Role, Timestamp, Window,
 };
 
 /// A framework as the registry knows it.
@@ -95,6 +95,13 @@ pub enum RegistryWrite {
         /// Its quota.
         quota: Quota,
     },
+    /// Sets the limits of named lots of a role; none are forgotten.
+    PutLotLimits {
+        /// The role.
+        role: Role,
+        /// Its limits.
+        limits: LotLimits,
+    },
     /// Sets the maintenance window of a machine.
     PutWindow(Window),
     /// Forgets the maintenance window of a machine.
@@ -118,6 +125,8 @@ pub struct Restored {
     pub weights: Vec<(Role, u64)>,
     /// Quotas of roles.
     pub quotas: Vec<(Role, Quota)>,
+    /// Limits of named lots of roles.
+    pub lot_limits: Vec<(Role, LotLimits)>,
     /// Maintenance windows of machines.
     pub windows: Vec<Window>,
 }
@@ -157,6 +166,12 @@ impl Restored {
                 self.quotas.retain(|(other, _)| *other != role);
                 if !quota.is_none() {
                     self.quotas.push((role, quota));
+                }
+            }
+            RegistryWrite::PutLotLimits { role, limits } => {
+                self.lot_limits.retain(|(other, _)| *other != role);
+                if !limits.is_none() {
+                    self.lot_limits.push((role, limits));
                 }
             }
             RegistryWrite::PutWindow(window) => {

@@ -59,6 +59,7 @@ impl Core {
             .weights
             .keys()
             .chain(self.quotas.keys())
+            .chain(self.lots.limits.keys())
             .map(|role| (role.clone(), Default::default()))
             .collect();
         for (id, framework) in &self.frameworks {
@@ -81,6 +82,7 @@ impl Core {
                 weight_milli: u64::from(*self.weights.get(&role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
                 quota: self.quotas.get(&role).copied().unwrap_or_default(),
                 consumed: self.roles.held_below(&role),
+                lot_quotas: self.lot_quotas(&role),
                 role,
                 frameworks: frameworks.into_iter().collect(),
                 offered: holding.offered,

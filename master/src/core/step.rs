@@ -254,6 +254,7 @@ impl Core {
             self.roles.set_quota(&role, quota);
             self.quotas.insert(role, quota);
         }
+        self.lots.limits = restored.lot_limits.into_iter().collect();
         self.restore_windows(restored.windows);
     }
 }

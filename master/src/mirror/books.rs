@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Change, ExecutorId, FrameworkId, Lots, Machine, MaintenanceState, MasterInfo, OfferId,
-    Quota, Resources, Role, TaskId, Timestamp,
+    AgentId, Change, ExecutorId, FrameworkId, LotLimits, Lots, Machine, MaintenanceState,
+    MasterInfo, OfferId, Quota, Resources, Role, TaskId, Timestamp,
 };
 
 use super::view::{AgentEntry, FrameworkEntry, OfferEntry, Shown, View};
@@ -137,6 +137,7 @@ pub struct Books {
     offers: Shelf<OfferId, OfferEntry>,
     weights: Arc<BTreeMap<Role, u32>>,
     quotas: Arc<BTreeMap<Role, Quota>>,
+    lot_limits: Arc<BTreeMap<Role, LotLimits>>,
     windows: Arc<BTreeMap<Machine, MaintenanceState>>,
     /// What those who watch have yet to be told, if anybody watches.
     changes: Option<Vec<Change>>,
@@ -155,6 +156,7 @@ impl Books {
             offers: Shelf::new(),
             weights: Arc::default(),
             quotas: Arc::default(),
+            lot_limits: Arc::default(),
             windows: Arc::default(),
             changes: None,
         }
@@ -192,6 +194,7 @@ impl Books {
             offers: self.offers.show(),
             weights: Arc::clone(&self.weights),
             quotas: Arc::clone(&self.quotas),
+            lot_limits: Arc::clone(&self.lot_limits),
             windows: Arc::clone(&self.windows),
         }
     }
@@ -262,6 +265,14 @@ impl Books {
             News::WindowGone(machine) => {
                 Arc::make_mut(&mut self.windows).remove(&machine);
             }
+            News::LotLimits(role, limits) => {
+                let all = Arc::make_mut(&mut self.lot_limits);
+                if limits.is_none() {
+                    all.remove(&role);
+                } else {
+                    all.insert(role, limits);
+                }
+            }
             News::Quota(role, quota) => {
                 let quotas = Arc::make_mut(&mut self.quotas);
                 if quota.is_none() {
@@ -296,6 +307,10 @@ impl Books {
             });
             let charged = lots.charged();
             self.framework(account.framework_id, |framework| {
+                match is_more {
+                    true => framework.lots_held.add(account.role, lots),
+                    false => framework.lots_held.sub(account.role, lots),
+                }
                 let sum = framework.charged.entry(account.role.clone()).or_default();
                 *sum = match is_more {
                     true => sum.saturating_add(&charged),

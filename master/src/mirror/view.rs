@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentState, AgentStatus, Change, ClusterState, ExecutorId, FrameworkId,
-    FrameworkState, Lots, Machine, MaintenanceState, MasterInfo, Offer, OfferId, Quantities, Quota,
-    Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
+    FrameworkState, LotLimits, LotQuota, Lots, Machine, MaintenanceState, MasterInfo, Offer,
+    OfferId, Quantities, Quota, Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
 };
 
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
 use crate::core::{
-    AgentLine, FrameworkLine, Holding, OfferRecord, Part, TaskLine, reserved_by_role,
+    AgentLine, FrameworkLine, Holding, NamedSums, OfferRecord, Part, TaskLine, reserved_by_role,
 };
 
 /// Lines in the order of their ids.
@@ -35,6 +35,8 @@ pub(super) struct FrameworkEntry {
     pub(super) id: FrameworkId,
     pub(super) line: Option<Arc<FrameworkLine>>,
     pub(super) holdings: BTreeMap<Role, Holding>,
+    /// What it holds of named lots.
+    pub(super) lots_held: NamedSums,
     /// What it is charged with for lots.
     pub(super) charged: BTreeMap<Role, Quantities>,
     pub(super) live_tasks: u64,
@@ -132,6 +134,7 @@ pub struct View {
     pub(super) offers: Shown<OfferEntry>,
     pub(super) weights: Arc<BTreeMap<Role, u32>>,
     pub(super) quotas: Arc<BTreeMap<Role, Quota>>,
+    pub(super) lot_limits: Arc<BTreeMap<Role, LotLimits>>,
     pub(super) windows: Arc<BTreeMap<Machine, MaintenanceState>>,
 }
 
@@ -312,12 +315,37 @@ impl View {
         sums
     }
 
+    /// What counts towards limits of named lots, besides what frameworks hold: what is reserved for roles and free.
+    fn named_sums(&self) -> NamedSums {
+        let mut sums = NamedSums::default();
+        if !self.lot_limits.is_empty() {
+            let agents = self.agents.iter();
+            agents.for_each(|entry| sums.add_reserved(&entry.free_lots()));
+        }
+        sums
+    }
+
+    fn lot_quotas(&self, role: &Role, reserved: &NamedSums) -> Vec<LotQuota> {
+        let Some(limits) = self.lot_limits.get(role) else {
+            return Vec::new();
+        };
+        let mut quotas = reserved.quotas(role, limits);
+        for quota in &mut quotas {
+            let held =
+                (self.frameworks.iter()).map(|entry| entry.lots_held.held(role, &quota.name));
+            let held: u128 = held.sum();
+            quota.held = u64::try_from(u128::from(quota.held) + held).unwrap_or(u64::MAX);
+        }
+        quotas
+    }
+
     /// Every role that somebody is in, or that has a weight or a quota.
     fn roles(&self) -> Vec<RoleState> {
         let mut members: BTreeMap<&Role, (BTreeSet<&FrameworkId>, Holding)> = self
             .weights
             .keys()
             .chain(self.quotas.keys())
+            .chain(self.lot_limits.keys())
             .map(|role| (role, Default::default()))
             .collect();
         for entry in self.frameworks.iter() {
@@ -332,11 +360,13 @@ impl View {
             }
         }
         let consumed = self.consumed();
+        let named = self.named_sums();
         members
             .into_iter()
             .map(|(role, (frameworks, holding))| RoleState {
                 quota: self.quotas.get(role).copied().unwrap_or_default(),
                 consumed: consumed.get(role).copied().unwrap_or_default(),
+                lot_quotas: self.lot_quotas(role, &named),
                 weight_milli: u64::from(*self.weights.get(role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
                 role: role.clone(),
                 frameworks: frameworks.into_iter().cloned().collect(),
@@ -372,15 +402,20 @@ impl AgentEntry {
 
     /// What of it is reserved for each role and free, while it is registered.
     fn free_reservations(&self) -> BTreeMap<Role, Quantities> {
+        reserved_by_role(&self.free_lots())
+    }
+
+    /// What of its lots is free, while it is registered.
+    fn free_lots(&self) -> Lots {
         let is_registered = |line: &&Arc<AgentLine>| {
             let status = line.status;
             matches!(status, AgentStatus::Registered | AgentStatus::Disconnected)
         };
         let Some(line) = self.line.as_ref().filter(is_registered) else {
-            return BTreeMap::new();
+            return Lots::NONE;
         };
         let left = line.info.lots.free(&self.offered_lots);
-        reserved_by_role(&left.free(&self.allocated_lots))
+        left.free(&self.allocated_lots)
     }
 
     pub(super) fn count_lots(&mut self, part: Part, lots: &Lots, is_more: bool) {
@@ -421,6 +456,7 @@ impl FrameworkEntry {
             line: None,
             holdings: BTreeMap::new(),
             charged: BTreeMap::new(),
+            lots_held: NamedSums::default(),
             live_tasks: 0,
         }
     }

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ebb_api::Stored;
-use ebb_types::{FrameworkId, Generation, Machine, Quota, Role, Timestamp, Window};
+use ebb_types::{FrameworkId, Generation, LotLimits, Machine, Quota, Role, Timestamp, Window};
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
 };
@@ -39,6 +39,7 @@ const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
 const ACTIVITIES: TableDefinition<'_, &str, (u8, Option<u64>)> = TableDefinition::new("activities");
 const WEIGHTS: TableDefinition<'_, &str, u64> = TableDefinition::new("weights");
 
+const LOT_LIMITS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("lot_limits");
 const QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("quotas");
 /// Maintenance windows by machine; see [`window_key`].
 const WINDOWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("windows");
@@ -136,6 +137,7 @@ impl Embedded {
             let mut activities = transaction.open_table(ACTIVITIES)?;
             let mut weights = transaction.open_table(WEIGHTS)?;
             let mut quotas = transaction.open_table(QUOTAS)?;
+            let mut lot_limits = transaction.open_table(LOT_LIMITS)?;
             let mut windows = transaction.open_table(WINDOWS)?;
             for write in writes {
                 match write {
@@ -173,6 +175,13 @@ impl Embedded {
                         match quota.is_none() {
                             true => quotas.remove(role.as_str())?,
                             false => quotas.insert(role.as_str(), quota.to_bytes().as_slice())?,
+                        };
+                    }
+                    RegistryWrite::PutLotLimits { role, limits } => {
+                        let bytes = limits.to_bytes();
+                        match limits.is_none() {
+                            true => lot_limits.remove(role.as_str())?,
+                            false => lot_limits.insert(role.as_str(), bytes.as_slice())?,
                         };
                     }
                     RegistryWrite::PutWindow(window) => {
@@ -292,6 +301,13 @@ fn restore(transaction: &WriteTransaction) -> Result<Restored, Fault> {
         let role = Role::new(role.value()).map_err(|error| corrupt(&error))?;
         let quota = Quota::from_bytes(quota.value()).map_err(|error| corrupt(&error))?;
         restored.quotas.push((role, quota));
+    }
+    for entry in transaction.open_table(LOT_LIMITS)?.iter()? {
+        let (role, limits) = entry?;
+        let corrupt = |error: &dyn std::fmt::Display| Fault::Corrupt(error.to_string());
+        let role = Role::new(role.value()).map_err(|error| corrupt(&error))?;
+        let limits = LotLimits::from_bytes(limits.value()).map_err(|error| corrupt(&error))?;
+        restored.lot_limits.push((role, limits));
     }
     for entry in transaction.open_table(WINDOWS)?.iter()? {
         let window = Window::from_bytes(entry?.1.value());

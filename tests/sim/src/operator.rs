@@ -176,6 +176,7 @@ impl World {
         let force = self.rng.chance(500);
         self.ask(OperatorCommand::SetQuotas {
             quotas: vec![(role, quota)],
+            lot_limits: Vec::new(),
             force,
         });
     }

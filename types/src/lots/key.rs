@@ -142,7 +142,7 @@ pub struct LotKey {
 pub struct InvalidLot(pub String);
 
 impl InvalidLot {
-    pub(super) fn new(rule: impl Into<String>) -> Self {
+    pub(crate) fn new(rule: impl Into<String>) -> Self {
         Self(rule.into())
     }
 }

@@ -48,6 +48,30 @@ impl LotValue {
         }
     }
 
+    /// How much it is, in the units of its kind; in thousandths of a number or item where it is no amount.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::Scalar(amount) => *amount,
+            Self::Ranges(ranges) => ranges.count().saturating_mul(1000),
+            Self::Set(items) => (items.len() as u64).saturating_mul(1000),
+        }
+    }
+
+    /// The first of it, up to an [amount](Self::amount); of what is whole no fraction.
+    fn at_most(&self, key: &LotKey, amount: u64) -> Self {
+        match self {
+            Self::Scalar(all) if key.name == GPUS => {
+                Self::Scalar((*all).min(amount - amount % 1000))
+            }
+            Self::Scalar(all) => Self::Scalar((*all).min(amount)),
+            Self::Ranges(ranges) => Self::Ranges(ranges.first_numbers(amount / 1000)),
+            Self::Set(items) => {
+                let most = usize::try_from(amount / 1000).unwrap_or(usize::MAX);
+                Self::Set(items.iter().take(most).cloned().collect())
+            }
+        }
+    }
+
     fn contains(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Scalar(a), Self::Scalar(b)) => a >= b,
@@ -295,6 +319,24 @@ impl Lots {
             _ => None,
         });
         amounts.fold(0, u64::saturating_add)
+    }
+
+    /// The same, with no more of each lot than is allowed, which is asked lot by lot with how much there is.
+    #[must_use]
+    pub fn cut(&self, mut most: impl FnMut(&LotKey, u64) -> u64) -> Self {
+        let mut left = BTreeMap::new();
+        for (key, value) in self.iter() {
+            let allowed = most(key, value.amount());
+            let value = if allowed < value.amount() {
+                value.at_most(key, allowed)
+            } else {
+                value.clone()
+            };
+            if !value.is_zero() {
+                left.insert(key.clone(), value);
+            }
+        }
+        Self::of(left)
     }
 
     /// The same, with no more than the first so many ranges of each lot.

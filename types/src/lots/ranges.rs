@@ -58,6 +58,22 @@ impl Ranges {
         Self(self.0.iter().take(most).copied().collect())
     }
 
+    /// The first so many numbers.
+    #[must_use]
+    pub fn first_numbers(&self, most: u64) -> Self {
+        let mut left = most;
+        let mut first = Vec::new();
+        for (begin, end) in self.iter() {
+            if left == 0 {
+                break;
+            }
+            let end = end.min(begin.saturating_add(left - 1));
+            left -= (end - begin).saturating_add(1).min(left);
+            first.push((begin, end));
+        }
+        Self(first)
+    }
+
     /// Whether every number of `other` is in them.
     pub fn contains(&self, other: &Self) -> bool {
         other.iter().all(|(begin, end)| {

@@ -250,3 +250,19 @@ fn texts_of_people_are_read() {
 fn lots_cost_a_pointer_where_there_are_none() {
     assert_eq!(size_of::<Lots>(), size_of::<usize>());
 }
+
+#[test]
+fn a_bag_is_cut_lot_by_lot_and_what_is_whole_stays_so() {
+    let all = "gpus:3;gpus(eng):2;licences:2.5;ports:[1-3,8-9];zones:{a,b,c}";
+    let all = all.parse::<WrittenResources>().unwrap().lots;
+    let cut = |most: u64| all.cut(|_, amount| amount.min(most)).to_string();
+    assert_eq!(cut(u64::MAX), all.to_string());
+    let expected = "gpus:2;gpus(eng):2;licences:2.500;ports:[1-2];zones:{a,b}";
+    assert_eq!(cut(2_999), expected);
+    assert_eq!(
+        cut(4_000),
+        "gpus:3;gpus(eng):2;licences:2.500;ports:[1-3,8-8];zones:{a,b,c}"
+    );
+    assert_eq!(cut(999), "licences:0.999");
+    assert_eq!(cut(0), "nothing");
+}

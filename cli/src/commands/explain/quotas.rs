@@ -1,8 +1,9 @@
 //! What quotas have to do with it: whose limit leaves too little, who is owed some of a guarantee.
 
-use ebb_types::{ExplainedClaim, Explanation, QuotaState, ResourceKind, Role};
+use ebb_types::{ExplainedClaim, Explanation, LotQuota, QuotaState, ResourceKind, Role};
 
 use super::count;
+use crate::commands::quota::lot;
 use crate::output::quantity::{amount, amounts};
 
 /// Of the limits that leave too little: of one role alone if there is such a one, else of several together.
@@ -61,6 +62,7 @@ pub(super) fn owed_to_others(explanation: &Explanation, claim: &ExplainedClaim) 
 /// What each quota of its role and of those above it says, and what all of them together leave.
 pub(super) fn quotas(claim: &ExplainedClaim) -> Vec<String> {
     let mut lines: Vec<String> = claim.quotas.iter().map(quota).collect();
+    lines.extend(claim.lot_quotas.iter().map(lot_quota));
     if !claim.most.is_none() {
         lines.push(format!(
             "it may be offered {} more",
@@ -68,6 +70,17 @@ pub(super) fn quotas(claim: &ExplainedClaim) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn lot_quota(quota: &LotQuota) -> String {
+    let LotQuota { role, name, .. } = quota;
+    let (held, limit) = (lot(name, quota.held), lot(name, quota.limit));
+    let at_limit = if quota.held >= quota.limit {
+        format!(": it is at its limit of {name}")
+    } else {
+        String::new()
+    };
+    format!("role {role} holds {held} (at most {limit}){at_limit}")
 }
 
 fn quota(state: &QuotaState) -> String {

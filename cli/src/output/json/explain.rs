@@ -6,7 +6,7 @@ use ebb_types::{
 };
 use serde::Serialize;
 
-use super::quota::{LimitsJson, QuotaStateJson};
+use super::quota::{LimitsJson, LotQuotaJson, QuotaStateJson};
 use super::{QuantitiesJson, ResourcesJson};
 
 /// Why frameworks are offered something, or nothing.
@@ -49,6 +49,7 @@ struct ClaimJson {
     offered: ResourcesJson,
     first_offer_deadline_ms: Option<u64>,
     quotas: Vec<QuotaStateJson>,
+    lot_quotas: Vec<LotQuotaJson>,
     most: LimitsJson,
     free: FreeJson,
     regular: InLineJson,
@@ -155,6 +156,7 @@ fn of_claim(explanation: &Explanation, claim: &ExplainedClaim) -> ClaimJson {
         offered: (&claim.offers.resources).into(),
         first_offer_deadline_ms: claim.offers.first_deadline.map(|at| at.as_ms()),
         quotas: claim.quotas.iter().map(Into::into).collect(),
+        lot_quotas: claim.lot_quotas.iter().map(Into::into).collect(),
         most: (&claim.most).into(),
         free: (&claim.free).into(),
         regular: (&claim.regular).into(),

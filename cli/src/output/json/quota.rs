@@ -1,6 +1,6 @@
 //! Quotas as JSON. A kind without a limit is `null`: a limit of 0 is another thing.
 
-use ebb_types::{Limits, Quota, QuotaState, ResourceKind};
+use ebb_types::{Limits, LotQuota, Quota, QuotaState, ResourceKind};
 use serde::Serialize;
 
 use super::QuantitiesJson;
@@ -37,6 +37,42 @@ impl From<&Quota> for QuotaJson {
         Self {
             guarantee: (&quota.guarantee).into(),
             limits: (&quota.limits).into(),
+        }
+    }
+}
+
+/// The most of a named lot, in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LotLimitJson {
+    name: String,
+    limit: u64,
+}
+
+impl From<(&str, u64)> for LotLimitJson {
+    fn from((name, limit): (&str, u64)) -> Self {
+        Self {
+            name: name.to_owned(),
+            limit,
+        }
+    }
+}
+
+/// A role's limit of a named lot and what counts towards it, in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LotQuotaJson {
+    role: String,
+    name: String,
+    limit: u64,
+    held: u64,
+}
+
+impl From<&LotQuota> for LotQuotaJson {
+    fn from(quota: &LotQuota) -> Self {
+        Self {
+            role: quota.role.to_string(),
+            name: quota.name.clone(),
+            limit: quota.limit,
+            held: quota.held,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ebb_types::{AgentId, FrameworkId, Lots, Quantities, Role};
 
+use super::NamedSums;
 use crate::core::check::{Violation, ensure};
 use crate::core::drf::{Class, Sums};
 use crate::core::state::Core;
@@ -12,6 +13,7 @@ impl Core {
     pub(in crate::core) fn check_lots(&self) -> Result<(), Violation> {
         let mut held: BTreeMap<&AgentId, [Lots; 2]> = BTreeMap::new();
         let mut charged: BTreeMap<(&FrameworkId, &Role), Quantities> = BTreeMap::new();
+        let mut counted = NamedSums::default();
         let mut parts = Vec::new();
         let refusals: usize = self.lots.refusals.values().map(BTreeMap::len).sum();
         ensure(refusals == self.lots.refusal_count, || {
@@ -39,6 +41,7 @@ impl Core {
             if lots.is_none() {
                 continue;
             }
+            counted.add(owner.1, lots);
             let sums = held.entry(agent_id).or_default();
             let sum = sums[part].checked_add(lots);
             ensure(sum.is_some(), || {
@@ -48,6 +51,13 @@ impl Core {
             let of = charged.entry(owner).or_default();
             *of = of.saturating_add(&lots.charged());
         }
+        self.agents
+            .values()
+            .for_each(|agent| counted.add_reserved(&agent.free_lots()));
+        ensure(counted == self.lots.counted, || {
+            let known = &self.lots.counted;
+            format!("towards limits of lots counts {counted:?}, by the count {known:?}")
+        })?;
         self.check_lot_accounts(&held)?;
         self.check_charged(&charged)
     }

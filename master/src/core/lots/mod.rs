@@ -11,16 +11,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{AgentId, FrameworkId, LotKey, Lots, Quantities, Resources, Role, Timestamp};
+use ebb_types::{
+    AgentId, FrameworkId, LotKey, LotLimits, Lots, Quantities, Resources, Role, Timestamp,
+};
 
 use super::state::{Agent, Core, Part};
 
 mod check;
 mod convert;
+mod limits;
 mod offer;
 mod operate;
 
 pub(super) use convert::Bag;
+pub(crate) use limits::NamedSums;
 pub(super) use operate::Asker;
 
 /// What of an agent's lots is offered and allocated.
@@ -61,6 +65,12 @@ pub(super) struct LotBook {
     reserved: BTreeMap<Role, Quantities>,
     refusals: BTreeMap<AgentId, BTreeMap<(FrameworkId, Role), offer::Refusal>>,
     refusal_count: usize,
+    /// Limits of named lots; none is empty.
+    pub(super) limits: BTreeMap<Role, LotLimits>,
+    /// What counts towards them, and would towards others.
+    counted: NamedSums,
+    /// Agents of whose lots less was offered because of limits.
+    held_back: BTreeSet<AgentId>,
     /// When the first refusal of an agent ends.
     refusal_timers: BTreeMap<AgentId, Timestamp>,
 }
@@ -127,6 +137,7 @@ impl Core {
         }
         let charged = Resources::regular(lots.charged());
         self.roles.charge(framework_id, role, &charged);
+        self.lots.counted.add(role, lots);
         self.touch_lots(agent_id);
     }
 
@@ -149,7 +160,9 @@ impl Core {
         let charged = Resources::regular(lots.charged());
         let credited = self.roles.credit(framework_id, role, &charged);
         debug_assert_eq!(credited, Ok(()));
+        self.lots.counted.sub(role, lots);
         self.touch_lots(agent_id);
+        self.wake_held_back_lots();
     }
 
     /// Frees what a task or executor held of an agent's lots.
@@ -172,6 +185,10 @@ impl Core {
         self.changed = true;
         self.outside.insert(agent_id.clone());
         self.lots.touched.insert(agent_id.clone());
+        // What is reserved and free counts as well: a limit is held against what is true now.
+        if !self.lots.limits.is_empty() || self.roles.has_quotas() {
+            self.note_reserved(agent_id);
+        }
     }
 
     /// What of an agent is free and yet nothing that the allocator could offer.
@@ -210,6 +227,11 @@ impl Core {
     }
 
     fn renote(&mut self, before: &Lots, after: &Lots) {
+        if before == after {
+            return;
+        }
+        self.lots.counted.sub_reserved(before);
+        self.lots.counted.add_reserved(after);
         let (before, after) = (reserved_by_role(before), reserved_by_role(after));
         let roles: BTreeSet<&Role> = before.keys().chain(after.keys()).collect();
         for role in roles {

@@ -41,6 +41,15 @@ impl Core {
     /// The free lots of an agent that a framework may be offered in a role.
     pub(in crate::core) fn lots_for(
         &self,
+        owner: (&FrameworkId, &Role),
+        agent_id: &AgentId,
+    ) -> Lots {
+        self.within_lot_limits(owner.1, self.usable_lots(owner, agent_id))
+    }
+
+    /// The same, whatever limits of named lots say.
+    pub(super) fn usable_lots(
+        &self,
         (framework_id, role): (&FrameworkId, &Role),
         agent_id: &AgentId,
     ) -> Lots {
@@ -134,6 +143,8 @@ impl Core {
         for role in roles.into_iter().rev() {
             if let Some((framework_id, role, lots)) = self.neediest_for_lots(agent_id, &role) {
                 self.offer_lots_alone(agent_id, framework_id, role, lots);
+            } else if !self.lots.limits.is_empty() {
+                self.lots.held_back.insert(agent_id.clone());
             }
         }
     }

@@ -55,6 +55,7 @@ fn set_quota(world: &mut World, name: &str, quota: Quota) {
         request: RequestId(9),
         command: OperatorCommand::SetQuotas {
             quotas: vec![(role(name), quota)],
+            lot_limits: Vec::new(),
             force: true,
         },
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ebb_types::{AgentUsage, ClusterState, Limits, Quota, ResourceKind};
+use ebb_types::{AgentUsage, ClusterState, Limits, LotLimits, Quota, ResourceKind};
 use proptest::prelude::*;
 
 use super::*;
@@ -133,6 +133,10 @@ impl Mirrored {
                 };
                 self.operate(OperatorCommand::SetQuotas {
                     quotas: vec![(role(["a", "b", "c/d"][which % 3]), quota)],
+                    lot_limits: vec![(
+                        role(["a", "b", "c/d"][which % 3]),
+                        LotLimits::new([(String::from("ports"), amount * 1000)]).unwrap(),
+                    )],
                     force: true,
                 });
             }

@@ -11,6 +11,7 @@ mod allocation;
 mod explain;
 mod frameworks;
 mod kills;
+mod lot_limits;
 mod lots;
 mod maintenance;
 mod mirror;

@@ -44,7 +44,13 @@ fn limit(amount: Quantities) -> Quota {
 fn set(world: &mut World, quotas: &[(&str, Quota)], force: bool) -> Result<(), OperatorError> {
     let quotas = quotas.iter().map(|(name, quota)| (role(name), *quota));
     let quotas = quotas.collect();
-    operate(world, OperatorCommand::SetQuotas { quotas, force })
+    let lot_limits = Vec::new();
+    let command = OperatorCommand::SetQuotas {
+        quotas,
+        lot_limits,
+        force,
+    };
+    operate(world, command)
 }
 
 /// What a framework is offered now, in all.

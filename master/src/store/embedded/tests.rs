@@ -95,11 +95,24 @@ fn some_writes() -> Vec<RegistryWrite> {
         put_quota("r", some_quota()),
         put_quota("s", some_quota()),
         put_quota("s", Quota::default()),
+        put_limits("r", &[("gpus", 4_000), ("ports", 0)]),
+        put_limits("s", &[("gpus", 1_000)]),
+        put_limits("s", &[]),
         put_window("h", MaintenanceMode::Scheduled),
         put_window("h", MaintenanceMode::Down),
         put_window("i", MaintenanceMode::Scheduled),
         RegistryWrite::RemoveWindow(Machine::host("i").unwrap()),
     ]
+}
+
+fn put_limits(role: &str, limits: &[(&str, u64)]) -> RegistryWrite {
+    let limits = limits
+        .iter()
+        .map(|(name, most)| ((*name).to_owned(), *most));
+    RegistryWrite::PutLotLimits {
+        role: Role::new(role).unwrap(),
+        limits: LotLimits::new(limits).unwrap(),
+    }
 }
 
 fn put_window(host: &str, mode: MaintenanceMode) -> RegistryWrite {
