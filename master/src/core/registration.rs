@@ -298,6 +298,7 @@ impl Core {
         let mut ledger =
             AgentLedger::new(agent.registration, agent.info.total, agent.oversubscribed);
         ledger.allocated = agent.holding.allocated;
+        ledger.offered = agent.holding.offered;
         let Some(number) = self.roles.agent_number(id) else {
             debug_assert!(false, "{id} is registered and has no number");
             return;
@@ -341,6 +342,11 @@ impl Core {
     /// Takes an agent's offers back and takes it out of the ledger.
     pub(super) fn leave_ledger(&mut self, id: &AgentId) {
         self.rescind_agent(id, false);
+        self.remove_slot(id);
+    }
+
+    /// Takes an agent out of the ledger; its offers stay in the books, for when it is put back in this step.
+    pub(super) fn remove_slot(&mut self, id: &AgentId) {
         let Some(agent) = self.agents.get_mut(id) else {
             return;
         };

@@ -45,6 +45,23 @@ impl Bag {
         self.plain.contains(&other.plain) && self.lots.contains(&other.lots)
     }
 
+    /// Both together.
+    pub(super) fn with(&self, other: &Self) -> Self {
+        let lots = self.lots.checked_add(&other.lots);
+        debug_assert!(lots.is_some(), "{} and {} overlap", self.lots, other.lots);
+        Self {
+            plain: self.plain.saturating_add(&other.plain),
+            lots: lots.unwrap_or_else(|| self.lots.clone()),
+        }
+    }
+
+    /// Whether something of it is a part of the other that is not in `free`.
+    pub(super) fn helps(&self, other: &Self, free: &Self) -> bool {
+        let lacking = other.lots.saturating_sub(&free.lots);
+        other.plain.saturating_sub(&free.plain).min(&self.plain) != Quantities::ZERO
+            || lacking.saturating_sub(&self.lots) != lacking
+    }
+
     /// What it is after a conversion of something that is in it.
     pub(in crate::core) fn after(&self, conversion: &Conversion) -> Option<Self> {
         let Conversion { from, to } = conversion;

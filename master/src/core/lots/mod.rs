@@ -22,6 +22,7 @@ mod convert;
 mod limits;
 mod offer;
 mod operate;
+mod withdraw;
 
 pub(super) use convert::Bag;
 pub(crate) use limits::NamedSums;

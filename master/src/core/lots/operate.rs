@@ -14,6 +14,7 @@ use ebb_types::{
 };
 
 use super::convert::{Bag, Conversion};
+use super::withdraw;
 use crate::core::input::OperatorError;
 use crate::core::limits::MAX_PENDING_OPERATIONS;
 use crate::core::state::{Agent, Core};
@@ -121,6 +122,30 @@ impl Core {
         self.order(agent_id, MasterToAgent::Lots { version, dynamic });
         self.agent_changed(agent_id);
         version
+    }
+
+    /// Withdraws as few of an agent's offers as have to be for so much of it to be free.
+    fn withdraw_for(&mut self, agent_id: &AgentId, needed: &Bag) {
+        let Some(agent) = self.agents.get(agent_id) else {
+            return;
+        };
+        let held = agent.holding.allocated.regular;
+        let held = held.saturating_add(&agent.holding.offered.regular);
+        let free = Bag {
+            plain: agent.info.total.saturating_sub(&held),
+            lots: agent.free_lots(),
+        };
+        let offers = agent.offers.iter().filter_map(|id| {
+            let offer = self.offers.get(id)?;
+            let bag = Bag {
+                plain: offer.resources.regular,
+                lots: offer.lots.clone(),
+            };
+            Some((id.clone(), bag))
+        });
+        for id in withdraw::fewest(free, needed, offers.collect()) {
+            self.rescind(&id);
+        }
     }
 
     /// Withdraws offers of shared volumes that are no more.
@@ -236,7 +261,7 @@ impl Core {
         }
     }
 
-    /// An operator makes something else of what is free of an agent; its offers are withdrawn.
+    /// An operator makes something else of what is free of an agent or in offers, of which as few as will do are withdrawn.
     pub(in crate::core) fn convert_free(
         &mut self,
         agent_id: &AgentId,
@@ -275,8 +300,12 @@ impl Core {
         }
         self.check_use(agent_id, kind, lots).map_err(failed)?;
         let after = changed(&agent.belongings(), &conversion).map_err(failed)?;
+        self.withdraw_for(agent_id, &conversion.from);
         // What the allocator's threads have planned of it meanwhile is void: they plan with another registration.
-        self.leave_ledger(agent_id);
+        match self.is_awaiting_agents() {
+            true => self.leave_ledger(agent_id),
+            false => self.remove_slot(agent_id),
+        }
         let registration = self.ids.registration();
         if let Some(agent) = self.agents.get_mut(agent_id) {
             agent.registration = registration;

@@ -572,7 +572,11 @@ fn an_operator_reserves_what_is_free_or_offered_but_not_what_is_used() {
         command(&mut world, &agent, OperationKind::Unreserve, &some),
         Ok(())
     );
-    assert_eq!(world.offer(&scheduler).resources, res(3000, 3072));
+    // The offer that was not needed has stayed beside it.
+    let offers = world.offers(&scheduler).into_iter();
+    let mut parts: Vec<Resources> = offers.map(|offer| offer.resources).collect();
+    parts.sort_by_key(|part| part.regular.cpu_milli());
+    assert_eq!(parts, [res(1000, 2048), res(2000, 1024)]);
     let nobody = Played {
         id: AgentId::new("no").unwrap(),
         ..agent
@@ -626,4 +630,49 @@ fn labels_tell_reservations_apart() {
     assert!(
         offer.lots.contains(&labelled("a")) && !offer.lots.contains(&reserved("cpus:1", "eng"))
     );
+}
+
+#[test]
+fn an_operator_s_operation_withdraws_only_the_offers_that_it_needs() {
+    let mut world = World::new();
+    let f = world.subscribe(framework_info("f", &["r"]));
+    let agent = world.register(agent_with("ports:[1-10]"));
+    // Three offers of one agent: what tasks leave, bit by bit.
+    let offer = world.offer(&f);
+    let tasks = ["a", "b"].map(|id| task_with(id, &agent, res(1000, 1024), "ports:[1-2]"));
+    let [mut a, mut b] = tasks;
+    (a.lots, b.lots) = (lots("ports:[1-2]"), lots("ports:[3-4]"));
+    world.accept(&f, &offer, vec![a, b]);
+    world.update(&agent, &f, "a", TaskState::Finished, 1);
+    world.update(&agent, &f, "b", TaskState::Finished, 2);
+    let mut out = world.offers(&f);
+    out.sort_by_key(|offer| offer.lots.to_string());
+    let parts: Vec<String> = out.iter().map(|offer| offer.lots.to_string()).collect();
+    assert_eq!(parts, ["ports:[1-2]", "ports:[3-4]", "ports:[5-10]"]);
+    let wanted = reserved("ports:[3-3]", "eng");
+    assert_eq!(
+        command(&mut world, &agent, OperationKind::Reserve, &wanted),
+        Ok(())
+    );
+    let left: Vec<OfferId> = world.offers(&f).into_iter().map(|offer| offer.id).collect();
+    assert!(
+        left.contains(&out[0].id) && left.contains(&out[2].id),
+        "{left:?}"
+    );
+    assert!(!left.contains(&out[1].id));
+    // What was withdrawn is offered again, without what is reserved.
+    let now: Vec<String> = (world.offers(&f).iter())
+        .map(|offer| offer.lots.to_string())
+        .collect();
+    assert!(now.contains(&String::from("ports:[4-4]")), "{now:?}");
+    // An offer that stayed can be accepted as ever.
+    let task = task_with("c", &agent, out[0].resources, "ports:[1-2]");
+    world.accept(&f, &out[0], vec![task]);
+    assert!(
+        world
+            .updates(&f)
+            .iter()
+            .all(|status| status.state != TaskState::Error)
+    );
+    world.check_ledger();
 }
