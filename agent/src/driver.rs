@@ -390,6 +390,12 @@ impl Driver {
             }
             Effect::Launch(order) => Order::Launch(order),
             Effect::Terminate { container_id } => Order::Terminate(container_id),
+            Effect::Warn {
+                container_id,
+                signal,
+                ends_at,
+                cause,
+            } => Order::Warn(container_id, signal, ends_at, cause),
             Effect::KillContainer { container_id } => Order::Kill(container_id),
             Effect::Throttle {
                 container_id,
@@ -458,7 +464,14 @@ impl Driver {
                     on_behalf_of = correction.on_behalf_of.as_ref().map_or("the machine", |id| id.as_str()),
                     value = correction.value,
                     threshold = correction.threshold,
+                    baseline = correction.baseline,
                     duration_ms = correction.duration_ms,
+                    chosen_by = correction.choice.rule.name(),
+                    amount = correction.choice.amount,
+                    rank = correction.choice.rank,
+                    candidates = correction.choice.candidates,
+                    spared = correction.choice.spared,
+                    grace_ms = correction.grace_ms,
                     "a revocable container was corrected"
                 );
             }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ebb_types::{
-    Correction, CorrectionAction, FrameworkId, Quantities, ResourceKind, Signal, TaskState,
-    TaskUsageFigures,
+    Contended, Correction, CorrectionAction, Disturbance, FrameworkId, Quantities, ResourceKind,
+    Signal, TaskState, TaskUsageFigures,
 };
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{
@@ -37,13 +37,19 @@ const CORRECTION_ACTIONS: [&str; 4] = [
     CorrectionAction::Release.name(),
     CorrectionAction::Evict.name(),
 ];
-/// What can ask for one.
-const SIGNALS: [Signal; 4] = [
-    Signal::RunQueueLatency,
-    Signal::PreemptedByRevocable,
-    Signal::MachineCpu,
-    Signal::MachineMemory,
-];
+
+/// Who disturbs a task.
+const DISTURBERS: [&str; 3] = ["revocable", "owner", "outside"];
+
+/// The worst of those that disturb a task.
+fn disturber(one: &Disturbance) -> &'static str {
+    let [revocable, owner, outside] = DISTURBERS;
+    match one.by.first() {
+        Some(by) if by.revocable => revocable,
+        Some(_) => owner,
+        None => outside,
+    }
+}
 
 /// What kind of figure a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +153,16 @@ table! {
         "Decisions of the QoS controller whose container was gone.";
     EVICTIONS = Counter "ebb_agent_evictions_total",
         "Revocable tasks and executors that were ended to give their resources back.";
+    EVICTIONS_SPARED = Counter "ebb_agent_evictions_spared_total",
+        "Times that a revocable task was frozen instead of ended because enough tasks of its framework had been ended of late.";
+    DISTURBED = Gauge "ebb_agent_disturbed_tasks",
+        "Tasks that are disturbed by their neighbours, by resource and by whom: revocable, owner (a task that is not revocable), outside (nobody of this agent).";
+    PROMISE_WATCHED = Counter "ebb_agent_promise_watched_ms_total",
+        "Time for which some of a resource was lent and all its owners were measured, in milliseconds.";
+    PROMISE_BROKEN = Counter "ebb_agent_promise_broken_ms_total",
+        "The part of ebb_agent_promise_watched_ms_total in which owners used more than the estimate had kept for them, in milliseconds.";
+    PROMISE_BUDGET = Gauge "ebb_agent_promise_budget_ppm",
+        "How much of the time owners may use more than was kept for them, in millionths: the setting lending.violation_budget.";
     SAMPLE_SECONDS = Histogram "ebb_agent_sample_seconds",
         "Time that one reading of all counters took.";
     SAMPLES_DROPPED = Counter "ebb_agent_samples_dropped_total",
@@ -245,7 +261,7 @@ impl Metrics {
             self.add(metric, &[], 0);
         }
         for action in CORRECTION_ACTIONS {
-            for signal in SIGNALS {
+            for signal in Signal::ALL {
                 let labels = [("action", action.into()), ("signal", signal.name().into())];
                 self.add(&CORRECTIONS, &labels, 0);
             }
@@ -376,7 +392,36 @@ impl Metrics {
         self.resources(core);
         self.frameworks(core);
         self.totals(core);
+        self.promises(core);
+        self.disturbed(core);
         self.sampler(view);
+    }
+
+    fn promises(&self, core: &Core) {
+        let promises = core.usage().promises;
+        for (kind, promise) in [
+            (ResourceKind::Cpus, promises.cpu),
+            (ResourceKind::Mem, promises.mem),
+        ] {
+            let labels = [("resource", kind.name().into())];
+            self.rise_to(&PROMISE_WATCHED, &labels, promise.watched_ms);
+            self.rise_to(&PROMISE_BROKEN, &labels, promise.broken_ms);
+        }
+        self.set(&PROMISE_BUDGET, &[], promises.budget_ppm);
+    }
+
+    fn disturbed(&self, core: &Core) {
+        let disturbances = &core.usage().disturbances;
+        for resource in Contended::ALL {
+            for by in DISTURBERS {
+                let of = disturbances
+                    .iter()
+                    .filter(|one| one.resource == resource && disturber(one) == by)
+                    .count();
+                let labels = [("resource", resource.name().into()), ("by", by.into())];
+                self.set(&DISTURBED, &labels, of as u64);
+            }
+        }
     }
 
     fn counters(&self, core: &Core) {
@@ -388,6 +433,7 @@ impl Metrics {
             (&ORPHANS, counters.orphans),
             (&CORRECTIONS_STALE, counters.stale_corrections),
             (&EVICTIONS, counters.evictions),
+            (&EVICTIONS_SPARED, core.lending_counters().spared),
             (&SAMPLES_STALE, counters.stale_samples),
             (&UPDATES_SENT, counters.updates_sent),
             (&UPDATES_RETRIED, counters.updates_retried),

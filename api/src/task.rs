@@ -2,7 +2,7 @@
 
 use ebb_types::limits::{
     MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_DATA_BYTES, MAX_ENVIRONMENT, MAX_GRACE_MS, MAX_ID_BYTES,
-    MAX_LABELS, MAX_NAME_BYTES, MAX_QUANTITY,
+    MAX_LABELS, MAX_NAME_BYTES, MAX_QUANTITY, MAX_SIGNAL,
 };
 use ebb_types::{
     AgentId, CommandInfo, ContainerId, ExecutorId, ExecutorInfo, ExitStatus, Limitation, Reason,
@@ -96,6 +96,23 @@ impl From<ExecutorInfo> for proto::ExecutorInfo {
     }
 }
 
+/// Signals that no program can catch.
+const UNCATCHABLE: [u32; 2] = [9, 19];
+
+fn warn_signal(number: Option<u32>) -> Result<Option<u32>, Invalid> {
+    match number {
+        Some(number) if !(1..=MAX_SIGNAL).contains(&number) || UNCATCHABLE.contains(&number) => {
+            Err(Invalid::new(
+                "task.warn_signal",
+                format!(
+                    "is {number}; give the number of a signal from 1 to {MAX_SIGNAL} that can be caught"
+                ),
+            ))
+        }
+        other => Ok(other),
+    }
+}
+
 impl TryFrom<proto::TaskInfo> for TaskInfo {
     type Error = Invalid;
 
@@ -120,6 +137,7 @@ impl TryFrom<proto::TaskInfo> for TaskInfo {
                 .kill_grace_ms
                 .map(|ms| duration_ms("task.kill_grace_ms", ms, MAX_GRACE_MS))
                 .transpose()?,
+            warn_signal: warn_signal(task.warn_signal)?,
             max_completion_ms: task.max_completion_ms,
             cpu_limit_milli,
             data: data("task.data", task.data, MAX_DATA_BYTES)?,
@@ -138,6 +156,7 @@ impl From<TaskInfo> for proto::TaskInfo {
             command: task.command.map(Into::into),
             executor: task.executor.map(Into::into),
             kill_grace_ms: task.kill_grace_ms,
+            warn_signal: task.warn_signal,
             max_completion_ms: task.max_completion_ms,
             cpu_limit_milli: task.cpu_limit_milli,
             data: task.data,

@@ -1,15 +1,18 @@
 //! What agents measure and did about interference.
 
-use ebb_types::limits::MAX_FRAME_BYTES;
+use ebb_types::limits::{
+    MAX_DISTURBANCES, MAX_DISTURBERS, MAX_FRAME_BYTES, MAX_GRACE_MS, MAX_RECENT_CORRECTIONS,
+};
 use ebb_types::{
-    AgentUsage, ContainerId, Correction, CorrectionAction, FigureSource, FrameworkId,
-    MeasureSource, Signal, TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentUsage, Choice, ChoiceRule, ContainerId, Contended, Correction, CorrectionAction,
+    Disturbance, Disturber, FigureSource, FrameworkId, MeasureSource, Promise, Promises, Signal,
+    TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
 };
 use proto::correction::Action;
 
 use crate::check::{
-    Invalid, bounded, id, optional_id, quantities, required, resources, write_quantities,
-    write_resources,
+    Invalid, bounded, duration_ms, id, optional_id, quantities, required, resources,
+    write_quantities, write_resources,
 };
 use crate::proto;
 
@@ -178,7 +181,7 @@ impl From<TaskUsage> for proto::TaskUsage {
     }
 }
 
-const SIGNALS: [(Signal, proto::Signal); 4] = [
+const SIGNALS: [(Signal, proto::Signal); 6] = [
     (Signal::RunQueueLatency, proto::Signal::RunQueueLatency),
     (
         Signal::PreemptedByRevocable,
@@ -186,21 +189,177 @@ const SIGNALS: [(Signal, proto::Signal); 4] = [
     ),
     (Signal::MachineCpu, proto::Signal::MachineCpu),
     (Signal::MachineMemory, proto::Signal::MachineMemory),
+    (Signal::MemoryStall, proto::Signal::MemoryStall),
+    (Signal::DiskLatency, proto::Signal::DiskLatency),
 ];
+
+const RULES: [(ChoiceRule, proto::ChoiceRule); 5] = [
+    (ChoiceRule::MostCpu, proto::ChoiceRule::MostCpu),
+    (ChoiceRule::MostMemory, proto::ChoiceRule::MostMemory),
+    (ChoiceRule::MostDisk, proto::ChoiceRule::MostDisk),
+    (ChoiceRule::HeldHardest, proto::ChoiceRule::HeldHardest),
+    (ChoiceRule::NotEnded, proto::ChoiceRule::NotEnded),
+];
+
+const CONTENDED: [(Contended, proto::Contended); 3] = [
+    (Contended::Cpu, proto::Contended::Cpu),
+    (Contended::Memory, proto::Contended::Memory),
+    (Contended::Disk, proto::Contended::Disk),
+];
+
+/// The word for a number of the wire, by one of the tables above.
+fn read<T: Copy, W: Copy + Into<i32>>(
+    table: &[(T, W)],
+    field: &'static str,
+    number: i32,
+) -> Result<T, Invalid> {
+    let found = table.iter().find(|(_, wire)| (*wire).into() == number);
+    found
+        .map(|(word, _)| *word)
+        .ok_or_else(|| Invalid::new(field, format!("is {number}, which is not known")))
+}
+
+/// The number of a word; 0 for one that is in no table, which nobody reads.
+fn write<T: Copy + PartialEq, W: Copy + Into<i32>>(table: &[(T, W)], word: T) -> i32 {
+    let found = table.iter().find(|(one, _)| *one == word);
+    found.map_or(0, |(_, wire)| (*wire).into())
+}
+
+impl TryFrom<proto::Choice> for Choice {
+    type Error = Invalid;
+
+    fn try_from(choice: proto::Choice) -> Result<Self, Invalid> {
+        Ok(Self {
+            rule: read(&RULES, "correction.choice.rule", choice.rule)?,
+            amount: choice.amount,
+            rank: choice.rank,
+            candidates: choice.candidates,
+            spared: choice.spared,
+        })
+    }
+}
+
+impl From<Choice> for proto::Choice {
+    fn from(choice: Choice) -> Self {
+        Self {
+            rule: write(&RULES, choice.rule),
+            amount: choice.amount,
+            rank: choice.rank,
+            candidates: choice.candidates,
+            spared: choice.spared,
+        }
+    }
+}
+
+impl TryFrom<proto::Disturber> for Disturber {
+    type Error = Invalid;
+
+    fn try_from(by: proto::Disturber) -> Result<Self, Invalid> {
+        Ok(Self {
+            framework_id: id("disturber.framework_id", &by.framework_id, |t| {
+                FrameworkId::new(t)
+            })?,
+            task_id: id("disturber.task_id", &by.task_id, |t| TaskId::new(t))?,
+            container_id: id("disturber.container_id", &by.container_id, |t| {
+                ContainerId::new(t)
+            })?,
+            revocable: by.revocable,
+            share_permille: by.share_permille,
+        })
+    }
+}
+
+impl From<Disturber> for proto::Disturber {
+    fn from(by: Disturber) -> Self {
+        Self {
+            framework_id: by.framework_id.to_string(),
+            task_id: by.task_id.to_string(),
+            container_id: by.container_id.to_string(),
+            revocable: by.revocable,
+            share_permille: by.share_permille,
+        }
+    }
+}
+
+impl TryFrom<proto::Disturbance> for Disturbance {
+    type Error = Invalid;
+
+    fn try_from(one: proto::Disturbance) -> Result<Self, Invalid> {
+        bounded("disturbance.by", one.by.len(), MAX_DISTURBERS)?;
+        Ok(Self {
+            framework_id: id("disturbance.framework_id", &one.framework_id, |t| {
+                FrameworkId::new(t)
+            })?,
+            task_id: id("disturbance.task_id", &one.task_id, |t| TaskId::new(t))?,
+            container_id: id("disturbance.container_id", &one.container_id, |t| {
+                ContainerId::new(t)
+            })?,
+            resource: read(&CONTENDED, "disturbance.resource", one.resource)?,
+            signal: read(&SIGNALS, "disturbance.signal", one.signal)?,
+            value: one.value,
+            baseline: one.baseline,
+            threshold: one.threshold,
+            since: Timestamp::from_ms(one.since_ms),
+            by: one
+                .by
+                .into_iter()
+                .map(Disturber::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Disturbance> for proto::Disturbance {
+    fn from(one: Disturbance) -> Self {
+        Self {
+            framework_id: one.framework_id.to_string(),
+            task_id: one.task_id.to_string(),
+            container_id: one.container_id.to_string(),
+            resource: write(&CONTENDED, one.resource),
+            signal: write(&SIGNALS, one.signal),
+            value: one.value,
+            baseline: one.baseline,
+            threshold: one.threshold,
+            since_ms: one.since.as_ms(),
+            by: one.by.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A promise that nothing is said of has not been watched.
+fn promises(wire: Option<proto::Promises>) -> Promises {
+    let wire = wire.unwrap_or_default();
+    let one = |promise: Option<proto::Promise>| {
+        let promise = promise.unwrap_or_default();
+        Promise {
+            watched_ms: promise.watched_ms,
+            broken_ms: promise.broken_ms,
+        }
+    };
+    Promises {
+        cpu: one(wire.cpu),
+        mem: one(wire.mem),
+        budget_ppm: wire.budget_ppm,
+    }
+}
+
+fn write_promises(promises: &Promises) -> proto::Promises {
+    let one = |promise: &Promise| proto::Promise {
+        watched_ms: promise.watched_ms,
+        broken_ms: promise.broken_ms,
+    };
+    proto::Promises {
+        cpu: Some(one(&promises.cpu)),
+        mem: Some(one(&promises.mem)),
+        budget_ppm: promises.budget_ppm,
+    }
+}
 
 impl TryFrom<proto::Correction> for Correction {
     type Error = Invalid;
 
     fn try_from(correction: proto::Correction) -> Result<Self, Invalid> {
-        let signal = SIGNALS
-            .into_iter()
-            .find(|(_, wire)| *wire as i32 == correction.signal);
-        let Some((signal, _)) = signal else {
-            return Err(Invalid::new(
-                "correction.signal",
-                format!("is {}, which is no signal", correction.signal),
-            ));
-        };
+        let signal = read(&SIGNALS, "correction.signal", correction.signal)?;
         Ok(Self {
             at: Timestamp::from_ms(correction.at_ms),
             container_id: id("correction.container_id", &correction.container_id, |t| {
@@ -224,16 +383,16 @@ impl TryFrom<proto::Correction> for Correction {
             })?,
             value: correction.value,
             threshold: correction.threshold,
+            baseline: correction.baseline,
             duration_ms: correction.duration_ms,
+            choice: required("correction.choice", correction.choice)?.try_into()?,
+            grace_ms: duration_ms("correction.grace_ms", correction.grace_ms, MAX_GRACE_MS)?,
         })
     }
 }
 
 impl From<Correction> for proto::Correction {
     fn from(correction: Correction) -> Self {
-        let signal = SIGNALS
-            .into_iter()
-            .find(|(signal, _)| *signal == correction.signal);
         Self {
             at_ms: correction.at.as_ms(),
             container_id: correction.container_id.to_string(),
@@ -245,14 +404,17 @@ impl From<Correction> for proto::Correction {
                 CorrectionAction::Release => Action::Release(proto::Empty {}),
                 CorrectionAction::Evict => Action::Evict(proto::Empty {}),
             }),
-            signal: signal.map_or(0, |(_, wire)| wire as i32),
+            signal: write(&SIGNALS, correction.signal),
             on_behalf_of: correction
                 .on_behalf_of
                 .map(|id| id.to_string())
                 .unwrap_or_default(),
             value: correction.value,
             threshold: correction.threshold,
+            baseline: correction.baseline,
             duration_ms: correction.duration_ms,
+            choice: Some(correction.choice.into()),
+            grace_ms: correction.grace_ms,
         }
     }
 }
@@ -268,6 +430,12 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
             MAX_TASKS_PER_REPORT,
         )?;
         bounded("usage.sources", usage.sources.len(), MAX_SOURCES)?;
+        bounded("usage.recent", usage.recent.len(), MAX_RECENT_CORRECTIONS)?;
+        bounded(
+            "usage.disturbances",
+            usage.disturbances.len(),
+            MAX_DISTURBANCES,
+        )?;
         Ok(Self {
             at: Timestamp::from_ms(usage.at_ms),
             machine_cpu_milli: usage.machine_cpu_milli,
@@ -292,6 +460,17 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
                 .into_iter()
                 .map(Correction::try_from)
                 .collect::<Result<_, _>>()?,
+            recent: usage
+                .recent
+                .into_iter()
+                .map(Correction::try_from)
+                .collect::<Result<_, _>>()?,
+            disturbances: usage
+                .disturbances
+                .into_iter()
+                .map(Disturbance::try_from)
+                .collect::<Result<_, _>>()?,
+            promises: promises(usage.promises),
         })
     }
 }
@@ -310,6 +489,9 @@ impl From<AgentUsage> for proto::AgentUsage {
             taken_back_cpu_milli: usage.taken_back_cpu_milli,
             tasks: usage.tasks.into_iter().map(Into::into).collect(),
             corrections: usage.corrections.into_iter().map(Into::into).collect(),
+            recent: usage.recent.into_iter().map(Into::into).collect(),
+            disturbances: usage.disturbances.into_iter().map(Into::into).collect(),
+            promises: Some(write_promises(&usage.promises)),
         }
     }
 }

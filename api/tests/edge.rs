@@ -277,6 +277,20 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
             task(used, ebpf, files),
             task(ebb_types::TaskUsageFigures::default(), files, ebpf),
         ],
+        recent: vec![correction()],
+        disturbances: vec![disturbance(4)],
+        promises: ebb_types::Promises {
+            cpu: ebb_types::Promise {
+                watched_ms: 11,
+                broken_ms: 12,
+            },
+            mem: ebb_types::Promise {
+                watched_ms: 13,
+                broken_ms: 14,
+            },
+            budget_ppm: 15,
+        },
+        corrections: vec![correction()],
         ..ebb_types::AgentUsage::default()
     };
     let wire = proto::AgentUsage::from(usage.clone());
@@ -285,9 +299,69 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
     unknown.sources[0].source = 9;
     let error = ebb_types::AgentUsage::try_from(unknown).unwrap_err();
     assert!(error.to_string().contains("no source"), "{error}");
-    let mut flood = wire;
-    flood.sources = vec![flood.sources[0].clone(); 65];
-    assert!(ebb_types::AgentUsage::try_from(flood).is_err());
+    let refused = |change: &dyn Fn(&mut proto::AgentUsage)| {
+        let mut bad = wire.clone();
+        change(&mut bad);
+        assert!(ebb_types::AgentUsage::try_from(bad).is_err());
+    };
+    refused(&|usage| usage.sources = vec![usage.sources[0].clone(); 65]);
+    refused(&|usage| usage.recent = vec![usage.recent[0].clone(); 33]);
+    refused(&|usage| usage.disturbances = vec![usage.disturbances[0].clone(); 65]);
+    refused(&|usage| {
+        let by = &mut usage.disturbances[0].by;
+        by.push(by[0].clone());
+    });
+    refused(&|usage| usage.disturbances[0].resource = 0);
+    refused(&|usage| usage.recent[0].choice = None);
+    refused(&|usage| usage.recent[0].signal = 99);
+    refused(&|usage| usage.recent[0].grace_ms = u64::MAX);
+}
+
+/// A correction in which each number has a value of its own.
+fn correction() -> ebb_types::Correction {
+    ebb_types::Correction {
+        at: ebb_types::Timestamp::from_ms(1),
+        container_id: ebb_types::ContainerId::new("c").expect("valid"),
+        task_id: ebb_types::TaskId::new("t").expect("valid"),
+        framework_id: ebb_types::FrameworkId::new("f").expect("valid"),
+        action: ebb_types::CorrectionAction::Evict,
+        signal: ebb_types::Signal::MemoryStall,
+        on_behalf_of: None,
+        value: 2,
+        threshold: 3,
+        baseline: Some(4),
+        duration_ms: 5,
+        choice: ebb_types::Choice {
+            rule: ebb_types::ChoiceRule::MostMemory,
+            amount: 6,
+            rank: 7,
+            candidates: 8,
+            spared: true,
+        },
+        grace_ms: 9,
+    }
+}
+
+fn disturbance(by: u64) -> ebb_types::Disturbance {
+    let one = |n| ebb_types::Disturber {
+        framework_id: ebb_types::FrameworkId::new("f").expect("valid"),
+        task_id: ebb_types::TaskId::new(format!("t{n}")).expect("valid"),
+        container_id: ebb_types::ContainerId::new("c").expect("valid"),
+        revocable: n % 2 == 0,
+        share_permille: 100 + n,
+    };
+    ebb_types::Disturbance {
+        framework_id: ebb_types::FrameworkId::new("f").expect("valid"),
+        task_id: ebb_types::TaskId::new("owner").expect("valid"),
+        container_id: ebb_types::ContainerId::new("c").expect("valid"),
+        resource: ebb_types::Contended::Disk,
+        signal: ebb_types::Signal::DiskLatency,
+        value: 1,
+        baseline: 2,
+        threshold: 3,
+        since: ebb_types::Timestamp::from_ms(4),
+        by: (0..by).map(one).collect(),
+    }
 }
 
 /// Each number has a value of its own, so that two that are taken for each other show.

@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Frameworks(ClientArgs),
     /// List the tasks
     Tasks(TasksArgs),
+    /// List the tasks that their neighbours disturb, and by whom
+    Neighbours(ClientArgs),
     /// List the outstanding offers
     Offers(ClientArgs),
     /// List the roles with their weights and quotas
@@ -74,7 +76,7 @@ pub(crate) enum Command {
     Teardown(TeardownArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
-    /// Say why a framework, or those of a role, get no offer now
+    /// Say why a framework, or those of a role, get no offer now, or why an agent took something back from a task
     Explain(ExplainArgs),
     /// Offer nothing of an agent any more; its tasks run on
     Deactivate(OneAgentArgs),
@@ -207,8 +209,8 @@ pub(crate) struct TeardownArgs {
 /// `ebb explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The framework, by its id, or the role
-    #[arg(value_name = "FRAMEWORK|ROLE")]
+    /// The framework, agent or task, by its id, or the role
+    #[arg(value_name = "FRAMEWORK|ROLE|AGENT|TASK")]
     pub(crate) subject: String,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -251,6 +253,7 @@ impl Cli {
             Command::Status(args) => args.client.json,
             Command::Agents(args)
             | Command::Frameworks(args)
+            | Command::Neighbours(args)
             | Command::Offers(args)
             | Command::Roles(args) => args.json,
             Command::Tasks(args) => args.client.json,

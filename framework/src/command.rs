@@ -16,6 +16,8 @@ pub struct CommandSpec {
     pub environment: Vec<(String, String)>,
     /// The account to run as; unset means the framework's.
     pub user: Option<String>,
+    /// The signal, by its number, that warns it before it is evicted; SIGTERM if unset.
+    pub warn_signal: Option<u32>,
 }
 
 /// How a program is named.
@@ -80,6 +82,7 @@ impl CommandSpec {
             command: Some(self.to_command()),
             executor: None,
             kill_grace_ms: None,
+            warn_signal: self.warn_signal,
             max_completion_ms: None,
             cpu_limit_milli: None,
             data: Vec::new(),

@@ -161,6 +161,7 @@ fn task(name: &str) -> TaskInfo {
         command: None,
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

@@ -320,6 +320,7 @@ fn accept(offer: &Offer) -> Result<Call, Error> {
             }),
             executor: None,
             kill_grace_ms: None,
+            warn_signal: None,
             max_completion_ms: None,
             cpu_limit_milli: None,
             data: Vec::new(),

@@ -100,6 +100,7 @@ table! {
     AGENTS_REFUSED = "ebb_master_agents_refused_total", Counter, "Agents refused.";
     TASKS_DUPLICATED = "ebb_master_tasks_duplicated_total", Counter, "Tasks that an agent reported although the books hold another of that name, or its end.";
     LOTS_UNCOUNTED = "ebb_master_lots_uncounted_total", Counter, "Times that lots which an agent brought along did not add up with the books.";
+    COOL_DOWNS_DROPPED = "ebb_master_cool_downs_dropped_total", Counter, "Evictions after which there was no room to keep the framework from the agent for a while.";
     LOT_REFUSALS_DROPPED = "ebb_master_lot_refusals_dropped_total", Counter, "Refusals of lots that there was no room for.";
     OPERATIONS_FAILED = "ebb_master_operations_failed_total", Counter, "Operations on lots that broke a rule.";
     FORGOTTEN = "ebb_master_forgotten_total", Counter, "Frameworks, agents and tasks forgotten because a bound was reached.";
@@ -358,6 +359,7 @@ fn show_agents(counters: &Counters) {
     count(TASKS_DUPLICATED, counters.tasks_duplicated);
     count(LOTS_UNCOUNTED, counters.lots_uncounted);
     count(LOT_REFUSALS_DROPPED, counters.lot_refusals_dropped);
+    count(COOL_DOWNS_DROPPED, counters.cool_downs_dropped);
     count(OPERATIONS_FAILED, counters.operations_failed);
     count(FORGOTTEN, counters.forgotten);
 }

@@ -64,8 +64,9 @@ pub use task::{
 pub use terms::{Constraint, InvalidPattern, OfferTerms, Pattern, Predicate, RoleTerms, Selector};
 pub use time::Timestamp;
 pub use usage::{
-    AgentUsage, Correction, CorrectionAction, FigureSource, MeasureSource, Signal, TaskSources,
-    TaskUsage, TaskUsageFigures,
+    AgentUsage, Choice, ChoiceRule, Contended, Correction, CorrectionAction, Disturbance,
+    Disturber, FigureSource, MeasureSource, Promise, Promises, Signal, TaskSources, TaskUsage,
+    TaskUsageFigures,
 };
 pub use view::{
     AgentActivity, AgentState, AgentStatus, Change, ClusterState, FrameworkState, RoleState,

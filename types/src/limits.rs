@@ -86,3 +86,12 @@ pub const MAX_LOT_PATH_BYTES: usize = 1024;
 
 /// Most named lots of which a role has a limit.
 pub const MAX_LOT_LIMITS: usize = 32;
+
+/// Most corrections of one agent that the master keeps to show.
+pub const MAX_RECENT_CORRECTIONS: usize = 32;
+/// Most disturbed tasks in one report of an agent, the longest disturbed first.
+pub const MAX_DISTURBANCES: usize = 64;
+/// Most neighbours that are named for one disturbed task.
+pub const MAX_DISTURBERS: usize = 4;
+/// Largest number of a signal that a task may choose as its warning.
+pub const MAX_SIGNAL: u32 = 31;

@@ -56,6 +56,8 @@ pub struct TaskInfo {
     pub executor: Option<ExecutorInfo>,
     /// Time between the polite and the forced kill, in milliseconds.
     pub kill_grace_ms: Option<u64>,
+    /// The signal, by its number, that warns it before it is evicted; SIGTERM if unset. Neither SIGKILL nor SIGSTOP.
+    pub warn_signal: Option<u32>,
     /// The task is killed and reported failed after this long, in milliseconds.
     pub max_completion_ms: Option<u64>,
     /// A hard ceiling on CPU in thousandths of a core, at least the allocation; without one a task

@@ -168,9 +168,24 @@ pub enum Signal {
     MachineCpu,
     /// Memory that the machine has left, in bytes.
     MachineMemory,
+    /// Time for which its threads stood still for want of memory, in thousandths of the time passed: the larger of
+    /// what it spent freeing memory and of its PSI.
+    MemoryStall,
+    /// Mean time of its disk requests in the kernel's queue and in the device, in nanoseconds.
+    DiskLatency,
 }
 
 impl Signal {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [
+        Self::RunQueueLatency,
+        Self::PreemptedByRevocable,
+        Self::MachineCpu,
+        Self::MachineMemory,
+        Self::MemoryStall,
+        Self::DiskLatency,
+    ];
+
     /// The name in API and metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -178,6 +193,8 @@ impl Signal {
             Self::PreemptedByRevocable => "preempted_by_revocable",
             Self::MachineCpu => "machine_cpu",
             Self::MachineMemory => "machine_memory",
+            Self::MemoryStall => "memory_stall",
+            Self::DiskLatency => "disk_latency",
         }
     }
 }
@@ -210,6 +227,58 @@ impl CorrectionAction {
     }
 }
 
+/// By which rule a container was chosen among those that could have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChoiceRule {
+    /// It used the most CPU, in thousandths of a core; of equals the youngest.
+    MostCpu,
+    /// It held the most memory, in bytes; of equals the youngest.
+    MostMemory,
+    /// It had the most traffic with block devices, in bytes a second; of equals the youngest.
+    MostDisk,
+    /// It was held back longest or hardest; the amount is what it was left, in thousandths of a core.
+    HeldHardest,
+    /// It was to have ended and had not; the amount is for how long, in milliseconds.
+    NotEnded,
+}
+
+impl ChoiceRule {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [
+        Self::MostCpu,
+        Self::MostMemory,
+        Self::MostDisk,
+        Self::HeldHardest,
+        Self::NotEnded,
+    ];
+
+    /// The name in API and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MostCpu => "most_cpu",
+            Self::MostMemory => "most_memory",
+            Self::MostDisk => "most_disk",
+            Self::HeldHardest => "held_hardest",
+            Self::NotEnded => "not_ended",
+        }
+    }
+}
+
+/// Why a correction struck this container and not another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Choice {
+    /// The rule that ranked them.
+    pub rule: ChoiceRule,
+    /// What it had by that rule, in the rule's unit.
+    pub amount: u64,
+    /// Its place by the rule; the first is 1.
+    pub rank: u32,
+    /// How many could have been chosen.
+    pub candidates: u32,
+    /// Whether it was spared the end because too many tasks of its framework were ended of late.
+    pub spared: bool,
+}
+
 /// One decision of the QoS controller with its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
@@ -231,8 +300,109 @@ pub struct Correction {
     pub value: u64,
     /// The bound that it passed, in the signal's unit.
     pub threshold: u64,
+    /// What is normal for the disturbed task, in the signal's unit; none where the bound does not rest on that.
+    pub baseline: Option<u64>,
     /// For how long it had been passed, in milliseconds.
     pub duration_ms: u64,
+    /// Why this container.
+    pub choice: Choice,
+    /// How long a container that is told to end may take for it, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// What tasks contend for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Contended {
+    /// CPU.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Disks.
+    Disk,
+}
+
+impl Contended {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Disk];
+
+    /// The name in API and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "mem",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// A task that disturbs another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disturber {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its container.
+    pub container_id: ContainerId,
+    /// Whether it runs on lent resources.
+    pub revocable: bool,
+    /// Its part of what all others use of the resource, in thousandths.
+    pub share_permille: u64,
+}
+
+/// A task that is disturbed by its neighbours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disturbance {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its container.
+    pub container_id: ContainerId,
+    /// By which resource.
+    pub resource: Contended,
+    /// What shows it.
+    pub signal: Signal,
+    /// The measured value, in the signal's unit.
+    pub value: u64,
+    /// What is normal for the task, in the signal's unit.
+    pub baseline: u64,
+    /// The bound that was passed, in the signal's unit.
+    pub threshold: u64,
+    /// Since when, without a break.
+    pub since: Timestamp,
+    /// By whom, the worst first; at most [`crate::limits::MAX_DISTURBERS`]. Empty if no container of this agent uses
+    /// enough of the resource to be blamed: then it is work outside of Ebb, or the device itself.
+    pub by: Vec<Disturber>,
+}
+
+/// How well one kind of resource was kept for its owners while part of it was lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promise {
+    /// Time for which some of it was lent and owners were measured, in milliseconds; only rises.
+    pub watched_ms: u64,
+    /// The part of that time in which they used more than the estimate had kept for them, in milliseconds; only rises.
+    pub broken_ms: u64,
+}
+
+impl Promise {
+    /// The part of the time in which it was broken, in millionths; none while nothing was lent.
+    pub fn broken_ppm(&self) -> Option<u64> {
+        let broken = u128::from(self.broken_ms) * 1_000_000;
+        let ppm = broken.checked_div(u128::from(self.watched_ms))?;
+        Some(u64::try_from(ppm).unwrap_or(u64::MAX))
+    }
+}
+
+/// What an agent keeps of its promise to those whose resources it lends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promises {
+    /// Of CPU.
+    pub cpu: Promise,
+    /// Of memory.
+    pub mem: Promise,
+    /// How much of the time it may be broken, in millionths, as the agent's settings say.
+    pub budget_ppm: u64,
 }
 
 /// What an agent measures, as it tells the master.
@@ -261,4 +431,11 @@ pub struct AgentUsage {
     pub tasks: Vec<TaskUsage>,
     /// Decisions since the last report.
     pub corrections: Vec<Correction>,
+    /// The last decisions, the latest last, at most [`crate::limits::MAX_RECENT_CORRECTIONS`]; the master keeps them,
+    /// an agent leaves this empty.
+    pub recent: Vec<Correction>,
+    /// Tasks that are disturbed by their neighbours, at most [`crate::limits::MAX_DISTURBANCES`].
+    pub disturbances: Vec<Disturbance>,
+    /// How well owners' resources were kept for them since the agent started.
+    pub promises: Promises,
 }

@@ -38,6 +38,7 @@ fn records() -> Vec<Record> {
         }),
         executor: None,
         kill_grace_ms: Some(5),
+        warn_signal: Some(10),
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: vec![1, 2, 3],

@@ -7,14 +7,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ebb_types::limits::MAX_GRACE_MS;
 use ebb_types::{Attribute, FaultDomain, InvalidDomain, InvalidLot, Lots, WrittenResources};
 use serde::Deserialize;
 
 use crate::core::lending;
+use crate::core::qos::MAX_BUDGET;
 
 mod units;
 
-pub use units::{BadValue, attributes, bandwidth, bytes, cpus, duration_ms};
+pub use units::{BadValue, attributes, bandwidth, bytes, cpus, duration_ms, percent_ppm};
 
 /// The agent's own port.
 pub const DEFAULT_PORT: u16 = 5051;
@@ -282,12 +284,20 @@ struct LendingSettings {
     growth_permille_per_s: Option<u64>,
     /// How long a container stays frozen before it is ended.
     evict_after: Option<String>,
+    /// The longest time that a container has between the warning of its eviction and its end.
+    evict_grace: Option<String>,
+    /// Most tasks of one framework that are ended in a window.
+    disruption_budget: Option<u32>,
+    /// The window.
+    disruption_window: Option<String>,
+    /// How much of the time owners may use more than was kept for them.
+    violation_budget: Option<String>,
 }
 
 impl LendingSettings {
-    fn apply(self, lending: &mut lending::Config) -> Result<(), ConfigError> {
+    fn apply(mut self, lending: &mut lending::Config) -> Result<(), ConfigError> {
         let time = |key, text| read_value(key, text, duration_ms);
-        if let Some(ms) = time("lending.warm_up", self.warm_up)? {
+        if let Some(ms) = time("lending.warm_up", self.warm_up.take())? {
             for kind in [
                 &mut lending.estimator.cpus,
                 &mut lending.estimator.disk_bandwidth,
@@ -295,10 +305,10 @@ impl LendingSettings {
                 kind.warm_blocks = ms.div_ceil(kind.block_ms).clamp(1, kind.blocks);
             }
         }
-        if let Some(ms) = time("lending.hold", self.hold)? {
+        if let Some(ms) = time("lending.hold", self.hold.take())? {
             lending.estimator.hold_ms = ms;
         }
-        if let Some(ms) = time("lending.cool_down", self.cool_down)? {
+        if let Some(ms) = time("lending.cool_down", self.cool_down.take())? {
             lending.estimator.cool_down_ms = ms;
         }
         if let Some(permille) = self.growth_permille_per_s {
@@ -312,9 +322,41 @@ impl LendingSettings {
             }
             lending.estimator.growth_permille_per_s = permille;
         }
-        if let Some(ms) = time("lending.evict_after", self.evict_after)? {
+        if let Some(ms) = time("lending.evict_after", self.evict_after.take())? {
             lending.qos.evict_after_ms = ms;
         }
+        self.apply_gentleness(lending)
+    }
+
+    fn apply_gentleness(self, lending: &mut lending::Config) -> Result<(), ConfigError> {
+        let time = |key, text| read_value(key, text, duration_ms);
+        if let Some(ms) = time("lending.evict_grace", self.evict_grace)? {
+            if ms > MAX_GRACE_MS {
+                let rule = BadValue::new(format!("give at most {MAX_GRACE_MS}ms"));
+                return Err(bad_value("lending.evict_grace", &format!("{ms}ms"), rule));
+            }
+            lending.qos.evict_grace_ms = ms;
+        }
+        if let Some(budget) = self.disruption_budget {
+            if budget > MAX_BUDGET {
+                let rule = BadValue::new(format!("give 0 to {MAX_BUDGET} tasks"));
+                return Err(bad_value(
+                    "lending.disruption_budget",
+                    &budget.to_string(),
+                    rule,
+                ));
+            }
+            lending.qos.budget_evictions = budget;
+        }
+        if let Some(ms) = time("lending.disruption_window", self.disruption_window)? {
+            lending.qos.budget_window_ms = ms;
+        }
+        let budget = read_value(
+            "lending.violation_budget",
+            self.violation_budget,
+            percent_ppm,
+        )?;
+        lending.promise.budget_ppm = budget.unwrap_or(lending.promise.budget_ppm);
         Ok(())
     }
 }
@@ -542,6 +584,13 @@ mod tests {
         let config = parse("[lending]\nwarm_up = '2500ms'\nhold = '1s'\n").expect("a good file");
         assert_eq!(config.lending.estimator.cpus.warm_blocks, 3);
         assert_eq!(config.lending.estimator.hold_ms, 1_000);
+        let gentle = "[lending]\nevict_grace = '2s'\ndisruption_budget = 7\ndisruption_window = '1h'\n\
+                      violation_budget = '0.25%'\n";
+        let config = parse(gentle).expect("a good file");
+        let qos = config.lending.qos;
+        assert_eq!((qos.evict_grace_ms, qos.budget_evictions), (2_000, 7));
+        assert_eq!(qos.budget_window_ms, 3_600_000);
+        assert_eq!(config.lending.promise.budget_ppm, 2_500);
         let config =
             parse("[measure]\nquick = '50ms'\nfull = '5s'\npin = false\n").expect("a good file");
         assert_eq!(
@@ -593,6 +642,18 @@ mod tests {
             ),
             ("cpus = [", &["agent.toml"]),
             ("[lending]\nhold = '5'", &["lending.hold", "\"5\"", "7d"]),
+            (
+                "[lending]\nviolation_budget = '101%'",
+                &["lending.violation_budget", "0.1%"],
+            ),
+            (
+                "[lending]\ndisruption_budget = 1001",
+                &["lending.disruption_budget", "1000"],
+            ),
+            (
+                "[lending]\nevict_grace = '400d'",
+                &["lending.evict_grace", "at most"],
+            ),
             ("[lending]\nspeed = 1", &["speed", "unknown field"]),
             ("[measure]\nquick = '1ms'", &["measure.quick", "10ms"]),
             ("[measure]\nfull = '50ms'", &["measure.full", "60s"]),

@@ -112,6 +112,17 @@ pub fn duration_ms(text: &str) -> Result<u64, BadValue> {
         .ok_or_else(|| BadValue::new("give a time with a unit of ms, s, m, h or d, like 90s or 7d"))
 }
 
+/// A part of the whole, like `0.1%`, in millionths.
+///
+/// # Errors
+/// [`BadValue`] says what is allowed.
+pub fn percent_ppm(text: &str) -> Result<u64, BadValue> {
+    text.strip_suffix('%')
+        .and_then(|number| scaled(number.trim_end(), 10_000))
+        .filter(|ppm| *ppm <= 1_000_000)
+        .ok_or_else(|| BadValue::new("give a part of the time from 0% to 100%, like 0.1%"))
+}
+
 /// Attributes as Mesos writes them: `name:value;name:value`. A value that is a number is a scalar.
 ///
 /// # Errors

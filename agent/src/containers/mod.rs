@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ebb_types::{ContainerId, ExitStatus, ResourceKind, Resources};
+use ebb_types::{ContainerId, ExitStatus, ResourceKind, Resources, Timestamp};
 use tokio::runtime::Handle as Tokio;
 use tokio::sync::mpsc;
 
@@ -48,6 +48,8 @@ pub enum Order {
     Destroy(ContainerId),
     /// Ask its processes to end.
     Terminate(ContainerId),
+    /// Warn it of its eviction: with its signal, if it chose one; when it ends; why.
+    Warn(ContainerId, bool, Timestamp, String),
     /// End its processes.
     Kill(ContainerId),
     /// Cap its CPU, or lift the cap.
@@ -64,6 +66,7 @@ impl Order {
             Self::Launch(_) => "launch",
             Self::Destroy(_) => "destroy",
             Self::Terminate(_) => "terminate",
+            Self::Warn(..) => "warn",
             Self::Kill(_) => "kill",
             Self::Throttle(..) => "throttle",
             Self::Freeze(_, true) => "freeze",
@@ -78,6 +81,7 @@ impl Order {
             Self::Destroy(id)
             | Self::Terminate(id)
             | Self::Kill(id)
+            | Self::Warn(id, ..)
             | Self::Throttle(id, _)
             | Self::Freeze(id, _)
             | Self::Resize(id, _) => id,
@@ -283,6 +287,14 @@ impl Shared {
                     executor.terminate()?;
                 }
             }
+            Order::Warn(_, signal, ends_at, cause) => {
+                // The signal goes out also where the file cannot be written.
+                let written = known.run.write_warning(ends_at.as_ms(), &cause);
+                if let (true, Some(executor)) = (signal, &known.executor) {
+                    executor.warn()?;
+                }
+                written?;
+            }
             Order::Kill(_) => match &known.executor {
                 Some(executor) => executor.kill(&known.container)?,
                 None => known.container.kill_all()?,
@@ -389,6 +401,7 @@ impl Shared {
             user: Some(order.user.clone()).filter(|user| !user.is_empty()),
             hostname: None,
             limits: self.limits(&order.resources, order.cpu_limit_milli),
+            warn_signal: order.warn_signal,
             volumes: order.volumes.iter().map(volume).collect(),
         }
     }

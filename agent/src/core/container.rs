@@ -212,7 +212,7 @@ fn judge(task: &Task, exit: &Exit) -> Verdict {
         ..Says::default()
     };
     match task.ending.as_ref().map(|ending| &ending.cause) {
-        // Eviction uses force from the start, so a success was earned before it.
+        // A success counts, also after a warning: what did its work must not do it twice.
         Some(EndCause::Evicted(why)) if !finished_itself => Verdict {
             state: TaskState::Gone,
             says: says(Some(Reason::ContainerPreempted), why.clone()),

@@ -183,6 +183,7 @@ impl Core {
             resources: Resources::ZERO,
             volumes: self.mounts(&executor.info.lots),
             cpu_limit_milli: None,
+            warn_signal: None,
         };
         let own = executor.info.resources;
         let lots = executor.info.lots.clone();

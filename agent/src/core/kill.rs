@@ -8,7 +8,7 @@ use ebb_types::{FrameworkId, TaskKey};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Phase, Task};
 use super::timers::Timer;
-use super::{Effect, FORCED_KILL_RETRY_MS, Record, SHUTDOWN_GRACE_MAX_MS};
+use super::{Effect, FORCED_KILL_RETRY_MS, Record, SHUTDOWN_GRACE_MAX_MS, WARNED_CPU_MILLI};
 
 impl Core {
     /// The framework wants a task ended.
@@ -86,12 +86,36 @@ impl Core {
         }
         let forced_at = ending.forced_at;
         let container_id = task.container_id.clone();
+        let cause = match &ending.cause {
+            EndCause::Evicted(why) => Some(why.clone()),
+            _ => None,
+        };
+        if task.frozen && cause.is_some() {
+            // It may set its things in order, and no more: the CPU is its owner's.
+            out.effect(Effect::Throttle {
+                container_id: container_id.clone(),
+                cpu_milli: Some(WARNED_CPU_MILLI),
+            });
+        }
         if std::mem::take(&mut task.frozen) {
             out.effect(Effect::Thaw {
                 container_id: container_id.clone(),
             });
         }
-        out.effect(Effect::Terminate { container_id });
+        let signal = task.info.warn_signal;
+        if let Some(cause) = cause {
+            out.effect(Effect::Warn {
+                container_id: container_id.clone(),
+                signal: signal.is_some(),
+                ends_at: forced_at,
+                cause,
+            });
+            if signal.is_none() {
+                out.effect(Effect::Terminate { container_id });
+            }
+        } else {
+            out.effect(Effect::Terminate { container_id });
+        }
         self.timers.set(Timer::Forced(key.clone()), forced_at);
     }
 

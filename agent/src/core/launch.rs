@@ -221,6 +221,7 @@ impl Core {
             resources: task.info.usable(),
             volumes: self.mounts(&task.info.lots),
             cpu_limit_milli: task.info.cpu_limit_milli,
+            warn_signal: task.info.warn_signal,
         };
         let container_id = order.container_id.clone();
         self.samples

@@ -27,6 +27,8 @@ use ebb_types::{
     Resources, TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
 };
 
+pub mod promise;
+
 use super::estimator::{self, Estimate, Estimator};
 use super::qos::{self, Controller};
 use super::usage::{self, ContainerUse, Meter, Rates, Sample, SampleVerdict, UsageView};
@@ -44,6 +46,8 @@ pub struct Config {
     pub estimator: estimator::Config,
     /// When it is taken back.
     pub qos: qos::Config,
+    /// What is promised to owners.
+    pub promise: promise::Config,
 }
 
 /// One running task as lending sees it. A container with several tasks is given as one, with the sum
@@ -93,6 +97,8 @@ pub struct Counters {
     pub releases: u64,
     /// Containers told to end, repetitions included.
     pub evictions: u64,
+    /// Containers that were frozen instead, for the sake of their framework.
+    pub spared: u64,
 }
 
 /// Usage, estimator and QoS controller of one agent.
@@ -108,6 +114,7 @@ pub struct Lending {
     estimate: Estimate,
     told: Quantities,
     counters: Counters,
+    keeper: promise::Keeper,
 }
 
 impl Lending {
@@ -124,6 +131,7 @@ impl Lending {
             estimate: Estimate::default(),
             told: Quantities::ZERO,
             counters: Counters::default(),
+            keeper: promise::Keeper::new(config.promise),
         }
     }
 
@@ -141,7 +149,10 @@ impl Lending {
         };
         let corrections = match view.verdict {
             SampleVerdict::Valid => {
-                self.valid_at = Some(now);
+                if let Some(before) = self.valid_at.replace(now) {
+                    let passed_ms = now.ms_since(before).min(self.stale_ms);
+                    self.keeper.watch(passed_ms, &view, tasks, &self.told);
+                }
                 self.decide(now, &view, tasks)
             }
             SampleVerdict::Duplicate if self.duplicates <= MAX_DUPLICATES => {
@@ -210,6 +221,7 @@ impl Lending {
     fn decide(&mut self, now: Timestamp, view: &UsageView, tasks: &[TaskView]) -> Vec<Correction> {
         let corrections = self.qos.step(now, view, tasks, &self.total);
         for correction in &corrections {
+            self.counters.spared += u64::from(correction.choice.spared);
             match correction.action {
                 CorrectionAction::Throttle { .. } => self.counters.throttles += 1,
                 CorrectionAction::Freeze => self.counters.freezes += 1,
@@ -234,6 +246,7 @@ impl Lending {
 
     fn go_blind(&mut self, now: Timestamp, tasks: &[TaskView]) {
         self.counters.blind += 1;
+        self.qos.go_blind();
         self.estimate = self.estimator.step(
             now,
             estimator::Facts {
@@ -274,6 +287,9 @@ impl Lending {
                 .map(|task| self.task_usage(view, task))
                 .collect(),
             corrections,
+            recent: Vec::new(),
+            disturbances: self.qos.disturbances().to_vec(),
+            promises: self.keeper.promises(),
         };
         LendingOutcome {
             usage,
@@ -352,6 +368,10 @@ fn in_use(tasks: &[TaskView]) -> Quantities {
     })
 }
 
+#[cfg(test)]
+mod blame;
+#[cfg(test)]
+mod gentle;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

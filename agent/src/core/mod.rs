@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use ebb_types::{
     AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
     ExitStatus, FaultDomain, FrameworkId, Generation, Lots, MasterToAgent, Quantities, Resources,
-    TaskId, TaskKey, TaskState,
+    TaskId, TaskKey, TaskState, Timestamp,
 };
 
 mod check;
@@ -82,6 +82,8 @@ pub const REPORT_INTERVAL_MS: u64 = 1_000;
 /// After this long without a sample lending is asked whether anything may still be lent, in
 /// milliseconds: just above the longest gap between samples that it puts up with.
 pub const SAMPLE_STALE_MS: u64 = 1_001;
+/// CPU of a frozen task that is warned before it is evicted, in thousandths of a core: enough to save its state.
+pub const WARNED_CPU_MILLI: u64 = 100;
 /// How long an executor may take to subscribe after its launch, in milliseconds. As in Mesos.
 pub const EXECUTOR_REGISTRATION_TIMEOUT_MS: u64 = 60_000;
 /// How long an executor may take to come back after a restart of the agent, in milliseconds. The
@@ -248,6 +250,8 @@ pub struct LaunchOrder {
     pub volumes: Vec<VolumeMount>,
     /// A hard ceiling on CPU in thousandths of a core.
     pub cpu_limit_milli: Option<u64>,
+    /// The signal, by its number, that warns it before it is evicted.
+    pub warn_signal: Option<u32>,
 }
 
 /// Something worth counting or logging.
@@ -324,6 +328,17 @@ pub enum Effect {
     Terminate {
         /// Which.
         container_id: ContainerId,
+    },
+    /// Warn a container that it is about to be evicted: by a file in its sandbox, and by the signal that its launch chose.
+    Warn {
+        /// Which.
+        container_id: ContainerId,
+        /// Whether its launch chose a signal.
+        signal: bool,
+        /// When it is ended by force.
+        ends_at: Timestamp,
+        /// Why, as a sentence.
+        cause: String,
     },
     /// End all processes of a container; also when it is frozen.
     KillContainer {

@@ -12,12 +12,17 @@
 //! holds back is not blamed on others, a task below [`Config::vote_cpu_milli`] has no say on CPU
 //! unless its load is just rising, and a task that is starved counts what it waits for as demand.
 //! Latency is blamed on revocable containers only while they use CPU, and only if they preempted
-//! the task or the machine is full.
+//! the task, or nobody did and the machine is full.
+//!
+//! For memory and disks: tasks that stand still for them, as [`neighbours`] finds it, and who makes them.
 //!
 //! **Answer.** Cap the CPU of the smallest set of revocable containers that covers what is missing,
 //! largest user first, then youngest; where caps do not cover it, freeze as few as will do; end
-//! what has been frozen for [`Config::evict_after_ms`] with no end in sight. Memory does not come
-//! back by freezing: there, end the largest at once. When calm, give back in steps.
+//! what has been frozen for [`Config::evict_after_ms`] with no end in sight. Whoever makes owners stand still for memory
+//! or a disk is frozen. A machine that runs out of memory gets none back by freezing: there, end the largest. Who is to
+//! end is warned and has [`Config::evict_grace_ms`], without memory less, and in danger none. Of one framework no more
+//! than a [`budget`] are ended; beyond it they stay frozen, unless the machine is in danger. When calm, give back in
+//! steps. Every correction says what was measured, what is normal, and why it struck this container.
 //!
 //! **Units.** Thousandths of a core, nanoseconds, bytes, events a second; shares in thousandths.
 //!
@@ -34,17 +39,27 @@
 //! powers of two, as its histogram counts.
 
 mod baseline;
+mod budget;
 mod ease;
 mod facts;
+mod memory;
+mod neighbours;
 mod plan;
 mod pressure;
+mod stall;
 
 use std::collections::BTreeMap;
 
-use ebb_types::{ContainerId, Correction, CorrectionAction, Quantities, Signal, TaskId, Timestamp};
+use ebb_types::{
+    Choice, ChoiceRule, ContainerId, Correction, CorrectionAction, Disturbance, Quantities, Signal,
+    TaskId, Timestamp,
+};
 
 use self::baseline::Baseline;
+use self::budget::Budget;
+pub use self::budget::MAX_BUDGET;
 use self::facts::Facts;
+use self::neighbours::Neighbours;
 use self::plan::Level;
 use self::pressure::{Finding, Streaks};
 use super::lending::TaskView;
@@ -109,6 +124,27 @@ pub struct Config {
     pub mem_restore_permille: u64,
     /// Containers that hold less are not worth ending for memory, in bytes.
     pub mem_victim_min_bytes: u64,
+    /// Memory that is left when the machine is in danger: no second sample, no grace, no budget. In thousandths.
+    pub mem_danger_permille: u64,
+    /// Time that a warned container has until it is ended by force, in milliseconds. It was frozen or capped before, so
+    /// its owner does not wait for it.
+    pub evict_grace_ms: u64,
+    /// The same where memory is short: it may be gone by then.
+    pub evict_grace_mem_ms: u64,
+    /// Most tasks of one framework that are ended in a window.
+    pub budget_evictions: u32,
+    /// The window, in milliseconds.
+    pub budget_window_ms: u64,
+    /// Samples in a row for stalls of memory and disks: one more than there are from one full sample to the next, since who
+    /// holds how much stands in full ones only. With fewer the neighbours of a second ago are blamed.
+    pub confirm_stall_samples: u32,
+    /// Standing still for memory that is never a violation, in thousandths of the time passed.
+    pub stall_floor_permille: u64,
+    /// Mean time of disk requests that is never a violation, in nanoseconds. A disk that turns takes 10 ms.
+    pub disk_floor_ns: u64,
+    /// How long after an answer to stalls they are judged again, in milliseconds: figures of full samples tell what was
+    /// up to two seconds ago.
+    pub stall_settle_ms: u64,
 }
 
 impl Default for Config {
@@ -136,6 +172,15 @@ impl Default for Config {
             mem_low_permille: 50,
             mem_restore_permille: 20,
             mem_victim_min_bytes: 16 << 20,
+            mem_danger_permille: 25,
+            evict_grace_ms: 5_000,
+            evict_grace_mem_ms: 1_000,
+            budget_evictions: 4,
+            budget_window_ms: 600_000,
+            confirm_stall_samples: 11,
+            stall_floor_permille: 100,
+            disk_floor_ns: 20_000_000,
+            stall_settle_ms: 3_000,
         }
     }
 }
@@ -147,8 +192,13 @@ enum Grip {
     Capped(u64),
     /// Frozen since then.
     Frozen(Timestamp),
-    /// Told to end; said last then.
-    Evicting(Timestamp),
+    /// Told to end.
+    Evicting {
+        /// Said last then.
+        at: Timestamp,
+        /// And had so long for it.
+        grace_ms: u64,
+    },
 }
 
 /// Why and how a container is held back.
@@ -168,7 +218,22 @@ struct Cause {
     on_behalf_of: Option<TaskId>,
     value: u64,
     threshold: u64,
+    baseline: Option<u64>,
     duration_ms: u64,
+    choice: Choice,
+    grace_ms: u64,
+}
+
+/// Why the one at `place` (the first is 0) was chosen among so many.
+fn choice(rule: ChoiceRule, amount: u64, place: usize, candidates: usize) -> Choice {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Choice {
+        rule,
+        amount,
+        rank: count(place).saturating_add(1),
+        candidates: count(candidates),
+        spared: false,
+    }
 }
 
 /// How one container is held back, for showing.
@@ -188,6 +253,10 @@ pub struct Controller {
     baselines: BTreeMap<ContainerId, Baseline>,
     holds: BTreeMap<ContainerId, Hold>,
     streaks: Streaks,
+    neighbours: Neighbours,
+    disturbances: Vec<Disturbance>,
+    budget: Budget,
+    stalls_answered_at: Option<Timestamp>,
     /// Since when memory has been low, and in how many samples.
     mem_low_since: Option<(Timestamp, u32)>,
     /// The most that owners asked for of late.
@@ -211,6 +280,10 @@ impl Controller {
             baselines: BTreeMap::new(),
             holds: BTreeMap::new(),
             streaks: Streaks::default(),
+            neighbours: Neighbours::default(),
+            disturbances: Vec::new(),
+            budget: Budget::default(),
+            stalls_answered_at: None,
             mem_low_since: None,
             owners_peak: Sliding::new(Extreme::Max, config.calm_ms),
             pressed_at: None,
@@ -238,7 +311,7 @@ impl Controller {
                 throttled_to_milli: None,
                 frozen: true,
             },
-            Some(Grip::Evicting(_)) | None => HoldView::default(),
+            Some(Grip::Evicting { .. }) | None => HoldView::default(),
         }
     }
 
@@ -250,11 +323,21 @@ impl Controller {
                 let due = task.allocated.total(ebb_types::ResourceKind::Cpus);
                 match self.holds.get(&task.container_id).map(|hold| hold.grip) {
                     Some(Grip::Capped(cap_milli)) => due.saturating_sub(cap_milli),
-                    Some(Grip::Frozen(_) | Grip::Evicting(_)) => due,
+                    Some(Grip::Frozen(_) | Grip::Evicting { .. }) => due,
                     None => 0,
                 }
             })
             .fold(0, u64::saturating_add)
+    }
+
+    /// Who was disturbed by whom in the last sample with valid data.
+    pub fn disturbances(&self) -> &[Disturbance] {
+        &self.disturbances
+    }
+
+    /// Without valid data nobody is known to be disturbed.
+    pub fn go_blind(&mut self) {
+        self.disturbances.clear();
     }
 
     /// Judges one sample with valid data.
@@ -266,19 +349,24 @@ impl Controller {
         total: &Quantities,
     ) -> Vec<Correction> {
         self.drop_ended(tasks);
+        self.budget.pass(now, self.config.budget_window_ms);
         let mut corrections = Corrections::new();
         self.relieve_memory(now, usage, tasks, total, &mut corrections);
         let grip_of = |id: &ContainerId| self.holds.get(id).map(|hold| hold.grip);
         let facts = Facts::gather(usage, tasks, total, self.cpu_reserve_permille, grip_of);
         let findings = pressure::find(&self.config, &facts, &self.baselines);
         self.learn(&facts);
+        self.disturbances = self
+            .neighbours
+            .step(now, &self.config, &facts, usage, tasks);
         let confirmed = self.streaks.confirm(now, findings, &self.config);
         if !confirmed.is_empty() {
             self.pressed_at = Some(now);
         }
         let owners_peak_milli = self.owners_peak.push(now, facts.owners_milli());
         let tightened = self.tighten(now, &facts, &confirmed, tasks, &mut corrections);
-        if !tightened {
+        let frozen = self.relieve_stalls(now, usage, tasks, &mut corrections);
+        if !tightened && !frozen {
             let room = ease::Room::of(&facts, owners_peak_milli, &self.config);
             if facts.unmanaged_milli.is_some() {
                 self.evict_starved(now, room, tasks, &mut corrections);
@@ -294,6 +382,7 @@ impl Controller {
         self.baselines.retain(|id, _| known.contains(id));
         self.holds.retain(|id, _| known.contains(id));
         self.streaks.retain(|id| known.contains(id));
+        self.neighbours.retain(|id| known.contains(id));
     }
 
     /// Updates what is normal for each owner.
@@ -334,7 +423,8 @@ impl Controller {
             .collect();
         let plan = plan::take(finding.need_milli, &candidates, self.config.min_cap_milli);
         let mut done = false;
-        for (chosen, level) in plan {
+        let of = candidates.iter().filter(|one| one.claim_milli > 0).count();
+        for (place, (chosen, level)) in plan.into_iter().enumerate() {
             let victim = &facts.victims[chosen];
             let task = &tasks[victim.index];
             if corrections.contains_key(&task.container_id) {
@@ -349,7 +439,10 @@ impl Controller {
                 ),
                 Level::Freeze => (Grip::Frozen(now), CorrectionAction::Freeze),
             };
-            let cause = finding.cause(now);
+            let cause = Cause {
+                choice: choice(ChoiceRule::MostCpu, victim.claim_milli, place, of),
+                ..finding.cause(now)
+            };
             let want_milli = self
                 .holds
                 .get(&task.container_id)
@@ -404,7 +497,7 @@ impl Controller {
         if recently || !(pressed || room.free_milli() < self.config.min_cap_milli) {
             return;
         }
-        let starved = tasks
+        let mut starved: Vec<_> = tasks
             .iter()
             .filter(|task| !corrections.contains_key(&task.container_id))
             .filter_map(|task| {
@@ -420,13 +513,23 @@ impl Controller {
                     task,
                 ))
             })
-            .max_by_key(|(want_milli, started_at, _, _)| (*want_milli, *started_at));
-        let Some((_, _, frozen_ms, task)) = starved else {
+            .collect();
+        starved.sort_by_key(|(want_milli, started_at, _, _)| {
+            std::cmp::Reverse((*want_milli, *started_at))
+        });
+        let most = self.config.budget_evictions;
+        let allowed = |task: &TaskView| self.budget.left(&task.framework_id, most) > 0;
+        let place = starved.iter().position(|(_, _, _, task)| allowed(task));
+        let Some((place, (want_milli, _, frozen_ms, task))) =
+            place.and_then(|place| Some((place, *starved.get(place)?)))
+        else {
             return;
         };
         if let Some(hold) = self.holds.get(&task.container_id) {
             let cause = Cause {
                 duration_ms: frozen_ms,
+                choice: choice(ChoiceRule::MostCpu, want_milli, place, starved.len()),
+                grace_ms: self.config.evict_grace_ms,
                 ..hold.cause.clone()
             };
             self.evicted_at = Some(now);
@@ -452,6 +555,9 @@ fn correction(
         on_behalf_of: cause.on_behalf_of.clone(),
         value: cause.value,
         threshold: cause.threshold,
+        baseline: cause.baseline,
         duration_ms: cause.duration_ms,
+        choice: cause.choice,
+        grace_ms: cause.grace_ms,
     }
 }

@@ -3,9 +3,10 @@
 //! The rules are [`super::lending`]'s. Here stand only what surrounds them: which containers are
 //! judged, that a correction acts on nothing but the container that it names, and who is told.
 
+use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{
     AgentToMaster, AgentUsage, ContainerId, Correction, CorrectionAction, FigureSource,
-    FrameworkId, Quantities, ResourceKind, Resources, TaskId, TaskKey, Timestamp,
+    FrameworkId, Quantities, Reason, ResourceKind, Resources, TaskId, TaskKey, Timestamp,
 };
 
 use super::account::{Account, Holder, Since};
@@ -15,6 +16,7 @@ use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Owner, Phase};
 use super::timers::Timer;
+use super::updates::Says;
 use super::usage::Sample;
 use super::{
     CoreConfig, Effect, ExecutorKey, MAX_CORRECTIONS_PER_REPORT, Observation, REPORT_INTERVAL_MS,
@@ -234,9 +236,19 @@ impl Core {
         let is_ending = task.ending.is_some();
         if correction.action == CorrectionAction::Evict {
             self.counters.evictions += u64::from(!is_ending);
-            let cause = EndCause::Evicted(eviction_sentence(correction));
-            // No grace, also where one is running: the owner needs it back now.
-            self.end_task(key, cause, Some(0), out);
+            let own_ms = task.info.kill_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+            let grace_ms = own_ms.min(correction.grace_ms);
+            let why = eviction_sentence(correction);
+            if grace_ms > 0 && !is_ending && task.has_own_container() {
+                let (state, now) = (task.state, self.now);
+                let says = Says::because(
+                    Reason::ContainerPreempted,
+                    format!("Warned: it is evicted in {grace_ms} ms. {why}"),
+                );
+                self.report(key, state, says, now, out);
+            }
+            // Also where a longer grace is running: it is brought forward.
+            self.end_task(key, EndCause::Evicted(why), Some(grace_ms), out);
             return true;
         }
         if is_ending {
@@ -311,12 +323,21 @@ fn eviction_sentence(correction: &Correction) -> String {
         .on_behalf_of
         .as_ref()
         .map_or_else(|| "the machine".to_owned(), |task| format!("task {task}"));
+    let normal = correction
+        .baseline
+        .map_or_else(String::new, |normal| format!(", {normal} is normal"));
+    let choice = &correction.choice;
     format!(
-        "Preempted: {whose} needed its resources back; {} was {} (more than {} allows) for {} ms",
+        "Preempted: {whose} needed its resources back; {} was {} (more than {} allows{normal}) for {} ms; \
+         chosen by {} of {} as number {} of {}",
         correction.signal.name(),
         correction.value,
         correction.threshold,
-        correction.duration_ms
+        correction.duration_ms,
+        choice.rule.name(),
+        choice.amount,
+        choice.rank,
+        choice.candidates
     )
 }
 

@@ -288,7 +288,7 @@ fn announce(run: &RunDir, record: &StartedRecord) {
     }
 }
 
-/// Forwards SIGTERM to the container until its pid 1 has ended.
+/// Forwards SIGTERM, and SIGUSR1 as the task's warning, to the container until its pid 1 has ended.
 fn wait_end(mut container: Container, spec: &ExecutorSpec) -> Outcome {
     if let Err(e) = tend(&container, spec) {
         // Without ears the executor could not be asked to end the task: better no task than one that cannot be ended.
@@ -312,6 +312,7 @@ fn tend(container: &Container, spec: &ExecutorSpec) -> io::Result<()> {
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
     awaited.add(Signal::SIGTERM);
+    awaited.add(Signal::SIGUSR1);
     let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut quiet = Some(LEAVE_AFTER);
     loop {
@@ -331,6 +332,9 @@ fn tend(container: &Container, spec: &ExecutorSpec) -> io::Result<()> {
             if signal.ssi_signo == Signal::SIGTERM as u32 {
                 // It fails only if pid 1 has just ended, which the next round finds.
                 let _ = kill_process(container.init, rustix::process::Signal::TERM);
+            }
+            if signal.ssi_signo == Signal::SIGUSR1 as u32 && spec.warn_signal.is_some() {
+                let _ = kill_process(container.init, rustix::process::Signal::USR1);
             }
         }
     }

@@ -95,7 +95,11 @@ pub(super) fn main(
         }
         Ok(Fork::Parent(task)) => {
             drop((errors, output));
-            tend(task, nice, words)
+            let warning = spec.warn_signal.and_then(|number| {
+                let number = i32::try_from(number).ok()?;
+                Signal::try_from(number).ok()
+            });
+            tend(task, nice, warning, words)
         }
         Err(e) => {
             report(
@@ -233,13 +237,14 @@ fn command(spec: &ExecutorSpec) -> Command {
     command
 }
 
-/// Pid 1's life: reap, pass SIGTERM on, end when the command has ended.
-fn tend(task: Pid, nice: i32, mut words: PipeWriter) -> ! {
+/// Pid 1's life: reap, pass SIGTERM on, and SIGUSR1 as the warning that the task chose; end when the command has ended.
+fn tend(task: Pid, nice: i32, warning: Option<Signal>, mut words: PipeWriter) -> ! {
     // Reaping is the task's own work. Lowering the priority is always allowed.
     let _ = setpriority_process(None, nice);
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
     awaited.add(Signal::SIGTERM);
+    awaited.add(Signal::SIGUSR1);
     loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == task {
@@ -248,9 +253,14 @@ fn tend(task: Pid, nice: i32, mut words: PipeWriter) -> ! {
                 exit(0);
             }
         }
-        if let Ok(Signal::SIGTERM) = awaited.wait() {
+        let passed_on = match awaited.wait() {
+            Ok(Signal::SIGTERM) => Some(Signal::SIGTERM),
+            Ok(Signal::SIGUSR1) => warning,
+            _ => None,
+        };
+        if let Some(signal) = passed_on {
             // -1 from pid 1: every process of this pid namespace but the caller.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), Signal::SIGTERM);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
         }
     }
 }

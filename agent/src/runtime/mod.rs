@@ -79,6 +79,8 @@ pub struct LaunchRequest {
     pub limits: Limits,
     /// The volumes that it sees.
     pub volumes: Vec<VolumeSpec>,
+    /// The signal, by its number, that warns it before it is evicted.
+    pub warn_signal: Option<u32>,
 }
 
 /// A launch under way.
@@ -201,6 +203,7 @@ impl Runtime {
             join: container.join_paths(),
             executors_dir: self.cgroups.executors_dir(),
             volumes: request.volumes.clone(),
+            warn_signal: request.warn_signal,
         };
         let spawned = run
             .write_spec(&spec)

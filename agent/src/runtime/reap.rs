@@ -80,6 +80,15 @@ impl Executor {
         }
     }
 
+    /// Warns the task with the signal that it chose: sent to every process of the container. Runs that chose none do not
+    /// hear it.
+    pub fn warn(&self) -> Result<(), RuntimeError> {
+        match pidfd_send_signal(&self.pidfd, Signal::USR1) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(self.error("signal")(e)),
+        }
+    }
+
     /// Ends the task: SIGKILL to every process of the container, or, if it is not there yet, a mark that keeps it from
     /// starting. The exit record says `Signaled` with 9, or `NeverStarted`.
     pub fn kill(&self, container: &Container) -> Result<(), RuntimeError> {

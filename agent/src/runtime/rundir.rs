@@ -8,7 +8,7 @@
 //! written at most once: it decides between launching and not launching. `exit.json` is on the disk when it is seen.
 
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +18,11 @@ use super::record::{Durable, encode, read_record, touch, write_file, write_recor
 use super::spec::{
     Claim, ExecutorSpec, ExitRecord, Outcome, RECORD_MAX_BYTES, SPEC_MAX_BYTES, StartedRecord,
 };
+
+/// The file in a task's sandbox that says that it is about to be evicted.
+pub const WARNING_FILE: &str = "EVICTION";
+/// Whoever the task runs as may read it.
+const WARNING_MODE: u32 = 0o644;
 
 /// The longest path of a run folder: the system's 4,096 bytes less what a task may want below its sandbox.
 pub(super) const RUN_PATH_MAX_BYTES: usize = 3_072;
@@ -173,6 +178,27 @@ impl RunDir {
     /// The task's own folder.
     pub fn sandbox(&self) -> PathBuf {
         self.path.join("sandbox")
+    }
+
+    /// Leaves the warning of an eviction in the task's folder, as one line of JSON. The folder is the task's, so
+    /// nothing that lies there is followed or kept: what has the name goes first, and the file is made anew.
+    pub fn write_warning(&self, ends_at_ms: u64, cause: &str) -> Result<(), RuntimeError> {
+        let path = self.sandbox().join(WARNING_FILE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(RuntimeError::file("remove", &path)(e));
+            }
+            _ => {}
+        }
+        let line = serde_json::json!({"ends_at_ms": ends_at_ms, "cause": cause}).to_string();
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(RuntimeError::file("make", &path))?;
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.set_permissions(Permissions::from_mode(WARNING_MODE)))
+            .map_err(RuntimeError::file("write", &path))
     }
 
     /// What the executor says when it cannot write records.

@@ -72,6 +72,9 @@ pub struct ExecutorSpec {
     /// The volumes that are seen inside.
     #[serde(default)]
     pub volumes: Vec<VolumeSpec>,
+    /// The signal, by its number, that warns the task before it is evicted.
+    #[serde(default)]
+    pub warn_signal: Option<u32>,
 }
 
 /// One process, told from every other that had or will have its number.

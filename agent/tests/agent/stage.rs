@@ -405,6 +405,7 @@ pub fn task(name: &str, line: &str) -> TaskInfo {
         }),
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

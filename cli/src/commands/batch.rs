@@ -135,6 +135,7 @@ fn config(args: &BatchArgs) -> Result<BatchConfig, CliError> {
         let mut environment = args.demand.env.clone();
         environment.append(&mut one.command.environment);
         one.command.environment = environment;
+        one.command.warn_signal = args.demand.warn_signal;
     }
     Ok(BatchConfig {
         masters: vec![args.client.master.to_string()],

@@ -49,6 +49,9 @@ pub(crate) struct DemandArgs {
     /// Time between the polite and the forced kill
     #[arg(long, value_name = "TIME", value_parser = grace_ms)]
     pub(crate) grace: Option<u64>,
+    /// The signal that warns it before what it runs on is taken back, like USR1; SIGTERM by default
+    #[arg(long, value_name = "SIGNAL", value_parser = warn_signal)]
+    pub(crate) warn_signal: Option<u32>,
 }
 
 impl DemandArgs {
@@ -87,6 +90,30 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Signals that a program may wait for, with their numbers on Linux.
+const WARN_SIGNALS: [(&str, u32); 9] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("CONT", 18),
+    ("WINCH", 28),
+];
+
+/// Reads the name of a signal, with or without SIG.
+fn warn_signal(text: &str) -> Result<u32, String> {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let found = WARN_SIGNALS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, number)| *number).ok_or_else(|| {
+        let names: Vec<&str> = WARN_SIGNALS.iter().map(|(name, _)| *name).collect();
+        format!("{:?} is none of {}", shown(text), names.join(", "))
+    })
+}
+
 /// Reads `KEY=VALUE`.
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -119,6 +146,7 @@ pub(crate) fn command(words: &[String], args: &DemandArgs) -> Result<CommandSpec
     let mut command = CommandSpec::exec(words);
     command.environment.clone_from(&args.env);
     command.user.clone_from(&args.user);
+    command.warn_signal = args.warn_signal;
     Ok(command)
 }
 

@@ -1,5 +1,6 @@
 //! Everything about one thing, as labelled lines.
 
+pub(crate) mod qos;
 mod usage;
 
 use ebb_types::{
@@ -65,12 +66,10 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
             lines.extend(usage::of_machine(usage));
             let back = Quantities::cpus_mem(usage.taken_back_cpu_milli, 0);
             lines.push(("taken back", quantities(&back)));
-            lines.extend(
-                usage
-                    .corrections
-                    .iter()
-                    .map(|c| ("correction", correction(c))),
-            );
+            lines.extend(qos::promises(&usage.promises));
+            let disturbances = usage.disturbances.iter();
+            lines.extend(disturbances.map(|d| ("disturbed", qos::disturbance(state.at, d))));
+            lines.extend(qos::recent(state.at, usage));
             lines.extend(usage.sources.iter().map(usage::source));
         }
     }
@@ -209,6 +208,8 @@ fn in_unit(signal: Signal, value: u64) -> String {
         Signal::PreemptedByRevocable => format!("{value}/s"),
         Signal::MachineCpu => format!("{} cpus", milli(value)),
         Signal::MachineMemory => bytes(value),
+        Signal::MemoryStall => usage::percent(value),
+        Signal::DiskLatency => duration_ns(value),
     }
 }
 
@@ -224,12 +225,17 @@ pub(crate) fn correction(correction: &Correction) -> String {
         Some(task) => format!("task {task}"),
         None => "the machine".to_owned(),
     };
+    let normal = match correction.baseline {
+        Some(normal) => format!(", normally {}", in_unit(correction.signal, normal)),
+        None => String::new(),
+    };
     format!(
-        "{action} {} for {whom}: {} {} past {} for {}",
+        "{action} {} for {whom}: {} {} past {}{normal} for {}; {}",
         correction.task_id,
         correction.signal.name(),
         in_unit(correction.signal, correction.value),
         in_unit(correction.signal, correction.threshold),
-        duration_ms(correction.duration_ms)
+        duration_ms(correction.duration_ms),
+        qos::choice(correction),
     )
 }

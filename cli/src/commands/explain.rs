@@ -5,9 +5,11 @@ mod quotas;
 mod terms;
 
 use ebb_types::{
-    Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation, Place, Timestamp, Verdict,
+    Claimant, ClusterState, Contender, ExplainSubject, ExplainedClaim, Explanation, Place,
+    Timestamp, Verdict,
 };
 
+use super::details::qos;
 use crate::args::ExplainArgs;
 use crate::client::Master;
 use crate::error::{CliError, EXIT_OK};
@@ -16,18 +18,60 @@ use crate::output::Out;
 use crate::output::json::explain::ExplanationJson;
 use crate::output::quantity::{bytes, duration_ms, milli, quantities, resources};
 use crate::output::table::clean;
+use crate::resolve::ResolveError;
 use quotas::{at_limit, owed_to_others, paid_first, quotas};
 use terms::{below_minimum, other_region, unsuited, with_gpus};
 
 pub(crate) async fn perform(args: &ExplainArgs, out: &mut Out) -> Result<u8, CliError> {
     let mut master = Master::connect(&args.client.master).await?;
     let state = master.frameworks_and_roles().await?;
-    let subject = find::framework_or_role(&state, &args.subject)?;
+    let subject = match find::framework_or_role(&state, &args.subject) {
+        Ok(subject) => subject,
+        Err(unknown @ ResolveError::NoMatch { .. }) => {
+            let state = master.state().await?;
+            return taken_back(&state, &args.subject, unknown, out);
+        }
+        Err(other) => return Err(other.into()),
+    };
     let explanation = master.explain(subject).await?;
     if out.json {
         out.json(&ExplanationJson::from(&explanation))?;
     } else {
         for line in text(&explanation) {
+            out.line(&clean(&line))?;
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+/// What was taken back from or for an agent or a task, and why.
+fn taken_back(
+    state: &ClusterState,
+    subject: &str,
+    unknown: ResolveError,
+    out: &mut Out,
+) -> Result<u8, CliError> {
+    let (usage, task) = match (find::agent(state, subject), find::task(state, subject)) {
+        (Ok(agent), _) => (agent.usage.as_ref(), None),
+        (Err(_), Ok(task)) => {
+            let agent = state.agents.iter().find(|agent| agent.id == task.agent_id);
+            let usage = agent.and_then(|agent| agent.usage.as_ref());
+            (usage, Some(&task.task_id))
+        }
+        (Err(_), Err(ambiguous @ ResolveError::Ambiguous { .. })) => return Err(ambiguous.into()),
+        (Err(_), Err(_)) => return Err(unknown.into()),
+    };
+    let lines = match (usage, task) {
+        (None, _) => vec!["its agent has reported nothing yet".to_owned()],
+        (Some(usage), None) => qos::decisions(state.at, usage),
+        (Some(usage), Some(task)) => qos::about(state.at, usage, task),
+    };
+    if out.json {
+        out.json(&lines)?;
+    } else if lines.is_empty() {
+        out.line("nothing was taken back of late, and nobody is disturbed")?;
+    } else {
+        for line in lines {
             out.line(&clean(&line))?;
         }
     }

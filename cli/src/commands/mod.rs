@@ -14,6 +14,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod lots;
 pub(crate) mod maintenance;
+pub(crate) mod neighbours;
 pub(crate) mod offers;
 pub(crate) mod quota;
 pub(crate) mod roles;
@@ -46,6 +47,7 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Agents(args) => agents::perform(&args, out).await,
         Command::Frameworks(args) => frameworks::perform(&args, out).await,
         Command::Tasks(args) => tasks::perform(&args, out).await,
+        Command::Neighbours(args) => neighbours::perform(&args, out).await,
         Command::Offers(args) => offers::perform(&args, out).await,
         Command::Roles(args) => roles::perform(&args, out).await,
         Command::Top(args) => top::perform(&args, out).await,

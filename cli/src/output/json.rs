@@ -12,8 +12,9 @@ pub(crate) mod quota;
 mod usage;
 
 use ebb_types::{
-    AgentState, AttributeValue, ClusterState, Correction, CorrectionAction, ExitStatus,
-    FrameworkState, Offer, Quantities, ResourceKind, Resources, RoleState, TaskRecord, TaskStatus,
+    AgentState, AttributeValue, Choice, ClusterState, Correction, CorrectionAction, Disturbance,
+    ExitStatus, FrameworkState, Offer, Quantities, ResourceKind, Resources, RoleState, TaskRecord,
+    TaskStatus,
 };
 use serde::Serialize;
 
@@ -97,7 +98,85 @@ pub(crate) struct CorrectionJson {
     on_behalf_of: Option<String>,
     value: u64,
     threshold: u64,
+    /// What is normal for the disturbed task; null where the bound does not rest on that.
+    baseline: Option<u64>,
     duration_ms: u64,
+    choice: ChoiceJson,
+    grace_ms: u64,
+}
+
+/// Why a correction struck this container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ChoiceJson {
+    rule: &'static str,
+    amount: u64,
+    rank: u32,
+    candidates: u32,
+    spared: bool,
+}
+
+impl From<&Choice> for ChoiceJson {
+    fn from(choice: &Choice) -> Self {
+        Self {
+            rule: choice.rule.name(),
+            amount: choice.amount,
+            rank: choice.rank,
+            candidates: choice.candidates,
+            spared: choice.spared,
+        }
+    }
+}
+
+/// A neighbour that disturbs a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DisturberJson {
+    framework_id: String,
+    task_id: String,
+    container_id: String,
+    revocable: bool,
+    share_permille: u64,
+}
+
+/// A task that is disturbed by its neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DisturbanceJson {
+    framework_id: String,
+    task_id: String,
+    container_id: String,
+    resource: &'static str,
+    signal: &'static str,
+    value: u64,
+    baseline: u64,
+    threshold: u64,
+    since_ms: u64,
+    by: Vec<DisturberJson>,
+}
+
+impl From<&Disturbance> for DisturbanceJson {
+    fn from(one: &Disturbance) -> Self {
+        Self {
+            framework_id: one.framework_id.to_string(),
+            task_id: one.task_id.to_string(),
+            container_id: one.container_id.to_string(),
+            resource: one.resource.name(),
+            signal: one.signal.name(),
+            value: one.value,
+            baseline: one.baseline,
+            threshold: one.threshold,
+            since_ms: one.since.as_ms(),
+            by: one
+                .by
+                .iter()
+                .map(|by| DisturberJson {
+                    framework_id: by.framework_id.to_string(),
+                    task_id: by.task_id.to_string(),
+                    container_id: by.container_id.to_string(),
+                    revocable: by.revocable,
+                    share_permille: by.share_permille,
+                })
+                .collect(),
+        }
+    }
 }
 
 impl From<&Correction> for CorrectionJson {
@@ -116,7 +195,10 @@ impl From<&Correction> for CorrectionJson {
             on_behalf_of: correction.on_behalf_of.as_ref().map(ToString::to_string),
             value: correction.value,
             threshold: correction.threshold,
+            baseline: correction.baseline,
             duration_ms: correction.duration_ms,
+            choice: (&correction.choice).into(),
+            grace_ms: correction.grace_ms,
         }
     }
 }

@@ -99,6 +99,15 @@ fn correction(n: u64) -> Correction {
         value: 4_000_000,
         threshold: 1_000_000,
         duration_ms: 300,
+        baseline: None,
+        choice: ebb_types::Choice {
+            rule: ebb_types::ChoiceRule::MostCpu,
+            amount: 1,
+            rank: 1,
+            candidates: 1,
+            spared: false,
+        },
+        grace_ms: 0,
     }
 }
 
@@ -126,6 +135,9 @@ fn report(at_ms: u64, corrections: Vec<Correction>) -> AgentUsage {
             used("batch", lent(), Some(700)),
         ],
         corrections,
+        recent: Vec::new(),
+        disturbances: Vec::new(),
+        promises: ebb_types::Promises::default(),
     }
 }
 
@@ -286,7 +298,7 @@ fn corrections_are_counted_once_and_only_the_latest_are_kept() {
     let newest = view.notes.last().expect("some");
     assert_eq!(
         newest,
-        "throttle to 0.041 cpus batch for task web: run_queue_latency 4.0 ms past 1.0 ms for 300 ms"
+        "throttle to 0.041 cpus batch for task web: run_queue_latency 4.0 ms past 1.0 ms for 300 ms; number 1 of 1 by use, 0.001 cpus"
     );
 }
 

@@ -412,6 +412,29 @@ async fn json_keeps_its_shape() {
         lot("disk", Some(10 << 30), null, &["eng"]),
         lot("ports", None, serde_json::json!([[31_000, 31_009]]), &[]),
     ];
+    let froze = serde_json::json!({
+        "at_ms": 1_700_000_001_000_u64, "framework_id": "cafe-1-0001", "task_id": "copy.1",
+        "container_id": "c2", "action": "freeze", "throttle_to_milli": null,
+        "signal": "disk_latency", "on_behalf_of": "web.1", "value": 80_000_000,
+        "threshold": 20_000_000, "baseline": 2_000_000, "duration_ms": 500,
+        "choice": {
+            "rule": "most_disk", "amount": 200 << 20, "rank": 1, "candidates": 3, "spared": false
+        },
+        "grace_ms": 0
+    });
+    let disturbed = serde_json::json!({
+        "framework_id": "cafe-1-0000", "task_id": "web.1", "container_id": "c1",
+        "resource": "disk", "signal": "disk_latency", "value": 80_000_000,
+        "baseline": 2_000_000, "threshold": 20_000_000, "since_ms": 1_700_000_000_500_u64,
+        "by": [{
+            "framework_id": "cafe-1-0001", "task_id": "copy.1", "container_id": "c2",
+            "revocable": true, "share_permille": 900
+        }]
+    });
+    let mut neighbour = disturbed.clone();
+    neighbour["agent_id"] = "cafe-1-S0".into();
+    let neighbours = json(good(&played, &["neighbours", "--json"]).await);
+    assert_eq!(neighbours, serde_json::json!([neighbour]));
     let agents = json(good(&played, &["agents", "--json"]).await);
     assert_eq!(
         agents[0],
@@ -428,7 +451,12 @@ async fn json_keeps_its_shape() {
                 "io_pressure_permille": null,
                 "lent": amounts(1_000, 0), "taken_back_cpu_milli": 0, "corrections": [],
                 "sources": [{ "figure": "network", "source": null, "why": "no probes" }],
-                "tasks": [used]
+                "tasks": [used], "recent": [froze], "disturbances": [disturbed],
+                "promises": {
+                    "cpu": {"watched_ms": 100_000, "broken_ms": 250, "broken_ppm": 2_500},
+                    "mem": {"watched_ms": 0, "broken_ms": 0, "broken_ppm": null},
+                    "budget_ppm": 1_000
+                }
             }
         })
     );
@@ -651,4 +679,43 @@ async fn an_operator_reserves_and_makes_volumes_of_what_an_agent_has() {
         &["write name:value"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_was_taken_back_and_who_disturbs_whom_is_said_with_its_cause() {
+    let played = Played::start(End::NoOffer).await;
+    let decision = "freeze copy.1 for task web.1: disk_latency 80.0 ms past 20.0 ms, normally 2.0 ms for 500 ms; \
+                    number 1 of 3 by traffic, 200 MiB/s";
+    let disturbance = "web.1 by copy.1 (90 % revocable) on disk";
+    for args in [
+        ["explain", "1-0000/web.1"],
+        ["explain", "cafe-1-S0"],
+        ["status", "cafe-1-S0"],
+    ] {
+        let said = good(&played, &args).await;
+        assert!(said.contains(decision), "{args:?}: {said}");
+        assert!(said.contains(disturbance), "{args:?}: {said}");
+    }
+    bad(&played, &["explain", "web.1"], 1, &["may be any of 2"]).await;
+    let promised = good(&played, &["status", "cafe-1-S0"]).await;
+    for part in [
+        "cpus beyond what was kept in 0.25 %",
+        "no mem lent yet",
+        "budget 0.1 %",
+    ] {
+        assert!(promised.contains(part), "{promised}");
+    }
+    let neighbours = good(&played, &["neighbours"]).await;
+    for part in [
+        "web.1",
+        "copy.1 (90 % revocable)",
+        "disk",
+        "normally 2.0 ms",
+    ] {
+        assert!(neighbours.contains(part), "{neighbours}");
+    }
+    let mut run = vec!["run", "--warn-signal", "KILL", "--", "true"];
+    bad(&played, &run, 2, &["USR1"]).await;
+    run[2] = "9";
+    bad(&played, &run, 2, &["USR1"]).await;
 }

@@ -15,12 +15,13 @@ use ebb_api::proto::{
     scheduler_server::{Scheduler, SchedulerServer},
 };
 use ebb_types::{
-    AgentActivity, AgentAnswer, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage,
-    ClusterState, ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState,
-    Generation, InverseAnswer, Limits, LotQuota, Machine, MaintenanceMode, MaintenanceState,
-    MasterInfo, MeasureSource, Offer, OfferId, Quantities, Quota, Reason, ResourceKind, Resources,
-    Role, RoleState, Source, TaskId, TaskRecord, TaskSources, TaskState, TaskStatus, TaskUsage,
-    TaskUsageFigures, Timestamp, Unavailability, Window,
+    AgentActivity, AgentAnswer, AgentId, AgentInfo, AgentState, AgentStatus, AgentUsage, Choice,
+    ChoiceRule, ClusterState, Contended, Correction, CorrectionAction, Disturbance, Disturber,
+    ExplainSubject, FigureSource, FrameworkId, FrameworkInfo, FrameworkState, Generation,
+    InverseAnswer, Limits, LotQuota, Machine, MaintenanceMode, MaintenanceState, MasterInfo,
+    MeasureSource, Offer, OfferId, Promise, Promises, Quantities, Quota, Reason, ResourceKind,
+    Resources, Role, RoleState, Signal, Source, TaskId, TaskRecord, TaskSources, TaskState,
+    TaskStatus, TaskUsage, TaskUsageFigures, Timestamp, Unavailability, Window,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -253,8 +254,65 @@ fn agent(port: u16) -> AgentState {
                 frozen: false,
             }],
             corrections: Vec::new(),
+            recent: vec![froze()],
+            disturbances: vec![disturbed()],
+            promises: Promises {
+                cpu: Promise {
+                    watched_ms: 100_000,
+                    broken_ms: 250,
+                },
+                mem: Promise::default(),
+                budget_ppm: 1_000,
+            },
         }),
         activity: AgentActivity::Active,
+    }
+}
+
+/// What the agent did for its task.
+fn froze() -> Correction {
+    Correction {
+        at: Timestamp::from_ms(1_700_000_001_000),
+        container_id: ebb_types::ContainerId::new("c2").expect("valid"),
+        task_id: TaskId::new("copy.1").expect("valid"),
+        framework_id: FrameworkId::new("cafe-1-0001").expect("valid"),
+        action: CorrectionAction::Freeze,
+        signal: Signal::DiskLatency,
+        on_behalf_of: TaskId::new("web.1").ok(),
+        value: 80_000_000,
+        threshold: 20_000_000,
+        baseline: Some(2_000_000),
+        duration_ms: 500,
+        choice: Choice {
+            rule: ChoiceRule::MostDisk,
+            amount: 200 << 20,
+            rank: 1,
+            candidates: 3,
+            spared: false,
+        },
+        grace_ms: 0,
+    }
+}
+
+/// Who disturbs its task.
+fn disturbed() -> Disturbance {
+    Disturbance {
+        framework_id: FrameworkId::new("cafe-1-0000").expect("valid"),
+        task_id: TaskId::new("web.1").expect("valid"),
+        container_id: ebb_types::ContainerId::new("c1").expect("valid"),
+        resource: Contended::Disk,
+        signal: Signal::DiskLatency,
+        value: 80_000_000,
+        baseline: 2_000_000,
+        threshold: 20_000_000,
+        since: Timestamp::from_ms(1_700_000_000_500),
+        by: vec![Disturber {
+            framework_id: FrameworkId::new("cafe-1-0001").expect("valid"),
+            task_id: TaskId::new("copy.1").expect("valid"),
+            container_id: ebb_types::ContainerId::new("c2").expect("valid"),
+            revocable: true,
+            share_permille: 900,
+        }],
     }
 }
 

@@ -142,6 +142,7 @@ fn from_object(mut object: Map<String, Value>) -> Result<BatchCommand, String> {
             program,
             environment,
             user,
+            warn_signal: None,
         },
     })
 }
@@ -294,6 +295,7 @@ impl Template {
                 program: Program::Shell(line),
                 environment,
                 user: None,
+                warn_signal: None,
             },
         })
     }

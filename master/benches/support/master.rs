@@ -266,6 +266,7 @@ pub fn task(id: &TaskId, agent_id: &AgentId, resources: Resources) -> TaskInfo {
         }),
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

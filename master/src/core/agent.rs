@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use ebb_types::limits::MAX_RECENT_CORRECTIONS;
 use ebb_types::{
-    AgentId, AgentToMaster, AgentUsage, Event, ExecutorId, FrameworkId, Incarnation, MasterToAgent,
-    Quantities,
+    AgentId, AgentToMaster, AgentUsage, Correction, Event, ExecutorId, FrameworkId, Incarnation,
+    MasterToAgent, Quantities,
 };
 
 use super::input::{ConnectionId, Effect};
@@ -145,6 +146,8 @@ impl Core {
 
     fn on_usage(&mut self, agent_id: &AgentId, usage: AgentUsage) {
         if let Some(agent) = self.agents.get_mut(agent_id) {
+            let mut usage = usage;
+            usage.recent = recent(agent.usage.as_deref(), &usage.corrections);
             agent.usage = Some(Arc::new(usage));
         }
         self.agent_changed(agent_id);
@@ -217,4 +220,11 @@ impl Core {
             None => self.counters.messages_dropped += 1,
         }
     }
+}
+
+/// The last corrections of an agent: those that were kept and those that have come.
+fn recent(before: Option<&AgentUsage>, come: &[Correction]) -> Vec<Correction> {
+    let kept = before.map_or(&[][..], |usage| &usage.recent);
+    let left_out = (kept.len() + come.len()).saturating_sub(MAX_RECENT_CORRECTIONS);
+    kept.iter().chain(come).skip(left_out).cloned().collect()
 }

@@ -74,6 +74,8 @@ pub struct Counters {
     pub operations_failed: u64,
     /// Refusals of lots that there was no room for.
     pub lot_refusals_dropped: u64,
+    /// Evictions that their framework may come back from at once, for want of room.
+    pub cool_downs_dropped: u64,
     /// Tasks, frameworks or agents forgotten because a bound was reached.
     pub forgotten: u64,
 }

@@ -271,6 +271,7 @@ impl Core {
     pub(super) fn revive(&mut self, id: &FrameworkId, roles: &[Role]) {
         for role in self.set_suppressed(id, roles, false) {
             self.roles.void_refusals(id, &role);
+            self.cool_down_again(id, &role);
             self.void_lot_refusals(id, &role);
         }
         self.wake_all = true;

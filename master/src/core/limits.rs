@@ -51,6 +51,11 @@ pub const MAX_RANGES_PER_OFFER: usize = 1_024;
 pub const MAX_PENDING_OPERATIONS: usize = 10_000;
 /// Most refusals of lots that are remembered; beyond that what was refused may be offered again at once (counted).
 pub const MAX_LOT_REFUSALS: usize = 200_000;
+/// How long nothing revocable of an agent is offered to a framework, in the role, of which a task was evicted there, in
+/// milliseconds. Koordinator's figure; longer than an agent holds back what it lends after a correction.
+pub const EVICTION_COOL_DOWN_MS: u64 = 20_000;
+/// Most agents on which one framework cools down; beyond that it may be offered what it was evicted from (counted).
+pub const MAX_COOLING: usize = 1_000;
 /// A debug build checks its invariants after every step while it holds at most this many things;
 /// above it, after every [`CHECK_EVERY`]th step.
 pub const CHECK_ALWAYS_BELOW: usize = 300;

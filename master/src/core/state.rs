@@ -130,6 +130,8 @@ pub(super) struct Framework {
     pub(super) completed: Remembered,
     pub(super) offers: BTreeSet<OfferId>,
     pub(super) holdings: BTreeMap<Role, Holding>,
+    /// Where revocable tasks of it were evicted of late: until when nothing revocable is offered to it there.
+    pub(super) cooling: BTreeMap<(Role, AgentId), Timestamp>,
 }
 
 impl Framework {
@@ -148,6 +150,7 @@ impl Framework {
             completed: Remembered::default(),
             offers: BTreeSet::new(),
             holdings: BTreeMap::new(),
+            cooling: BTreeMap::new(),
         }
     }
 }

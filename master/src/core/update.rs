@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, Capability, FrameworkId, MasterToAgent, TaskId, TaskState, TaskStatus, UpdateUuid,
+    AgentId, Capability, FrameworkId, MasterToAgent, Reason, TaskId, TaskState, TaskStatus,
+    UpdateUuid,
 };
 
 use super::limits::MAX_PENDING_KILLS_PER_AGENT;
@@ -48,6 +49,13 @@ impl Core {
                     task.unacknowledged = Some(Arc::clone(&told));
                 }
                 task.remember(told);
+                let evicted = latest_state.is_terminal()
+                    && !task.state.is_terminal()
+                    && status.reason == Some(Reason::ContainerPreempted);
+                let role = task.role.clone();
+                if evicted {
+                    self.cool_down((framework_id, &role), agent_id);
+                }
                 self.advance(framework_id, &task_id, latest_state);
                 self.task_changed(framework_id, &task_id);
                 if hidden {

@@ -246,6 +246,7 @@ pub fn task(id: &str, agent: &AgentId) -> TaskInfo {
         }),
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

@@ -108,6 +108,7 @@ pub(crate) fn task(task_id: TaskId, offer: &Offer, command: CommandInfo) -> Task
         command: Some(command),
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

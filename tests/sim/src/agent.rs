@@ -280,7 +280,13 @@ impl World {
                 self.fail(format!("agent {number} is told to stop: {message}"))
             }
             Effect::Launch(order) => self.launch(number, &order),
-            Effect::Terminate { container_id } => {
+            Effect::Warn { signal: false, .. } => {}
+            Effect::Terminate { container_id }
+            | Effect::Warn {
+                container_id,
+                signal: true,
+                ..
+            } => {
                 if self.rng.chance(700) {
                     let at = self.now_ms + self.rng.between(1, 2_000);
                     let status = ExitStatus::Signal(SIGTERM);

@@ -9,7 +9,8 @@ use ebb_types::{
 };
 
 use super::super::usage::{
-    ContainerSample, HostCounters, IoSample, RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
+    ContainerSample, HostCounters, IO_BUCKETS, IoLatencySample, IoSample, MemorySample,
+    RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
 };
 use super::{Config, Lending, LendingOutcome, TaskView};
 
@@ -28,7 +29,14 @@ pub(super) struct Sim {
     /// What its own quota adds to each, in nanoseconds, where the probes tell.
     pub(super) wait_own_ns: Option<u64>,
     pub(super) preempted_by_revocable_per_s: u64,
+    pub(super) preempted_by_other_per_s: u64,
     pub(super) throttled_permille: u64,
+    /// Time that it spends freeing memory, in thousandths.
+    pub(super) reclaim_permille: u64,
+    pub(super) mem_limit_bytes: Option<u64>,
+    /// Mean time of each of its 100 disk requests a second, in nanoseconds.
+    pub(super) io_ns: u64,
+    pub(super) forks_per_s: u64,
     pub(super) counters: ContainerSample,
     pub(super) readable: bool,
     cap_milli: Option<u64>,
@@ -39,6 +47,14 @@ pub(super) struct Sim {
 impl Sim {
     pub(super) fn used_milli(&self) -> u64 {
         self.used_milli
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.frozen || self.cap_milli.is_some()
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen
     }
 }
 
@@ -117,7 +133,13 @@ impl World {
             preempted_by_other: Some(0),
             throttled_ns: Some(0),
             mem_bytes: Some(0),
-            disk: Some(IoSample::default()),
+            disk: Some(IoSample {
+                latency: Some(IoLatencySample::default()),
+                ..IoSample::default()
+            }),
+            disk_source: MeasureSource::Ebpf,
+            reclaim_ns: Some(0),
+            forks: Some(0),
             ..ContainerSample::absent(MeasureSource::Ebpf)
         };
         let sim = Sim {
@@ -128,7 +150,12 @@ impl World {
             wait_ns: 20_000,
             wait_own_ns: None,
             preempted_by_revocable_per_s: 0,
+            preempted_by_other_per_s: 0,
             throttled_permille: 0,
+            reclaim_permille: 0,
+            mem_limit_bytes: None,
+            io_ns: 1_000_000,
+            forks_per_s: 0,
             counters,
             readable: true,
             cap_milli: None,
@@ -231,12 +258,31 @@ impl World {
                 sim.preempted_by_revocable_per_s * ms / 1_000,
             );
             add(
+                &mut counters.preempted_by_other,
+                sim.preempted_by_other_per_s * ms / 1_000,
+            );
+            add(&mut counters.reclaim_ns, sim.reclaim_permille * ms * 1_000);
+            add(&mut counters.forks, sim.forks_per_s * ms / 1_000);
+            counters.memory = Some(MemorySample {
+                anon_bytes: Some(sim.mem_bytes),
+                file_bytes: Some(0),
+                limit_bytes: sim.mem_limit_bytes,
+                ..MemorySample::default()
+            });
+            add(
                 &mut counters.throttled_ns,
                 sim.throttled_permille * ms * 1_000,
             );
             counters.mem_bytes = Some(sim.mem_bytes);
             if let Some(disk) = &mut counters.disk {
-                disk.write_bytes += sim.disk_bytes_per_s * ms / 1_000;
+                let runs = !sim.frozen;
+                disk.write_bytes += u64::from(runs) * sim.disk_bytes_per_s * ms / 1_000;
+                let requests = u64::from(runs && sim.disk_bytes_per_s > 0) * ms / 10;
+                if let Some(latency) = &mut disk.latency {
+                    latency.total_ns += requests * sim.io_ns;
+                    let bucket = (sim.io_ns / 1_024).max(1).ilog2() as usize;
+                    latency.device_histogram[bucket.min(IO_BUCKETS - 1)] += requests;
+                }
             }
         }
         self.busy_ns += busy * ms * 1_000;
@@ -264,6 +310,7 @@ impl World {
                     let quick = ContainerSample {
                         throttled_ns: None,
                         mem_bytes: None,
+                        memory: None,
                         disk: None,
                         ..sim.counters
                     };

@@ -1,12 +1,13 @@
-//! Giving back, in steps, and memory, which only ending someone gives back.
+//! Giving back, in steps.
 
-use ebb_types::{CorrectionAction, Quantities, Signal, Timestamp};
+use ebb_types::{ChoiceRule, CorrectionAction, Signal, Timestamp};
 
 use super::super::estimator::permille_of;
 use super::super::lending::TaskView;
-use super::super::usage::UsageView;
 use super::facts::{Facts, latest};
-use super::{CAP_STEP_MILLI, Cause, Config, Controller, Corrections, Grip, Hold, correction, plan};
+use super::{
+    CAP_STEP_MILLI, Cause, Config, Controller, Corrections, Grip, Hold, choice, correction,
+};
 
 /// A step gives back this part of what is free.
 const EASE_DIVISOR: u64 = 2;
@@ -76,11 +77,16 @@ impl Controller {
             on_behalf_of: None,
             value: room.busy_milli,
             threshold: room.level_milli,
+            baseline: None,
             duration_ms: calm_ms,
+            choice: choice(ChoiceRule::HeldHardest, 0, 0, 0),
+            grace_ms: 0,
         };
         let free_milli = room.free_milli();
         let mut budget = (free_milli / EASE_DIVISOR).max(free_milli.min(EASE_MIN_MILLI));
-        for task in self.by_need(tasks) {
+        let held = self.by_need(tasks);
+        let of = held.len();
+        for (place, task) in held.into_iter().enumerate() {
             if corrections.contains_key(&task.container_id) {
                 continue;
             }
@@ -91,6 +97,14 @@ impl Controller {
                 continue;
             };
             budget -= spent;
+            let left_milli = match hold.grip {
+                Grip::Capped(cap_milli) => cap_milli,
+                Grip::Frozen(_) | Grip::Evicting { .. } => 0,
+            };
+            let cause = Cause {
+                choice: choice(ChoiceRule::HeldHardest, left_milli, place, of),
+                ..cause.clone()
+            };
             let action = match grip {
                 Some(cap_milli) => {
                     hold.grip = Grip::Capped(cap_milli);
@@ -119,112 +133,13 @@ impl Controller {
                 let key = match self.holds.get(&task.container_id)?.grip {
                     Grip::Frozen(since) => (0, since.as_ms()),
                     Grip::Capped(cap_milli) => (1, cap_milli),
-                    Grip::Evicting(_) => return None,
+                    Grip::Evicting { .. } => return None,
                 };
                 Some((key, task))
             })
             .collect();
         held.sort_by_key(|(key, _)| *key);
         held.into_iter().map(|(_, task)| task).collect()
-    }
-
-    /// Ends the largest revocable containers when the machine runs out of memory, and again those
-    /// that should have ended and have not.
-    pub(super) fn relieve_memory(
-        &mut self,
-        now: Timestamp,
-        usage: &UsageView,
-        tasks: &[TaskView],
-        total: &Quantities,
-        corrections: &mut Corrections,
-    ) {
-        self.repeat_evictions(now, tasks, corrections);
-        let Some(available) = usage.machine.mem_available_bytes else {
-            return;
-        };
-        let all = usage.machine.mem_total_bytes.unwrap_or(total.mem_bytes());
-        let low = permille_of(all, self.config.mem_low_permille);
-        if available >= low {
-            self.mem_low_since = None;
-            return;
-        }
-        let since = *self.mem_low_since.get_or_insert((now, 0));
-        self.mem_low_since = Some((since.0, since.1.saturating_add(1)));
-        if since.1.saturating_add(1) < self.config.confirm_samples {
-            return;
-        }
-        let mut coming = 0u64;
-        let mut sizes = Vec::new();
-        for task in tasks.iter().filter(|task| task.allocated.is_revocable()) {
-            let used = usage.containers.get(&task.container_id);
-            let held = used.and_then(|used| used.mem_bytes).unwrap_or(0);
-            match self.holds.get(&task.container_id).map(|hold| hold.grip) {
-                Some(Grip::Evicting(told_at))
-                    if now.ms_since(told_at) < self.config.evict_interval_ms =>
-                {
-                    coming = coming.saturating_add(held);
-                }
-                Some(Grip::Evicting(_)) => {}
-                _ if held >= self.config.mem_victim_min_bytes => sizes.push((held, task)),
-                _ => {}
-            }
-        }
-        let wanted = low.saturating_add(permille_of(all, self.config.mem_restore_permille));
-        let missing = wanted.saturating_sub(available).saturating_sub(coming);
-        let ranked: Vec<_> = sizes
-            .iter()
-            .map(|(held, task)| (*held, task.started_at))
-            .collect();
-        let cause = Cause {
-            signal: Signal::MachineMemory,
-            on_behalf_of: None,
-            value: available,
-            threshold: low,
-            duration_ms: now.ms_since(since.0),
-        };
-        for chosen in plan::cover(missing, &ranked) {
-            self.evict(now, sizes[chosen].1, cause.clone(), corrections);
-        }
-    }
-
-    /// A container that was told to end a while ago and still runs is told again.
-    fn repeat_evictions(
-        &mut self,
-        now: Timestamp,
-        tasks: &[TaskView],
-        corrections: &mut Corrections,
-    ) {
-        for task in tasks {
-            let Some(hold) = self.holds.get(&task.container_id) else {
-                continue;
-            };
-            if let Grip::Evicting(told_at) = hold.grip
-                && now.ms_since(told_at) >= self.config.evict_repeat_ms
-            {
-                let cause = hold.cause.clone();
-                self.evict(now, task, cause, corrections);
-            }
-        }
-    }
-
-    /// Has one container ended.
-    pub(super) fn evict(
-        &mut self,
-        now: Timestamp,
-        task: &TaskView,
-        cause: Cause,
-        corrections: &mut Corrections,
-    ) {
-        corrections.insert(
-            task.container_id.clone(),
-            correction(now, task, CorrectionAction::Evict, &cause),
-        );
-        let hold = Hold {
-            grip: Grip::Evicting(now),
-            want_milli: 0,
-            cause,
-        };
-        self.holds.insert(task.container_id.clone(), hold);
     }
 }
 
@@ -241,6 +156,6 @@ fn loosened(hold: &Hold, budget: u64, min_cap_milli: u64) -> Option<(Option<u64>
             let step = budget / CAP_STEP_MILLI * CAP_STEP_MILLI;
             (step >= min_cap_milli).then_some((Some(cap_milli.saturating_add(step)), step))
         }
-        Grip::Frozen(_) | Grip::Evicting(_) => None,
+        Grip::Frozen(_) | Grip::Evicting { .. } => None,
     }
 }

@@ -185,13 +185,14 @@ fn victim(
     // everything that it holds.
     let use_milli = slow_milli.or(fast_milli).unwrap_or(allocated);
     let (claim_milli, committed_milli) = match held {
-        None => (use_milli, use_milli),
+        // Who has just begun to take must not look smaller than who takes a little all the time.
+        None => (use_milli.max(fast_milli.unwrap_or(0)), use_milli),
         Some(Grip::Capped(cap_milli)) => (
             use_milli.max(fast_milli.unwrap_or(0)).min(cap_milli),
             cap_milli,
         ),
         Some(Grip::Frozen(_)) => (0, 0),
-        Some(Grip::Evicting(_)) => return None,
+        Some(Grip::Evicting { .. }) => return None,
     };
     Some(Victim {
         index,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ebb_types::{ContainerId, Signal, TaskId, Timestamp};
+use ebb_types::{ChoiceRule, ContainerId, Signal, TaskId, Timestamp};
 
 use super::super::estimator::permille_of;
 use super::baseline::{Baseline, enough_for_p99};
@@ -21,6 +21,8 @@ pub(super) struct Finding {
     pub(super) owner: Option<(ContainerId, TaskId)>,
     pub(super) value: u64,
     pub(super) threshold: u64,
+    /// What is normal for the owner, where the bound rests on that.
+    pub(super) baseline: Option<u64>,
     /// CPU to take back, in thousandths of a core.
     pub(super) need_milli: u64,
     /// Whether one sample is enough.
@@ -37,7 +39,10 @@ impl Finding {
             on_behalf_of: self.owner.as_ref().map(|(_, task_id)| task_id.clone()),
             value: self.value,
             threshold: self.threshold,
+            baseline: self.baseline,
             duration_ms: now.ms_since(self.since),
+            choice: super::choice(ChoiceRule::MostCpu, 0, 0, 0),
+            grace_ms: 0,
         }
     }
 }
@@ -100,6 +105,7 @@ fn machine_cpu(config: &Config, facts: &Facts<'_>) -> Option<Finding> {
         owner,
         value: busy,
         threshold,
+        baseline: None,
         need_milli: missing,
         severe: missing >= permille_of(facts.capacity_milli, config.severe_missing_permille),
         since: Timestamp::default(),
@@ -121,7 +127,8 @@ fn latency(
     let by_revocable = fast.preempted_by_revocable_per_s.unwrap_or(0);
     let by_any = by_revocable.saturating_add(fast.preempted_by_other_per_s.unwrap_or(0));
     let preempting = by_revocable > 0 && by_revocable >= permille_of(by_any, BLAMED_PERMILLE);
-    if !preempting && !full {
+    // On a full machine nobody need be preempted to wait; where only others preempt, only they are to blame.
+    if !preempting && (!full || by_any > 0) {
         return None;
     }
     let bound = |normal_ns: u64, floor_ns: u64| {
@@ -140,12 +147,17 @@ fn latency(
         bound(baseline.p99_ns(), config.wait_p99_floor_ns),
     );
     let ratio = |(value, bound): (u64, u64)| u128::from(value) * 1000 / u128::from(bound);
-    let (value, threshold) = if ratio(p99) > ratio(mean) { p99 } else { mean };
+    let (value, threshold, normal) = if ratio(p99) > ratio(mean) {
+        (p99.0, p99.1, baseline.p99_ns())
+    } else {
+        (mean.0, mean.1, baseline.mean_ns())
+    };
     (value > threshold).then(|| Finding {
         signal: Signal::RunQueueLatency,
         owner: Some(identify(owner)),
         value,
         threshold,
+        baseline: Some(normal),
         need_milli,
         severe: value >= permille_of(threshold, config.severe_permille),
         since: Timestamp::default(),
@@ -165,6 +177,7 @@ fn preempted(config: &Config, owner: &Owner<'_>, need_milli: u64) -> Option<Find
         owner: Some(identify(owner)),
         value,
         threshold,
+        baseline: None,
         need_milli,
         severe: value >= permille_of(threshold, config.severe_permille),
         since: Timestamp::default(),
@@ -204,9 +217,7 @@ impl Streaks {
         for mut finding in findings {
             let owner = match finding.signal {
                 Signal::MachineCpu | Signal::MachineMemory => None,
-                Signal::RunQueueLatency | Signal::PreemptedByRevocable => {
-                    finding.owner.as_ref().map(|(id, _)| id.clone())
-                }
+                _ => finding.owner.as_ref().map(|(id, _)| id.clone()),
             };
             let key = (finding.signal, owner);
             let mut streak = before.get(&key).copied().unwrap_or(Streak {

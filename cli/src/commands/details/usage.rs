@@ -29,7 +29,7 @@ fn with(value: String, parts: Option<String>, source: Option<MeasureSource>) -> 
     format!("{value} ({})", notes.join("; "))
 }
 
-fn percent(permille: u64) -> String {
+pub(super) fn percent(permille: u64) -> String {
     format!("{} %", milli(permille.saturating_mul(100)))
 }
 

@@ -1,10 +1,10 @@
 //! What is measured, as JSON. A figure that was not measured is null; each says its source, or its kind stands in the
 //! agent's `sources`.
 
-use ebb_types::{AgentUsage, FigureSource, MeasureSource, TaskUsage};
+use ebb_types::{AgentUsage, FigureSource, MeasureSource, Promise, TaskUsage};
 use serde::Serialize;
 
-use super::{CorrectionJson, QuantitiesJson, ResourcesJson};
+use super::{CorrectionJson, DisturbanceJson, QuantitiesJson, ResourcesJson};
 
 /// What a task uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -136,6 +136,36 @@ pub(crate) struct AgentUsageJson {
     sources: Vec<FigureSourceJson>,
     tasks: Vec<TaskUsageJson>,
     corrections: Vec<CorrectionJson>,
+    recent: Vec<CorrectionJson>,
+    disturbances: Vec<DisturbanceJson>,
+    promises: PromisesJson,
+}
+
+/// How well one kind of resource was kept for its owners while part of it was lent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PromiseJson {
+    watched_ms: u64,
+    broken_ms: u64,
+    /// Null while nothing was lent.
+    broken_ppm: Option<u64>,
+}
+
+impl From<&Promise> for PromiseJson {
+    fn from(promise: &Promise) -> Self {
+        Self {
+            watched_ms: promise.watched_ms,
+            broken_ms: promise.broken_ms,
+            broken_ppm: promise.broken_ppm(),
+        }
+    }
+}
+
+/// What an agent keeps of its promise to those whose resources it lends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PromisesJson {
+    cpu: PromiseJson,
+    mem: PromiseJson,
+    budget_ppm: u64,
 }
 
 impl From<&AgentUsage> for AgentUsageJson {
@@ -152,6 +182,13 @@ impl From<&AgentUsage> for AgentUsageJson {
             sources: usage.sources.iter().map(Into::into).collect(),
             tasks: usage.tasks.iter().map(Into::into).collect(),
             corrections: usage.corrections.iter().map(Into::into).collect(),
+            recent: usage.recent.iter().map(Into::into).collect(),
+            disturbances: usage.disturbances.iter().map(Into::into).collect(),
+            promises: PromisesJson {
+                cpu: (&usage.promises.cpu).into(),
+                mem: (&usage.promises.mem).into(),
+                budget_ppm: usage.promises.budget_ppm,
+            },
         }
     }
 }

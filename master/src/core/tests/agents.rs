@@ -353,6 +353,49 @@ fn the_last_usage_of_an_agent_is_kept_for_operators() {
 }
 
 #[test]
+fn the_last_corrections_of_an_agent_are_kept_and_no_more_than_there_is_room_for() {
+    let (mut world, _, agent) = World::with_running_task();
+    let correction = |n: u64| ebb_types::Correction {
+        at: ebb_types::Timestamp::from_ms(n),
+        container_id: ebb_types::ContainerId::new("c").unwrap(),
+        task_id: task_id("t"),
+        framework_id: FrameworkId::new("f").unwrap(),
+        action: ebb_types::CorrectionAction::Freeze,
+        signal: ebb_types::Signal::DiskLatency,
+        on_behalf_of: None,
+        value: 2,
+        threshold: 1,
+        baseline: Some(1),
+        duration_ms: 1,
+        choice: ebb_types::Choice {
+            rule: ebb_types::ChoiceRule::MostDisk,
+            amount: 1,
+            rank: 1,
+            candidates: 1,
+            spared: false,
+        },
+        grace_ms: 0,
+    };
+    let most = ebb_types::limits::MAX_RECENT_CORRECTIONS as u64;
+    for n in 0..most + 5 {
+        let usage = ebb_types::AgentUsage {
+            corrections: vec![correction(n)],
+            // What an agent says of it does not count.
+            recent: vec![correction(999); 3],
+            ..Default::default()
+        };
+        world.say(&agent, AgentToMaster::Usage(usage));
+        world.say(
+            &agent,
+            AgentToMaster::Usage(ebb_types::AgentUsage::default()),
+        );
+    }
+    let kept = world.core.agent_state(&agent.id).unwrap().usage.unwrap();
+    let at: Vec<u64> = kept.recent.iter().map(|c| c.at.as_ms()).collect();
+    assert_eq!(at, (5..most + 5).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_agent_may_not_bring_along_what_cannot_be_counted() {
     let (mut world, scheduler, agent) = World::with_running_task();
     world.agent_gone(&agent);

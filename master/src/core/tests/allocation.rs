@@ -8,6 +8,7 @@ use super::activity::operate;
 use super::*;
 use crate::core::OperatorCommand;
 use crate::core::drf::Class;
+use crate::core::limits::EVICTION_COOL_DOWN_MS;
 
 fn decline_all(world: &mut World, scheduler: &Scheduler, refuse_ms: u64) {
     let offers = world.offers(scheduler).into_iter();
@@ -212,6 +213,75 @@ fn what_a_revocable_task_held_is_offered_again_as_revocable() {
     let lent = Resources::revocable(Quantities::cpus_mem(800, 0));
     assert_eq!(offered(&world, &scheduler), [lent]);
     assert_eq!(offered(&world, &other), []);
+}
+
+/// An agent on which a task of the first of two borrowers has just been evicted; 800 are lent there.
+fn evicted() -> (World, [Scheduler; 2], Played) {
+    let mut world = World::new();
+    let victim = world.subscribe(borrower(&["r"]));
+    let agent = world.register(agent_info(1000, 1024));
+    use_all(&mut world, &victim);
+    lend(&mut world, &agent, 800);
+    let offer = world.offer(&victim);
+    let all = Resources::revocable(Quantities::cpus_mem(800, 0));
+    world.offering = false;
+    world.accept(&victim, &offer, vec![command_task("t", &agent.id, all)]);
+    let other = world.subscribe(framework_info("g", &["r"]));
+    world.offering = true;
+    let mut status = TaskStatus::new(task_id("t"), TaskState::Gone, Source::Agent, world.now);
+    status.uuid = Some(UpdateUuid::of(agent.incarnation, 1));
+    status.reason = Some(ebb_types::Reason::ContainerPreempted);
+    let message = AgentToMaster::Update {
+        framework_id: victim.id.clone(),
+        latest_state: TaskState::Gone,
+        status,
+    };
+    world.say(&agent, message);
+    (world, [victim, other], agent)
+}
+
+#[test]
+fn who_was_evicted_does_not_come_back_within_the_cool_down() {
+    let (mut world, [victim, _], agent) = evicted();
+    assert_eq!(offered(&world, &victim), []);
+    for _ in 0..3 {
+        world.pass_ms(EVICTION_COOL_DOWN_MS / 4);
+        // Neither asking for offers nor more to lend changes that.
+        world.call(&victim, Call::Revive { roles: Vec::new() });
+        lend(&mut world, &agent, 700);
+        lend(&mut world, &agent, 800);
+        assert_eq!(offered(&world, &victim), []);
+    }
+    world.pass_ms(EVICTION_COOL_DOWN_MS / 4 + 1);
+    let lent = Resources::revocable(Quantities::cpus_mem(800, 0));
+    assert_eq!(offered(&world, &victim), [lent]);
+}
+
+#[test]
+fn others_are_offered_what_a_victim_is_not() {
+    let (mut world, [victim, _], _) = evicted();
+    let eager = world.subscribe(borrower(&["r"]));
+    let lent = Resources::revocable(Quantities::cpus_mem(800, 0));
+    assert_eq!(offered(&world, &eager), [lent]);
+    assert_eq!(offered(&world, &victim), []);
+}
+
+#[test]
+fn a_victim_is_offered_what_other_agents_own_and_lend() {
+    let (mut world, [victim, other], _) = evicted();
+    world.hang_up(&other);
+    let second = world.register(agent_info(500, 512));
+    lend(&mut world, &second, 300);
+    let offers = world.offers(&victim);
+    assert!(offers.iter().all(|offer| offer.agent_id == second.id));
+    let sum = |part: fn(&Resources) -> u64| -> u64 {
+        offers.iter().map(|offer| part(&offer.resources)).sum()
+    };
+    let found = (
+        sum(|all| all.regular.cpu_milli()),
+        sum(|all| all.revocable.cpu_milli()),
+    );
+    assert_eq!(found, (500, 300), "{offers:?}");
 }
 
 #[test]

@@ -136,6 +136,7 @@ pub(super) fn command_task(id: &str, agent: &AgentId, resources: Resources) -> T
         }),
         executor: None,
         kill_grace_ms: None,
+        warn_signal: None,
         max_completion_ms: None,
         cpu_limit_milli: None,
         data: Vec::new(),

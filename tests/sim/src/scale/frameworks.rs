@@ -192,6 +192,7 @@ impl World {
             }),
             executor: None,
             kill_grace_ms: None,
+            warn_signal: None,
             max_completion_ms: None,
             cpu_limit_milli: None,
             data: Vec::new(),
