@@ -8,8 +8,9 @@
 //!
 //! **A case** is a stretch between two readings of the probes in which the quota has held the container back. It is
 //! wrong if the probes have blamed more of it on others than the CPU was busy in all waits that ended in it, and a
-//! moment for each: a processor takes that long to come out of its sleep, and the hypervisor may keep it for longer. A
-//! wait counts when it ends; one that ended just while a reading was taken counts in the truth of both stretches.
+//! moment for each: a processor takes that long to come out of its sleep. What the hypervisor has stolen of that CPU
+//! meanwhile is nobody's fault: so much more may be blamed. A wait counts when it ends; one that ended just while a
+//! reading was taken counts in the truth of both stretches.
 //!
 //! That says little where others keep the CPU busy while the quota holds the container back. So of a container with one
 //! thread, a case is wrong too if the kernel's account of the time held back (`cpu.stat`) has grown and the own part
@@ -49,6 +50,21 @@ struct Reading {
     blamed_ns: u64,
     /// The kernel's account of the time held back, read afterwards.
     held_ns: u64,
+    /// What the hypervisor has stolen of the CPU, read afterwards, in ticks.
+    stolen_ticks: u64,
+}
+
+/// A tick of the kernel's accounts, in nanoseconds.
+const TICK_NS: u64 = 10_000_000;
+
+/// What the hypervisor has stolen of a CPU since the start, in ticks.
+fn stolen_ticks(cpu: &str) -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let name = format!("cpu{cpu}");
+    let mut lines = stat.lines().map(str::split_whitespace);
+    let mut line = lines.find(|line| line.clone().next() == Some(&name));
+    let stolen = line.as_mut().and_then(|line| line.nth(8));
+    stolen.expect("the CPU has a line").parse().unwrap()
 }
 
 fn now_ns() -> u64 {
@@ -111,6 +127,7 @@ fn compare(helds: [Held; 2]) {
                 own_ns: run_queue.wait_own_ns.expect("the kernel tells no quota"),
                 blamed_ns: run_queue.wait_blamed_ns(),
                 held_ns: files.throttling().unwrap().throttled_ns,
+                stolen_ticks: stolen_ticks(held.cpu),
             });
         }
     }
@@ -202,12 +219,21 @@ fn judge(held: &Held, readings: &[Reading], waits: &[Wait]) {
 
 fn blamed_beyond_busy(readings: &[Reading], waits: &[Wait]) -> (usize, u64) {
     let (mut wrong, mut worst_ns) = (0, 0);
-    for pair in readings.windows(2).filter(|pair| is_case(pair)) {
+    for (at, pair) in readings.windows(2).enumerate() {
+        if !is_case(pair) {
+            continue;
+        }
+        // What is stolen comes to the account with a tick, which may be after the reading.
+        let later = readings.get(at + 2).unwrap_or(&pair[1]);
+        let stolen = match later.stolen_ticks - pair[0].stolen_ticks {
+            0 => 0,
+            ticks => (ticks + 1) * TICK_NS,
+        };
         let ended = waits.iter().filter(|wait| {
             pair[0].before_ns <= wait.ended_ns && wait.earliest_ns <= pair[1].after_ns
         });
         let most: u64 = ended.map(|wait| wait.busy_ns + MOMENT_NS).sum();
-        let over_ns = (pair[1].blamed_ns - pair[0].blamed_ns).saturating_sub(most);
+        let over_ns = (pair[1].blamed_ns - pair[0].blamed_ns).saturating_sub(most + stolen);
         if over_ns > 0 {
             println!("{over_ns} ns too much of {pair:?}");
         }
