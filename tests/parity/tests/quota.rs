@@ -38,8 +38,9 @@ const DEADLINE: Duration = Duration::from_secs(40);
 const STARTED_NS: u64 = 50_000_000;
 const PERIOD_US: u64 = 5_000;
 const QUOTA_US: u64 = 1_000;
-/// For each wait: what a processor takes to wake up, and the hypervisor to let it.
-const MOMENT_NS: u64 = 1_000_000;
+/// For each wait: what a processor takes to wake up, and the hypervisor to let it, which was seen to take a little more
+/// than a millisecond. Half of what the quota holds back at a time, so that no such wait can hide in it.
+const MOMENT_NS: u64 = (PERIOD_US - QUOTA_US) / 2 * 1000;
 
 /// What the probes say of a container's waits, and between which moments they said it.
 #[derive(Clone, Copy, Debug)]
