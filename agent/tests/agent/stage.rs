@@ -15,6 +15,7 @@ use ebb_types::{
     AgentId, AgentToMaster, CommandInfo, FrameworkId, Generation, Incarnation, MasterToAgent,
     Quantities, Resources, TaskId, TaskInfo, TaskState, TaskStatus,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -327,14 +328,15 @@ impl Stage {
         let mut agent = self.agent.take().expect("an agent runs");
         let pid = rustix::process::Pid::from_child(&agent);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let until = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = agent.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < until, "it does not end:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        let ended = ended.unwrap();
+        let in_time = tokio::task::spawn_blocking(move || {
+            let patience = Timespec::try_from(PATIENCE).unwrap();
+            poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience))
+        });
+        let in_time = in_time.await.unwrap() == Ok(1);
+        assert!(in_time, "it does not end:\n{}", self.log());
+        let status = agent.wait().unwrap();
         assert!(status.success(), "{status}\n{}", self.log());
         let left = cgroups_of(&self.base);
         assert!(left.is_empty(), "left behind: {left:?}\n{}", self.log());
