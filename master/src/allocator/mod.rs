@@ -79,11 +79,10 @@ fn pass_and_hold_back<'a, S: Borrow<AgentSlot>>(
     slots: &'a [S],
     mut hold_back: impl FnMut(&'a S),
 ) -> Vec<Proposal> {
-    let mut proposals = Vec::new();
     if planner.is_idle() {
-        return proposals;
+        return Vec::new();
     }
-    proposals.reserve(slots.len());
+    let mut proposals = Vec::with_capacity(slots.len());
     // While one is held, those that the slots take cost next to nothing.
     let _guard = crossbeam_epoch::pin();
     for slots in slots.chunks(AGENTS_AT_ONCE) {

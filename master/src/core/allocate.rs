@@ -318,7 +318,7 @@ impl Planner {
     }
 
     fn bring_back(&mut self, class: Class) {
-        for node in self.aside.drain(..).rev() {
+        while let Some(node) = self.aside.pop() {
             self.claims.bring_back(node, class);
         }
     }

@@ -160,12 +160,16 @@ impl Share {
 
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
+    #[inline]
     pub fn dominant(held: &Sums, cluster: &Totals, weight_milli: u32) -> Self {
-        let mut dominant = Self::largest_short(held, cluster)
-            .unwrap_or_else(|| Self::largest_long(held, &cluster.sums));
-        dominant.total = dominant
-            .total
-            .saturating_mul(u128::from(weight_milli.max(1)));
+        let weight = u128::from(weight_milli.max(1));
+        if let Some(mut dominant) = Self::largest_short(held, cluster) {
+            // Of 96 bits at most.
+            dominant.total = dominant.total.wrapping_mul(weight);
+            return dominant;
+        }
+        let mut dominant = Self::largest_long(held, &cluster.sums);
+        dominant.total = dominant.total.saturating_mul(weight);
         dominant
     }
 
@@ -324,6 +328,14 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Who holds so much of what is owned, however many allocations led to it.
+    pub const fn of_owned(held: Sums) -> Self {
+        Self {
+            held: [held, Sums([0; ResourceKind::ALL.len()])],
+            allocations: [0; Class::ALL.len()],
+        }
+    }
+
     /// Adds an allocation of a class.
     #[inline]
     pub fn charge(&mut self, class: Class, part: &Quantities) {

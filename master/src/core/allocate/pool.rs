@@ -112,14 +112,14 @@ impl Pool {
         let takes_any = gate.is_open() && most.is_none();
         for (page, waiting) in self.waiting[slot].pages() {
             let refused = refused_by.map_or(0, |bits| bits.word(page));
-            if takes_any && refused == 0 {
-                return Some(page * 64 + waiting.trailing_zeros());
-            }
             let passing = !refused | self.passing[slot].word(page);
             let mut rest = waiting & !gate.kept_word(page) & passing;
             while rest != 0 {
                 let bit = rest.trailing_zeros();
                 let agent = page * 64 + bit;
+                if takes_any && refused & (1 << bit) == 0 {
+                    return Some(agent);
+                }
                 let all: &Quantities = class.part(&self.candidates[agent as usize].free);
                 let part = most.map_or(*all, |most| all.min(most));
                 let is_withheld =

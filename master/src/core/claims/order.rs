@@ -151,26 +151,25 @@ impl Order {
     /// Plays the matches above a place, up to where nothing changes any more.
     fn play_out(&mut self, place: u32) {
         let (needs, winners) = (&self.needs[..], &mut self.winners[..]);
-        let rival = place ^ 1;
-        let mut winner = match needs.get(rival as usize) {
-            Some(need) if need.is_before(&needs[place as usize]) => rival,
-            _ => place,
-        };
-        let mut at = (needs.len() + place as usize) / 2;
-        while at > 0 {
-            let known = &mut winners[at];
+        let (mut winner, mut rival) = (place, place ^ 1);
+        let mut need = &needs[place as usize];
+        let mut at = needs.len() + place as usize;
+        while at > 1 {
+            if let Some(of_rival) = needs.get(rival as usize)
+                && of_rival.is_before(need)
+            {
+                (winner, need) = (rival, of_rival);
+            }
+            at /= 2;
+            let Some(known) = winners.get_mut(at) else {
+                return;
+            };
             if *known == winner && winner != place {
                 return;
             }
             *known = winner;
-            if at == 1 {
-                return;
-            }
-            let rival = winners[at ^ 1];
-            if needs[rival as usize].is_before(&needs[winner as usize]) {
-                winner = rival;
-            }
-            at /= 2;
+            // Beside the final stands nobody.
+            rival = winners[at ^ 1];
         }
     }
 

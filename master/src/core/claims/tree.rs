@@ -1,8 +1,8 @@
 //! The tree of roles with the frameworks at its leaves, what each holds, and the order of need at every node.
 //!
 //! A role `a/b` is a child of `a`. The frameworks of a role stand under a node of their own beside its child roles, so
-//! that they compete with those as one (Mesos' virtual leaf). A node holds the sum of what its children hold. A node is
-//! in its parent's order of a class exactly while somebody below it wants that class.
+//! that they compete with those as one (Mesos' virtual leaf). A node holds the sum of what its children hold; that of the
+//! root is kept where there are quotas. A node is in its parent's order of a class exactly while somebody below it wants that class.
 //!
 //! A role may have a quota ([`quota`]); one whose limits leave nothing to offer is in no order of what is owned.
 //!
@@ -396,11 +396,23 @@ impl Tree {
             self.orders[parent as usize][slot].touch(index, &mut self.spots[slot]);
             index = parent;
         }
+        // What all hold together is asked for where there are quotas.
         let root = &mut self.nodes[ROOT as usize];
-        to(&mut root.standing);
         if class == Class::Regular && root.terms.is_some() {
+            to(&mut root.standing);
             self.settle_terms(ROOT, owed);
         }
+    }
+
+    /// What all hold together of what is owned.
+    fn held_by_all(&self) -> Sums {
+        let mut held = Sums::default();
+        for role in self.roles.values().map(|role| &self.nodes[*role as usize]) {
+            if role.parent == ROOT {
+                held.add_sums(role.standing.held(Class::Regular));
+            }
+        }
+        held
     }
 
     fn touch(&mut self, index: u32, class: Class) {
@@ -594,7 +606,9 @@ impl Tree {
                 continue;
             }
             for class in Class::ALL {
-                if sums[index][class as usize] != *node.standing.held(class) {
+                let is_kept = index != ROOT as usize
+                    || class == Class::Regular && node.terms.is_some();
+                if is_kept && sums[index][class as usize] != *node.standing.held(class) {
                     return Some(format!(
                         "node {index} does not hold the sum of its children"
                     ));

@@ -16,7 +16,7 @@ use ebb_types::{Quantities, Quota, QuotaState, ResourceKind, Role};
 
 use super::{Kind, Node, ROOT, Tree, need};
 use crate::core::claims::order::{Order, Spot};
-use crate::core::drf::{Class, Sums};
+use crate::core::drf::{Class, Standing, Sums};
 use crate::core::limits::is_allocatable;
 
 /// A role's quota and what follows from those below it. Where a node has terms, all above it have.
@@ -123,6 +123,10 @@ impl Tree {
         let mut above = index;
         loop {
             let reserved = self.reserved_below(above);
+            if above == ROOT && self.nodes[ROOT as usize].terms.is_none() {
+                let held = self.held_by_all();
+                self.nodes[ROOT as usize].standing = Standing::of_owned(held);
+            }
             let terms = self.nodes[above as usize].terms.get_or_insert_default();
             terms.reserved = reserved;
             if above == ROOT {
