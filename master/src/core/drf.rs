@@ -158,6 +158,15 @@ impl Share {
     /// The share of nothing.
     pub const ZERO: Self = Self { used: 0, total: 1 };
 
+    /// The share of an amount, divided by the weight (in thousandths, at least 1); none of nothing.
+    pub fn of(used: u128, total: u128, weight_milli: u32) -> Self {
+        if total == 0 {
+            return Self::ZERO;
+        }
+        let total = total.saturating_mul(u128::from(weight_milli.max(1)));
+        Self { used, total }
+    }
+
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
     #[inline]
@@ -403,18 +412,13 @@ impl Need {
     };
 
     /// The need of a claimant that came as the `born`th.
-    pub fn of(
-        standing: &Standing,
-        class: Class,
-        cluster: &Totals,
-        weight_milli: u32,
-        born: u64,
-    ) -> Self {
-        let share = Share::dominant(standing.held(class), cluster, weight_milli).number();
+    #[inline]
+    pub fn of(share: Share, allocations: u64, born: u64) -> Self {
+        let share = share.number();
         Self {
             share: (share >> 64) as u64,
             share_rest: share as u64,
-            allocations: standing.allocations(class),
+            allocations,
             born,
         }
     }

@@ -243,7 +243,11 @@ impl Core {
         agent.oversubscribed = oversubscribed;
         self.links.insert(connection, id.clone());
         let whole = agent.whole();
+        let named = agent.info.lots.named_amounts().into();
         self.roles.set_agent(id, whole, oversubscribed);
+        if let Some(number) = self.roles.agent_number(id) {
+            self.roles.set_named(number, named);
+        }
         self.gate.see_agent(&mut self.roles, &agent.info);
         self.maintenance.see(id);
         self.touch_lots(id);

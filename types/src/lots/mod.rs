@@ -321,6 +321,23 @@ impl Lots {
         amounts.fold(0, u64::saturating_add)
     }
 
+    /// The amounts of what is of none of the four kinds and not shared, in thousandths, by name; the names rise.
+    pub fn named_amounts(&self) -> Vec<(String, u64)> {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (key, value) in self.iter() {
+            if let LotValue::Scalar(amount) = value
+                && key.kind().is_none()
+                && !key.shared
+            {
+                let sum = sums.entry(&key.name).or_default();
+                *sum = sum.saturating_add(*amount);
+            }
+        }
+        let sums = sums.into_iter().filter(|(_, amount)| *amount > 0);
+        sums.map(|(name, amount)| (name.to_owned(), amount))
+            .collect()
+    }
+
     /// The same, with no more of each lot than is allowed, which is asked lot by lot with how much there is.
     #[must_use]
     pub fn cut(&self, mut most: impl FnMut(&LotKey, u64) -> u64) -> Self {

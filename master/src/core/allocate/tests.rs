@@ -15,7 +15,7 @@ use ebb_types::{
 };
 use proptest::prelude::*;
 
-use reference::{Change, Racks, Reference, Who, apply};
+use reference::{Change, NAMES, Racks, Reference, Who, apply};
 
 use super::{AgentView, Outcome, Planner};
 use crate::core::claims::{Claims, FrameworkTerms};
@@ -118,6 +118,10 @@ fn quota() -> impl Strategy<Value = Quota> {
     prop_oneof![4 => quota, 1 => Just(Quota::default())]
 }
 
+fn named() -> impl Strategy<Value = [u64; NAMES.len()]> {
+    prop::array::uniform2(0..4u64)
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let (who, of, on) = (0..FRAMEWORKS, 0..ROLES.len(), 0..AGENTS);
     let small = || {
@@ -143,6 +147,9 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (on.clone(), quantities()).prop_map(|(on, withheld)| Change::Withheld(on, withheld)),
         4 => (who.clone(), of.clone(), small()).prop_map(|(who, of, what)| Change::Charge(who, of, what)),
         3 => (who.clone(), of.clone(), small()).prop_map(|(who, of, what)| Change::Credit(who, of, what)),
+        2 => (on.clone(), named()).prop_map(|(on, amounts)| Change::Named(on, amounts)),
+        2 => (who.clone(), of.clone(), named()).prop_map(|(who, of, what)| Change::ChargeNamed(who, of, what)),
+        1 => (who.clone(), of.clone(), named()).prop_map(|(who, of, what)| Change::CreditNamed(who, of, what)),
         8 => (who.clone(), of.clone(), on, refused, 1..100u64)
             .prop_map(|(who, of, on, what, expires)| Change::Refuse(who, of, on, what, expires)),
         1 => (who, of).prop_map(|(who, of)| Change::Revive(who, of)),

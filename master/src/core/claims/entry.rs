@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Quota, Resources, Role, Timestamp};
 
-use super::{FrameworkTerms, Traits};
+use super::{Amounts, FrameworkTerms, Traits};
 
 /// Which proposals of the allocator's worker threads a book accounts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,27 @@ pub enum Entry {
         agent: u32,
         /// How much.
         withheld: Quantities,
+    },
+    /// An agent has so much of what has a name of its own.
+    Named {
+        /// The agent.
+        agent: u32,
+        /// How much.
+        amounts: Amounts,
+    },
+    /// A member holds more of what has a name of its own.
+    HoldNamed {
+        /// The member.
+        member: u32,
+        /// How much.
+        amounts: Amounts,
+    },
+    /// A member holds less of it.
+    LeaveNamed {
+        /// The member.
+        member: u32,
+        /// How much.
+        amounts: Amounts,
     },
     /// A framework in a role is known from now on.
     Member {

@@ -18,6 +18,7 @@ mod entry;
 mod expiry;
 mod gatekeeper;
 mod look;
+mod named;
 mod order;
 mod refusals;
 mod refuse;
@@ -37,6 +38,7 @@ pub use access::Traits;
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
 pub(super) use gatekeeper::{Gatekeeper, has_gpus};
+pub use named::Amounts;
 use refusals::{Meet, Profiles};
 pub use tree::DEFAULT_WEIGHT_MILLI;
 pub(super) use tree::Room;
@@ -104,6 +106,7 @@ struct AgentEntry {
     oversubscribed: Quantities,
     /// What of the total is free and yet cannot be offered.
     withheld: Quantities,
+    named: Amounts,
     refusals: u32,
     meet: Meet,
 }
@@ -171,6 +174,13 @@ impl Claims {
             Entry::Quota { role, quota } => self.tree.set_quota(role, *quota),
             Entry::Reserved { role, reserved } => self.tree.set_reserved(role, *reserved),
             Entry::Withheld { agent, withheld } => self.put_withheld(*agent, *withheld),
+            Entry::Named { agent, amounts } => self.put_named(*agent, amounts),
+            Entry::HoldNamed { member, amounts } => {
+                self.tree.change_named(*member, |held| held.add(amounts));
+            }
+            Entry::LeaveNamed { member, amounts } => {
+                self.tree.change_named(*member, |held| held.take(amounts));
+            }
             Entry::Member { id, role } => {
                 self.tree.intern(id, role);
             }
@@ -240,6 +250,7 @@ impl Claims {
             total: Quantities::ZERO,
             oversubscribed: Quantities::ZERO,
             withheld: Quantities::ZERO,
+            named: Amounts::default(),
             refusals: 0,
             meet: Meet::default(),
         });
@@ -269,6 +280,7 @@ impl Claims {
         self.void_agent(number);
         self.put_kept_from(number, Traits::default(), &[]);
         self.put_withheld(number, Quantities::ZERO);
+        self.put_named(number, &Amounts::default());
         let Some(agent) = self.agents.get_mut(number as usize).and_then(Option::take) else {
             return;
         };
@@ -351,7 +363,8 @@ impl Claims {
             .tree
             .member(member)
             .is_some_and(|one| one.is_subscribed);
-        if !is_subscribed && self.tree.standing(member).is_zero() {
+        let holds_none = self.tree.standing(member).is_zero() && self.tree.named(member).is_none();
+        if !is_subscribed && holds_none {
             self.enter(Entry::Forget { member });
         }
     }
@@ -474,18 +487,21 @@ impl Claims {
         if resources.is_zero() {
             return None;
         }
-        let member = match self.member(framework_id, role) {
-            Some(member) => member,
-            None => {
-                self.enter(Entry::Member {
-                    id: framework_id.clone(),
-                    role: role.clone(),
-                });
-                self.tree.intern(framework_id, role)
-            }
-        };
+        let member = self.take_seat(framework_id, role);
         self.charge_member(member, resources);
         self.seat(member)
+    }
+
+    /// The number of a framework in a role, which is known from now on.
+    fn take_seat(&mut self, framework_id: &FrameworkId, role: &Role) -> u32 {
+        if let Some(member) = self.member(framework_id, role) {
+            return member;
+        }
+        self.enter(Entry::Member {
+            id: framework_id.clone(),
+            role: role.clone(),
+        });
+        self.tree.intern(framework_id, role)
     }
 
     /// [`Claims::charge`] to a seat that is taken.

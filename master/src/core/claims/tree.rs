@@ -18,6 +18,7 @@ pub(in crate::core) use quota::Room;
 use quota::{Creditors, Terms};
 
 use super::access::Access;
+use super::named::{Amounts, Named};
 use super::order::{Order, Spot};
 use super::refusals::Refusals;
 use crate::core::drf::{Class, Need, Share, Standing, Sums, Totals};
@@ -71,6 +72,8 @@ struct Node {
     weight_milli: u32,
     born: u64,
     standing: Standing,
+    /// What it holds of what has a name of its own.
+    named: Option<Box<Named>>,
     /// Its quota, and what is owed below it.
     terms: Option<Box<Terms>>,
 }
@@ -85,6 +88,7 @@ pub(super) struct Tree {
     roles: BTreeMap<Role, u32>,
     born: u64,
     totals: [Totals; CLASSES],
+    named_totals: Named,
     /// How often each of the totals has changed.
     totals_changes: [u64; CLASSES],
     /// What of the owned is free and yet cannot be offered.
@@ -104,6 +108,7 @@ impl Default for Tree {
             roles: BTreeMap::new(),
             born: 0,
             totals: Default::default(),
+            named_totals: Named::default(),
             totals_changes: [0; CLASSES],
             withheld: Sums::default(),
             reserved: BTreeMap::new(),
@@ -123,6 +128,7 @@ impl Tree {
             weight_milli: DEFAULT_WEIGHT_MILLI,
             born: self.born,
             standing: Standing::default(),
+            named: None,
             terms: None,
         };
         if let Some(index) = self.free.pop() {
@@ -146,6 +152,7 @@ impl Tree {
         let node = &mut self.nodes[index as usize];
         node.kind = Kind::Free;
         node.born = 0;
+        node.named = None;
         node.terms = None;
         self.orders[index as usize] = Default::default();
         self.free.push(index);
@@ -163,6 +170,48 @@ impl Tree {
         if old != totals {
             self.totals_changes[class as usize] += 1;
         }
+    }
+
+    /// Takes in that an agent has other amounts of what has a name of its own.
+    pub(super) fn change_named_totals(&mut self, old: &Amounts, new: &Amounts) {
+        if old != new {
+            self.named_totals.add(new);
+            self.named_totals.take(old);
+            self.totals_changes[Class::Regular as usize] += 1;
+        }
+    }
+
+    /// What a node holds of what has a name of its own; nothing where it holds nothing.
+    pub(super) fn named(&self, index: u32) -> Option<&Named> {
+        self.nodes.get(index as usize)?.named.as_deref()
+    }
+
+    /// Changes what a member and all above it but the root hold of what has a name of its own.
+    pub(super) fn change_named(&mut self, member: u32, to: impl Fn(&mut Named)) {
+        let mut index = member;
+        while index != ROOT {
+            let node = &mut self.nodes[index as usize];
+            let parent = node.parent;
+            let named = node.named.get_or_insert_default();
+            to(named);
+            if named.is_none() {
+                node.named = None;
+            }
+            self.touch(index, Class::Regular);
+            if self.nodes[index as usize].terms.is_some() {
+                self.place_creditor(index);
+            }
+            index = parent;
+        }
+    }
+
+    fn need(&self, class: Class, index: u32) -> Need {
+        need(
+            &self.nodes,
+            class,
+            (&self.totals, &self.named_totals),
+            index,
+        )
     }
 
     /// Takes in that of the owned so much more or less is free and yet cannot be offered.
@@ -468,7 +517,12 @@ impl Tree {
             let parent = self.nodes[index as usize].parent;
             let order = &mut self.orders[parent as usize][slot];
             if is_in {
-                let need = need(&self.nodes, class, &self.totals, index);
+                let need = need(
+                    &self.nodes,
+                    class,
+                    (&self.totals, &self.named_totals),
+                    index,
+                );
                 order.insert(index, need, &mut self.spots[slot]);
             } else {
                 order.remove(index, &mut self.spots[slot]);
@@ -488,7 +542,7 @@ impl Tree {
 
     fn neediest_below(&mut self, node: u32, class: Class) -> Option<u32> {
         let slot = class as usize;
-        let (nodes, totals) = (&self.nodes, &self.totals);
+        let (nodes, totals) = (&self.nodes, (&self.totals, &self.named_totals));
         let mut index = node;
         while !matches!(nodes[index as usize].kind, Kind::Member(_)) {
             index = self.orders[index as usize][slot].settle(
@@ -506,9 +560,7 @@ impl Tree {
         let up = |at: &u32| Some(self.nodes[*at as usize].parent);
         let line = std::iter::successors(Some(member), up);
         let line = line.take_while(|at| *at != end && *at != ROOT);
-        let mut needs: Vec<Need> = line
-            .map(|at| need(&self.nodes, Class::Regular, &self.totals, at))
-            .collect();
+        let mut needs: Vec<Need> = line.map(|at| self.need(Class::Regular, at)).collect();
         needs.reverse();
         needs
     }
@@ -523,7 +575,7 @@ impl Tree {
     /// it. Compares it with all of each level.
     pub(super) fn places(&self, member: u32, class: Class) -> Vec<Place> {
         let slot = class as usize;
-        let need_of = |index| need(&self.nodes, class, &self.totals, index);
+        let need_of = |index| self.need(class, index);
         let is_in_order = |index: u32| {
             (self.spots[slot].get(index as usize)).is_some_and(|spot| spot.is_in_order())
         };
@@ -568,7 +620,7 @@ impl Tree {
             Kind::Own => Claimant::Own(self.role_info(node.parent)?.role.clone()),
             Kind::Root | Kind::Free => return None,
         };
-        let share = Share::dominant(node.standing.held(class), &self.totals[class as usize], 1);
+        let share = share(node, class, (&self.totals, &self.named_totals), 1);
         Some(Contender {
             claimant,
             share_milli: share.as_milli(),
@@ -584,6 +636,7 @@ impl Tree {
     /// What is wrong with the tree, if anything: for checks after every step.
     pub(super) fn fault(&self) -> Option<String> {
         let mut sums = vec![[Sums::default(); CLASSES]; self.nodes.len()];
+        let mut named = vec![Named::default(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate().skip(1) {
             if matches!(node.kind, Kind::Free) {
                 continue;
@@ -600,14 +653,23 @@ impl Tree {
                 }
                 sums[node.parent as usize][slot].add_sums(node.standing.held(class));
             }
+            if let Some(held) = &node.named {
+                named[node.parent as usize].add_all(held);
+            }
         }
         for (index, node) in self.nodes.iter().enumerate() {
             if matches!(node.kind, Kind::Free | Kind::Member(_)) {
                 continue;
             }
+            let is_named = *node.named.as_deref().unwrap_or(&Named::default()) == named[index];
+            if index != ROOT as usize && !is_named {
+                return Some(format!(
+                    "node {index} does not hold what its children hold by name"
+                ));
+            }
             for class in Class::ALL {
-                let is_kept = index != ROOT as usize
-                    || class == Class::Regular && node.terms.is_some();
+                let is_kept =
+                    index != ROOT as usize || class == Class::Regular && node.terms.is_some();
                 if is_kept && sums[index][class as usize] != *node.standing.held(class) {
                     return Some(format!(
                         "node {index} does not hold the sum of its children"
@@ -623,13 +685,25 @@ impl Tree {
     }
 }
 
-fn need(nodes: &[Node], class: Class, totals: &[Totals; CLASSES], index: u32) -> Need {
+/// What the cluster has: of each class, and of what has a name of its own.
+type Whole<'a> = (&'a [Totals; CLASSES], &'a Named);
+
+fn need(nodes: &[Node], class: Class, totals: Whole<'_>, index: u32) -> Need {
     let node = &nodes[index as usize];
-    Need::of(
-        &node.standing,
-        class,
+    let share = share(node, class, totals, node.weight_milli);
+    Need::of(share, node.standing.allocations(class), node.born)
+}
+
+/// The largest share that a node holds of anything. What has a name of its own is never lent.
+#[inline]
+fn share(node: &Node, class: Class, (totals, named): Whole<'_>, weight_milli: u32) -> Share {
+    let share = Share::dominant(
+        node.standing.held(class),
         &totals[class as usize],
-        node.weight_milli,
-        node.born,
-    )
+        weight_milli,
+    );
+    match &node.named {
+        Some(held) if class == Class::Regular => share.max(held.share(named, weight_milli)),
+        _ => share,
+    }
 }

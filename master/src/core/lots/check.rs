@@ -9,10 +9,17 @@ use crate::core::check::{Violation, ensure};
 use crate::core::drf::{Class, Sums};
 use crate::core::state::Core;
 
+/// What somebody is charged with.
+#[derive(Default)]
+struct Charged {
+    plain: Quantities,
+    named: BTreeMap<String, u128>,
+}
+
 impl Core {
     pub(in crate::core) fn check_lots(&self) -> Result<(), Violation> {
         let mut held: BTreeMap<&AgentId, [Lots; 2]> = BTreeMap::new();
-        let mut charged: BTreeMap<(&FrameworkId, &Role), Quantities> = BTreeMap::new();
+        let mut charged: BTreeMap<(&FrameworkId, &Role), Charged> = BTreeMap::new();
         let mut counted = NamedSums::default();
         let mut parts = Vec::new();
         let refusals: usize = self.lots.refusals.values().map(BTreeMap::len).sum();
@@ -49,7 +56,10 @@ impl Core {
             })?;
             sums[part] = sum.unwrap_or_default();
             let of = charged.entry(owner).or_default();
-            *of = of.saturating_add(&lots.charged());
+            of.plain = of.plain.saturating_add(&lots.charged());
+            for (name, amount) in lots.named_amounts() {
+                *of.named.entry(name).or_default() += u128::from(amount);
+            }
         }
         self.agents
             .values()
@@ -106,18 +116,25 @@ impl Core {
     /// The book of claims counts what everybody holds, lots included.
     fn check_charged(
         &self,
-        charged: &BTreeMap<(&FrameworkId, &Role), Quantities>,
+        charged: &BTreeMap<(&FrameworkId, &Role), Charged>,
     ) -> Result<(), Violation> {
+        let nothing = Charged::default();
         for (id, framework) in &self.frameworks {
             for role in framework.holdings.keys().chain(&framework.info.roles) {
                 let holding = framework.holdings.get(role).copied().unwrap_or_default();
                 let mut sum = Sums::default();
                 sum.add(&holding.offered.regular);
                 sum.add(&holding.allocated.regular);
-                sum.add(charged.get(&(id, role)).unwrap_or(&Quantities::ZERO));
+                let charged = charged.get(&(id, role)).unwrap_or(&nothing);
+                sum.add(&charged.plain);
                 let standing = self.roles.standing(id, role);
                 ensure(*standing.held(Class::Regular) == sum, || {
                     format!("{id} in {role} holds {sum:?}, the book says {standing:?}")
+                })?;
+                let named = self.roles.named_held(id, role);
+                ensure(named == charged.named, || {
+                    let held = &charged.named;
+                    format!("{id} in {role} holds {held:?}, the book says {named:?}")
                 })?;
             }
         }

@@ -138,6 +138,8 @@ impl Core {
         }
         let charged = Resources::regular(lots.charged());
         self.roles.charge(framework_id, role, &charged);
+        let named = lots.named_amounts().into();
+        self.roles.charge_named(framework_id, role, named);
         self.lots.counted.add(role, lots);
         self.touch_lots(agent_id);
     }
@@ -161,6 +163,9 @@ impl Core {
         let charged = Resources::regular(lots.charged());
         let credited = self.roles.credit(framework_id, role, &charged);
         debug_assert_eq!(credited, Ok(()));
+        let named = lots.named_amounts().into();
+        let credited = self.roles.credit_named(framework_id, role, named);
+        debug_assert!(credited, "{framework_id} in {role} does not hold {lots}");
         self.lots.counted.sub(role, lots);
         self.touch_lots(agent_id);
         self.wake_held_back_lots();

@@ -222,6 +222,33 @@ fn non_scalars_take_no_part_in_fairness() {
 }
 
 #[test]
+fn whoever_holds_all_of_a_named_amount_comes_after_those_who_hold_much_of_the_rest() {
+    let mut world = World::new();
+    let b = world.subscribe(framework_info("b", &["b"]));
+    let first = world.register(agent_with(""));
+    let offer = world.offer(&b);
+    let task = command_task("b", &first.id, res(4000, 4096));
+    world.accept(&b, &offer, vec![task]);
+    let a = world.subscribe(framework_info("a", &["a"]));
+    // Offered to the neediest, who holds nothing.
+    let second = world.register(agent_with("licences:4"));
+    let offer = world.offer(&a);
+    world.offering = false;
+    let task = task_with("a", &second, res(100, 32), "licences:4");
+    world.accept(&a, &offer, vec![task]);
+    world.offering = true;
+    world.register(agent_with(""));
+    assert!(world.offers(&a).is_empty());
+    assert!(!world.offers(&b).is_empty());
+    let places = |scheduler: &Scheduler| {
+        let subject = ExplainSubject::Framework(scheduler.id.clone());
+        let explanation = world.core.explain(world.now, subject).unwrap();
+        explanation.claims[0].regular.places[0].own.share_milli
+    };
+    assert_eq!(places(&a), 1000);
+}
+
+#[test]
 fn lots_survive_a_restart_of_the_master_with_their_agent() {
     let mut world = World::new();
     let scheduler = world.subscribe(framework_info("f", &["r"]));

@@ -13,7 +13,7 @@ mod change;
 pub(super) use change::{Change, apply};
 
 use super::{framework, role};
-use crate::core::claims::{FrameworkTerms, Gatekeeper};
+use crate::core::claims::{Amounts, FrameworkTerms, Gatekeeper};
 use crate::core::drf::Class;
 use crate::core::limits::is_allocatable;
 
@@ -21,7 +21,19 @@ use crate::core::limits::is_allocatable;
 pub(super) struct Held {
     born: u64,
     sums: [[u128; 4]; 2],
+    /// What it holds of each of [`NAMES`].
+    named: [u64; NAMES.len()],
     allocations: [u64; 2],
+}
+
+/// What is neither of the four kinds.
+pub(super) const NAMES: [&str; 2] = ["gpus", "licences"];
+
+/// So much of each of them.
+pub(super) fn amounts(of: [u64; NAMES.len()]) -> Amounts {
+    let all = NAMES.into_iter().zip(of).filter(|(_, amount)| *amount > 0);
+    all.map(|(name, amount)| (name.to_owned(), amount))
+        .collect()
 }
 
 impl Held {
@@ -38,7 +50,7 @@ impl Held {
     }
 
     pub(super) fn is_zero(&self) -> bool {
-        self.sums == [[0; 4]; 2]
+        self.sums == [[0; 4]; 2] && self.named == [0; NAMES.len()]
     }
 
     pub(super) fn take(&mut self, resources: &Resources) -> bool {
@@ -111,6 +123,7 @@ pub(super) struct Reference {
     places: BTreeMap<AgentId, Place>,
     racks: BTreeMap<FrameworkId, Racks>,
     agents: BTreeMap<AgentId, (Quantities, Quantities)>,
+    named: BTreeMap<AgentId, [u64; NAMES.len()]>,
     frameworks: BTreeMap<FrameworkId, FrameworkTerms>,
     weights: BTreeMap<Role, u32>,
     quotas: BTreeMap<Role, Quota>,
@@ -127,6 +140,7 @@ impl Default for Reference {
             places: BTreeMap::new(),
             racks: BTreeMap::new(),
             agents: BTreeMap::new(),
+            named: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             weights: BTreeMap::new(),
             quotas: BTreeMap::new(),
@@ -303,6 +317,16 @@ impl Reference {
             };
             let total: u128 = self.agents.values().map(of_class).sum();
             let used = self.nodes[name].sums[class as usize][kind as usize];
+            if total > 0 && used * largest.1 > largest.0 * total * weight {
+                largest = (used, total * weight);
+            }
+        }
+        for name_at in (0..NAMES.len()).filter(|_| class == Class::Regular) {
+            let all = self.named.values().map(|of| u128::from(of[name_at]));
+            let (total, used) = (
+                all.sum::<u128>(),
+                u128::from(self.nodes[name].named[name_at]),
+            );
             if total > 0 && used * largest.1 > largest.0 * total * weight {
                 largest = (used, total * weight);
             }

@@ -247,7 +247,12 @@ impl Tree {
         if is_creditor == spots[index as usize].is_in_order() {
             order.touch(index, spots);
         } else if is_creditor {
-            let need = need(&self.nodes, Class::Regular, &self.totals, index);
+            let need = need(
+                &self.nodes,
+                Class::Regular,
+                (&self.totals, &self.named_totals),
+                index,
+            );
             order.insert(index, need, spots);
         } else {
             order.remove(index, spots);
@@ -256,7 +261,7 @@ impl Tree {
 
     /// The neediest role that is owed something of its own, and the neediest member below it.
     pub(in crate::core::claims) fn neediest_creditor(&mut self) -> Option<(u32, u32)> {
-        let (nodes, totals) = (&self.nodes, &self.totals);
+        let (nodes, totals) = (&self.nodes, (&self.totals, &self.named_totals));
         let Creditors { order, spots, .. } = &mut self.creditors;
         let role = order.settle(
             self.totals_changes[Class::Regular as usize],
@@ -269,7 +274,7 @@ impl Tree {
 
     /// [`Self::neediest_creditor`], by comparing all of them: for those who may change nothing.
     pub(in crate::core::claims) fn find_neediest_creditor(&self) -> Option<(&Role, u32)> {
-        let need_of = |index: &u32| need(&self.nodes, Class::Regular, &self.totals, *index);
+        let need_of = |index: &u32| self.need(Class::Regular, *index);
         let role = self.creditors.order.nodes().min_by_key(need_of)?;
         let mut index = role;
         while !matches!(self.nodes[index as usize].kind, Kind::Member(_)) {

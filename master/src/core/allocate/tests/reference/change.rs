@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ebb_types::{AgentId, Quantities, Quota, Resources, Timestamp};
 
 use super::super::{agent, framework, role};
-use super::{Name, Place, Racks, Reference, Refused, as_terms, info_of};
+use super::{NAMES, Name, Place, Racks, Reference, Refused, amounts, as_terms, info_of};
 use crate::core::claims::{Claims, FrameworkTerms};
 
 #[derive(Clone, Debug)]
@@ -18,8 +18,11 @@ pub(in super::super) enum Change {
     Weight(usize, u32),
     Quota(usize, Quota),
     Withheld(usize, Quantities),
+    Named(usize, [u64; NAMES.len()]),
     Charge(usize, usize, Resources),
     Credit(usize, usize, Resources),
+    ChargeNamed(usize, usize, [u64; NAMES.len()]),
+    CreditNamed(usize, usize, [u64; NAMES.len()]),
     Refuse(usize, usize, usize, Resources, u64),
     Revive(usize, usize),
     Expire(u64),
@@ -44,6 +47,7 @@ pub(in super::super) fn apply(change: &Change, claims: &mut Claims, reference: &
             reference.agents.remove(&agent(*number));
             reference.places.remove(&agent(*number));
             reference.withheld.remove(&agent(*number));
+            reference.named.remove(&agent(*number));
         }
         Change::Place(number, place) => {
             if reference.agents.contains_key(&agent(*number)) {
@@ -98,6 +102,43 @@ pub(in super::super) fn apply(change: &Change, claims: &mut Claims, reference: &
             claims.set_withheld(&agent(*number), *withheld);
             if reference.agents.contains_key(&agent(*number)) {
                 reference.withheld.insert(agent(*number), *withheld);
+            }
+        }
+        Change::Named(number, of) => {
+            if let Some(number) = claims.agent_number(&agent(*number)) {
+                claims.set_named(number, amounts(*of));
+            }
+            if reference.agents.contains_key(&agent(*number)) {
+                reference.named.insert(agent(*number), *of);
+            }
+        }
+        Change::ChargeNamed(who, at, of) => {
+            claims.charge_named(&framework(*who), &role(*at), amounts(*of));
+            let name = Name::Member(role(*at), framework(*who));
+            if *of != [0; NAMES.len()] {
+                reference.add(&name);
+                for name in name.line() {
+                    let held = &mut reference.nodes.get_mut(&name).unwrap().named;
+                    held.iter_mut().zip(of).for_each(|(held, of)| *held += of);
+                }
+            }
+        }
+        Change::CreditNamed(who, at, of) => {
+            let credited = claims.credit_named(&framework(*who), &role(*at), amounts(*of));
+            let name = Name::Member(role(*at), framework(*who));
+            let held = reference
+                .nodes
+                .get(&name)
+                .map_or([0; NAMES.len()], |held| held.named);
+            let holds = held.iter().zip(of).all(|(held, of)| held >= of);
+            assert_eq!(credited, holds, "{change:?}");
+            for name in name.line().into_iter().filter(|_| holds) {
+                if let Some(held) = reference.nodes.get_mut(&name) {
+                    held.named
+                        .iter_mut()
+                        .zip(of)
+                        .for_each(|(held, of)| *held -= of);
+                }
             }
         }
         Change::Charge(who, of, resources) => {
