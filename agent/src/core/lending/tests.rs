@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::usage::{
     ContainerSample, HostCounters, IoLatencySample, IoSample, Sample, SampleVerdict,
 };
-use super::world::{GIB, World, container};
+use super::world::{GIB, Sim, World, container};
 use super::{Config, Lending};
 
 /// A service that owns the machine and uses a fifth of it, for long enough to be known.
@@ -98,6 +98,60 @@ fn a_small_rise_is_answered_by_a_cap_that_leaves_the_rest() {
             .iter()
             .all(|c| matches!(c.action, CorrectionAction::Throttle { .. }))
     );
+}
+
+#[test]
+fn a_machine_that_lent_work_merely_fills_is_left_alone() {
+    let mut world = settled();
+    for number in 0..5 {
+        world.lend(&format!("batch-{number}"), 20, 1_000);
+    }
+    world.seconds(20);
+    let used: u64 = world.sims.values().map(Sim::used_milli).sum();
+    assert_eq!(used, 2_000, "the machine is full");
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+    // They take turns: each claims more than it has had on average.
+    for turn in 0..100 {
+        for number in 0..5 {
+            let wants = if (turn + number) % 2 == 0 { 1_000 } else { 100 };
+            world.sim(&format!("batch-{number}")).wants_milli = wants;
+        }
+        world.step();
+    }
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+}
+
+#[test]
+fn an_owner_that_rises_on_a_full_machine_is_answered_within_two_looks() {
+    for wanted in [700, 1_000, 1_300] {
+        let mut world = settled();
+        world.lend("batch", 100, 2_000);
+        world.seconds(5);
+        assert!(world.corrections.is_empty(), "{:?}", world.actions());
+        world.run_for(60);
+        world.sim("service").wants_milli = wanted;
+        // The probes tell after a moment; a look ends what was before, two more show what is.
+        let mut looks = 0;
+        for ms in [10, 20, 20] {
+            world.run_for(ms);
+            let look = world.quick_sample();
+            world.feed(&look);
+            looks += u64::from(world.corrections.is_empty());
+        }
+        assert!(looks < 3, "{wanted}: {:?}", world.actions());
+        assert_eq!(world.actions()[0].1, "throttle", "{:?}", world.actions());
+    }
+}
+
+#[test]
+fn an_owner_that_is_kept_waiting_on_a_full_machine_is_served_though_it_has_not_risen() {
+    let mut world = settled();
+    world.lend("batch", 100, 2_000);
+    world.seconds(5);
+    // 0.3 ms for each of 1,000 wake-ups: 0.3 cores that it would use.
+    world.sim("service").wait_ns = 300_000;
+    world.seconds(2);
+    assert_eq!(world.actions()[0].1, "throttle", "{:?}", world.actions());
 }
 
 #[test]
