@@ -155,6 +155,38 @@ fn an_owner_that_is_kept_waiting_on_a_full_machine_is_served_though_it_has_not_r
 }
 
 #[test]
+fn a_busy_second_outside_of_ebb_delays_lending_by_seconds_and_not_by_minutes() {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    world.seconds(40);
+    world.unmanaged_milli = 1_600;
+    world.seconds(1);
+    assert!(world.lending.lent().is_zero(), "{}", world.lending.lent());
+    world.unmanaged_milli = 0;
+    world.seconds(25);
+    assert_eq!(world.lending.lent().cpu_milli(), 1_400, "{:?}", world.told);
+}
+
+#[test]
+fn work_outside_of_ebb_that_lasted_is_remembered_for_a_while_and_fades() {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    world.seconds(40);
+    world.unmanaged_milli = 1_600;
+    world.seconds(20);
+    world.unmanaged_milli = 0;
+    world.seconds(15);
+    assert!(world.lending.lent().cpu_milli() < 400, "{:?}", world.told);
+    world.seconds(60);
+    let lent = world.lending.lent().cpu_milli();
+    assert!((900..1_400).contains(&lent), "{:?}", world.told);
+    // What goes on is expected to go on.
+    world.unmanaged_milli = 600;
+    world.seconds(60);
+    assert_eq!(world.lending.lent().cpu_milli(), 800, "{:?}", world.told);
+}
+
+#[test]
 fn when_it_is_calm_everything_is_given_back_in_steps_and_lent_again_after_the_cool_down() {
     let mut world = busy();
     world.sim("service").wants_milli = 1_900;
