@@ -4,7 +4,8 @@
 //! both compile: one for the bpf target, one for the machine. Every record is `#[repr(C)]`, has no padding (asserted
 //! beside it) and is written by one side only, as its comment says.
 //!
-//! Units: nanoseconds and counts, absolute since the slot was handed out. Nothing here is ever reset while in use.
+//! Units: nanoseconds and counts, absolute since the slot was handed out. But for [`Surge`],
+//! nothing here is ever reset while in use.
 #![no_std]
 
 mod counters;

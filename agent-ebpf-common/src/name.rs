@@ -61,11 +61,15 @@ pub const ISSUED: &str = "ISSUED";
 pub const VICTIMS: &str = "VICTIMS";
 /// Ring buffer of [`super::OomKill`].
 pub const EVENTS: &str = "EVENTS";
+/// Array of [`super::Surge`] by slot, mapped into the agent.
+pub const SURGES: &str = "SURGES";
+/// Ring buffer of [`super::Alert`].
+pub const ALERTS: &str = "ALERTS";
 /// Array with one [`super::Trouble`], mapped into the agent.
 pub const TROUBLE: &str = "TROUBLE";
 
 /// Every map, for pinning.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 15] = [
     COUNTERS,
     CURRENT,
     QUOTA_WATCH,
@@ -78,6 +82,8 @@ pub const MAPS: [&str; 13] = [
     ISSUED,
     VICTIMS,
     EVENTS,
+    SURGES,
+    ALERTS,
     TROUBLE,
 ];
 

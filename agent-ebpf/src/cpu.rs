@@ -18,6 +18,7 @@ use crate::{
     kernel::{self, Task, now_ns},
     slot::{self, counters, index, place},
     storage::TASKS,
+    surge,
 };
 
 /// No account of running time: that of a task that was just born is 0.
@@ -276,7 +277,9 @@ fn grow(
         Moment::Departure(_) => account_ns,
     };
     if exec_ns >= charged.exec_ns {
+        let before_ns = counters.on_cpu_ns;
         add_on_cpu(counters, exec_ns - charged.exec_ns);
+        surge::watch(current.slot, before_ns, counters.on_cpu_ns);
         charged.exec_ns = exec_ns;
     } else if let Moment::Departure(_) = moment {
         counters.ahead_ns += charged.exec_ns - exec_ns;
@@ -287,7 +290,10 @@ fn grow(
         if arrivals > 0 {
             let wait_ns = task.wait_ns();
             let grown_ns = wait_ns.wrapping_sub(charged.wait_ns);
-            add_wait(counters, grown_ns, own_part(current, grown_ns), arrivals);
+            let own_ns = own_part(current, grown_ns);
+            let before_ns = counters.wait_ns;
+            add_wait(counters, grown_ns, own_ns, arrivals);
+            surge::watch(current.slot, before_ns, counters.wait_ns - own_ns);
             charged.arrivals = charged.arrivals.wrapping_add(arrivals);
             charged.wait_ns = wait_ns;
         }

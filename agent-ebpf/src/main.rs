@@ -30,6 +30,8 @@
 //! [`process`], [`memory`], [`block`] and [`network`] count what happens seldom, each at its own tracepoint; only
 //! killed tasks send an event. [`plain`] is what is left of [`cpu`] on a kernel without BTF.
 //!
+//! - *Who cannot wait for the next reading?* An owner whose demand jumps; see [`surge`].
+//!
 //! Rust's bpf target has no field relocations: the offsets of the kernel's fields come from the running kernel's BTF
 //! as read-only globals, and the verifier checks each access against the same BTF.
 //!
@@ -48,6 +50,7 @@ mod plain;
 mod process;
 mod slot;
 mod storage;
+mod surge;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -169,6 +169,8 @@ table! {
         "Readings that the core had no room for.";
     SAMPLES_STALE = Counter "ebb_agent_samples_stale_total",
         "Times that no reading had come for longer than lending puts up with.";
+    SAMPLE_LOOKS = Counter "ebb_agent_sample_looks_total",
+        "What jumps of owners' demand led to while something revocable ran: readings between the regular ones (read), or none, since there were so many (refused).";
     SAMPLE_FAULTS = Counter "ebb_agent_sample_faults_total",
         "Readings that were no good, by fault: gap, duplicate, backward, reset, implausible; what was learnt from them and is lost to the next start: past_unfit, past_unkept.";
     MEASURE_SOURCE = Gauge "ebb_agent_measure_source",
@@ -623,6 +625,9 @@ impl Metrics {
         ];
         for (kind, count) in losses {
             self.rise_to(&PROBE_LOSSES, &[("kind", kind.into())], count);
+        }
+        for (answer, count) in [("read", view.looks), ("refused", view.looks_refused)] {
+            self.rise_to(&SAMPLE_LOOKS, &[("answer", answer.into())], count);
         }
         if let Some(cpus) = view.cpus {
             self.set(&MACHINE_CPUS, &[], u64::from(cpus));

@@ -2,21 +2,28 @@
 //!
 //! A quick reading every 100 ms has what is needed to notice interference in time; one a second is a
 //! full one, with what is dearer to read (memory, disk, throttling); both times are settings. While no container is
-//! revocable there is nobody to push back, and quick readings are five times rarer ([`RESTING_FACTOR`]). Only this thread talks to the
-//! probes. If the core has no room for a reading it is dropped and counted: the next one says it all,
+//! revocable there is nobody to push back, and quick readings are five times rarer ([`RESTING_FACTOR`]). While one is, the
+//! probes tell at once when an owner's demand jumps, and quick readings come between the regular ones ([`pace`]).
+//!
+//! Only this thread talks to the probes. It waits for the next reading, for commands and for the probes at once. If the core has no room for a reading it is dropped and counted: the next one says it all,
 //! since counters only rise. What cannot be told again (last readings of containers that have ended, kills) is kept
 //! and handed over with the next reading, up to [`MAX_KEPT`] of each.
 
 mod convert;
+mod pace;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ebb_types::{ContainerId, FigureSource};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc;
 
 use crate::cgroup::{ContainerPaths, Controller};
@@ -25,8 +32,9 @@ use crate::core::usage::Sample;
 use crate::driver::Event;
 use crate::metrics::Metrics;
 use crate::probe::{
-    CgroupPaths, Detail, Facts, Losses, Options, ProbeCost, Sampler, built_in_object,
+    CgroupPaths, Detail, Facts, Losses, Options, ProbeCost, Sampler, built_in_object, monotonic_ns,
 };
+use pace::{Due, Pace};
 
 /// How the sampler is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +51,7 @@ pub struct Setup {
 const RESTING_FACTOR: u32 = 5;
 /// Most last readings, and most kills, that are kept while the core has no room for a reading.
 const MAX_KEPT: usize = 4096;
+const NS_PER_S: u64 = 1_000_000_000;
 /// How long the end of a container is held up for its last reading.
 const LAST_READING_LIMIT: Duration = Duration::from_millis(500);
 /// Open files that the agent allows itself, where it may: some 15 for each of 4,000 containers.
@@ -63,6 +72,10 @@ pub struct SamplerView {
     pub cpus: Option<u32>,
     /// Last readings and kills that were not kept: [`MAX_KEPT`] was reached.
     pub unkept: u64,
+    /// Readings that came at once because an owner's demand had jumped.
+    pub looks: u64,
+    /// Jumps that were left to the regular readings, since there were so many.
+    pub looks_refused: u64,
     /// Last readings that were not waited for: [`LAST_READING_LIMIT`] was reached.
     pub hurried: u64,
 }
@@ -83,6 +96,8 @@ enum Command {
 #[derive(Clone)]
 pub struct SamplerHandle {
     commands: Sender<Command>,
+    /// Wakes the thread for them.
+    bell: Arc<OwnedFd>,
     view: Arc<Mutex<SamplerView>>,
     /// Containers whose last reading was not waited for any longer.
     hurried: Arc<AtomicU64>,
@@ -138,13 +153,15 @@ impl SamplerHandle {
     fn send(&self, command: Command) {
         // The thread ends only with the agent, and then nothing is measured any more.
         let _ = self.commands.send(command);
+        // It fails only where it has been rung so often that the thread wakes anyway.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 }
 
 /// Starts the sampler. Its thread ends when it is told to.
 ///
 /// # Errors
-/// The system's answer if no thread could be started.
+/// The system's answer if no thread could be started, or nothing to wake it by.
 pub fn start(
     setup: &Setup,
     events: mpsc::Sender<Event>,
@@ -152,6 +169,8 @@ pub fn start(
 ) -> std::io::Result<(SamplerHandle, String, JoinHandle<()>)> {
     allow_descriptors();
     let (commands, inbox) = channel();
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let bell = Arc::new(bell);
     let options = Options {
         pins: setup.pins.clone(),
         ..Options::default()
@@ -161,6 +180,7 @@ pub fn start(
     let view = Arc::new(Mutex::new(SamplerView::default()));
     let handle = SamplerHandle {
         commands,
+        bell: Arc::clone(&bell),
         view: Arc::clone(&view),
         hurried: Arc::default(),
     };
@@ -175,6 +195,9 @@ pub fn start(
         sources: Vec::new(),
         cpus: None,
         unkept: 0,
+        bell,
+        pace: Pace::new(monotonic_ns()),
+        deaf: false,
     };
     worker.show();
     let thread = std::thread::Builder::new()
@@ -199,6 +222,10 @@ struct Worker {
     sources: Vec<FigureSource>,
     cpus: Option<u32>,
     unkept: u64,
+    bell: Arc<OwnedFd>,
+    pace: Pace,
+    /// Whether the probes' alerts can no longer be waited for.
+    deaf: bool,
 }
 
 /// Every container's files are kept open. Tasks inherit the limit, hence no more than is needed.
@@ -222,33 +249,68 @@ fn allow_descriptors() {
 
 impl Worker {
     fn run(&mut self, inbox: &Receiver<Command>) {
-        let mut next = Instant::now();
         loop {
-            let now = Instant::now();
-            if now >= next {
-                self.sample();
-                // A reading that came late does not make the following ones come in a burst.
-                next = (next + self.interval()).max(Instant::now());
+            let began_ns = monotonic_ns();
+            if let Some(due) = self.pace.due(began_ns) {
+                self.sample(due);
+                let interval_ns = self.interval_ns();
+                self.pace.taken(due, began_ns, monotonic_ns(), interval_ns);
             }
-            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(command) => {
-                    self.obey(command);
-                    // The first revocable container ends the rest.
-                    next = next.min(Instant::now() + self.interval());
+            if self.wait() {
+                self.sampler.take_alerts();
+                self.pace.alerted(monotonic_ns());
+            }
+            loop {
+                match inbox.try_recv() {
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(command) => {
+                        self.obey(command);
+                        // The first revocable container ends the rest.
+                        self.pace.not_later(monotonic_ns() + self.interval_ns());
+                    }
+                    Err(TryRecvError::Empty) => break,
                 }
-                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
+    /// Waits until a reading is due, a command has come, or the probes tell that an owner's demand has jumped: then the
+    /// answer is true.
+    fn wait(&mut self) -> bool {
+        let left_ns = self.pace.next_ns().saturating_sub(monotonic_ns());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left_ns / NS_PER_S).unwrap_or(i64::MAX),
+            tv_nsec: (left_ns % NS_PER_S) as _,
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+        if !self.deaf {
+            let alerts = self.sampler.alerts_fd();
+            fds.extend(alerts.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                // Readings stay regular.
+                tracing::warn!(%error, "the sampler cannot wait for the probes' alerts");
+                self.deaf = true;
+            }
+        }
+        let heard = fds.get(1).map_or(PollFlags::empty(), PollFd::revents);
+        let mut rung = [0; 8];
+        // Nothing to be read is as well.
+        let _ = rustix::io::read(&self.bell, &mut rung);
+        self.deaf |= heard.intersects(PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP);
+        heard.contains(PollFlags::IN)
+    }
+
     /// Time to the next reading.
-    fn interval(&self) -> Duration {
-        if self.sampler.has_revocable() {
+    fn interval_ns(&self) -> u64 {
+        let interval = if self.sampler.has_revocable() {
             self.setup.quick
         } else {
             (self.setup.quick * RESTING_FACTOR).min(self.setup.full)
-        }
+        };
+        u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Leaves the probes attached for the next agent while there are containers to count.
@@ -280,15 +342,17 @@ impl Worker {
         }
     }
 
-    fn sample(&mut self) {
+    fn sample(&mut self, due: Due) {
         let since = Instant::now();
-        let full = since >= self.next_full;
+        let full = due == Due::Regular && since >= self.next_full;
         if full {
             self.next_full = (self.next_full + self.setup.full).max(since);
         }
-        let sample = self
-            .sampler
-            .sample(if full { Detail::Full } else { Detail::Quick });
+        let detail = if full { Detail::Full } else { Detail::Quick };
+        let sample = match due {
+            Due::Regular => self.sampler.sample_and_listen(detail),
+            Due::Look => self.sampler.sample(detail),
+        };
         self.metrics.sampled(since.elapsed());
         self.cpus = sample.host.cpus.or(self.cpus);
         let mut sample = convert::sample(sample, full);
@@ -337,6 +401,8 @@ impl Worker {
             losses: self.sampler.losses(),
             cpus: self.cpus,
             unkept: self.unkept,
+            looks: self.pace.looks,
+            looks_refused: self.pace.refused,
             hurried: 0,
         };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;

@@ -10,7 +10,8 @@
 //! larger margin, so that a rise counts at once and a fall only when the window has forgotten it.
 //! The slack is what it is allocated beyond that. Lendable is the sum of the slacks, never more than
 //! the machine has beyond all peaks, less a reserve for the system and less what work outside of
-//! Ebb takes. A task that has not shown itself for long enough counts what it is allocated. What
+//! Ebb takes: of CPU that is no more than what is left of its largest use of late, which fades within minutes,
+//! without the highest seconds. A task that has not shown itself for long enough counts what it is allocated. What
 //! nobody has been allocated is not lent: the master offers it as it is.
 //!
 //! The window is minutes long. Once a task has been there for two hours, what all of them together will need within an
@@ -45,7 +46,7 @@ use std::collections::BTreeMap;
 use ebb_types::{ContainerId, Quantities, ResourceKind, Timestamp};
 
 use self::damper::Damper;
-use self::history::History;
+use self::history::{Fading, History};
 use self::peaks::kept::{Kept, Unfit};
 use self::peaks::{Member, Peak, Peaks, Weights};
 use super::lending::TaskView;
@@ -220,6 +221,8 @@ pub struct Estimator {
     tasks: BTreeMap<ContainerId, [History; LENT_KINDS.len()]>,
     together: [Peaks<ContainerId>; LENT_KINDS.len()],
     unmanaged: [History; LENT_KINDS.len()],
+    /// CPU of work outside of Ebb.
+    unmanaged_cpu: Fading,
     dampers: [Damper; LENT_KINDS.len()],
     no_growth_until: Timestamp,
 }
@@ -232,6 +235,7 @@ impl Estimator {
             tasks: BTreeMap::new(),
             together: std::array::from_fn(|_| Peaks::new(config.peaks)),
             unmanaged: Default::default(),
+            unmanaged_cpu: Fading::default(),
             dampers: std::array::from_fn(|_| Damper::new(config.hold_ms)),
             no_growth_until: Timestamp::default(),
         }
@@ -391,7 +395,14 @@ impl Estimator {
             // Else memory of a container would be remembered as the system's.
             history.push(now, unmanaged, config);
         }
-        let expected = history.quantile(config).unwrap_or(0).max(unmanaged);
+        let expected = if kind == ResourceKind::Cpus {
+            // What is lent gives way to it at once, so that a moment of much work is no reason to lend nothing for minutes.
+            let fading = self.unmanaged_cpu.push(now, unmanaged);
+            history.without_outliers(config).unwrap_or(0).min(fading)
+        } else {
+            history.quantile(config).unwrap_or(0)
+        };
+        let expected = expected.max(unmanaged);
         Some(
             expected
                 .saturating_add(reserve)

@@ -371,6 +371,8 @@ fn in_use(tasks: &[TaskView]) -> Quantities {
 #[cfg(test)]
 mod blame;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod gentle;
 #[cfg(test)]
 mod restart;

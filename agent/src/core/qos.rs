@@ -7,8 +7,9 @@
 //! **Signals.** For each task that is not revocable, against its own baseline (learnt while
 //! revocable containers are quiet): the time from runnable to running, and how often revocable
 //! containers took a CPU from it. For the machine: the CPU that owners ask for with a reserve
-//! against what revocable containers leave (of the machine, and of what this agent has of it), and
-//! memory that could be had. A task that its own quota
+//! against what revocable containers leave (of the machine, while owners ask for more than they did or than they get;
+//! and of what this agent has of it), and memory that could be had. A machine that lent work merely fills is no signal:
+//! the kernel has that work give way. A task that its own quota
 //! holds back is not blamed on others, a task below [`Config::vote_cpu_milli`] has no say on CPU
 //! unless its load is just rising, and a task that is starved counts what it waits for as demand.
 //! Latency is blamed on revocable containers only while they use CPU, and only if they preempted
@@ -75,8 +76,8 @@ const CAP_STEP_MILLI: u64 = 10;
 /// Settings of the QoS controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Samples in a row that must show a violation. Two: one may be noise, and 200 ms are within
-    /// what owners are promised.
+    /// Samples in a row that must show a violation. Two: one may be noise. After a jump of an owner's demand they are
+    /// 20 ms apart, else 100 ms.
     pub confirm_samples: u32,
     /// How far beyond its threshold a value is severe and needs no second sample, in thousandths.
     pub severe_permille: u64,
@@ -135,9 +136,9 @@ pub struct Config {
     pub budget_evictions: u32,
     /// The window, in milliseconds.
     pub budget_window_ms: u64,
-    /// Samples in a row for stalls of memory and disks: one more than there are from one full sample to the next, since who
-    /// holds how much stands in full ones only. With fewer the neighbours of a second ago are blamed.
-    pub confirm_stall_samples: u32,
+    /// How long stalls of memory and disks must last, in milliseconds: from one full sample to the next, since who holds how
+    /// much stands in full ones only. With less the neighbours of a second ago are blamed.
+    pub confirm_stall_ms: u64,
     /// Standing still for memory that is never a violation, in thousandths of the time passed.
     pub stall_floor_permille: u64,
     /// Mean time of disk requests that is never a violation, in nanoseconds. A disk that turns takes 10 ms.
@@ -177,7 +178,7 @@ impl Default for Config {
             evict_grace_mem_ms: 1_000,
             budget_evictions: 4,
             budget_window_ms: 600_000,
-            confirm_stall_samples: 11,
+            confirm_stall_ms: 1_000,
             stall_floor_permille: 100,
             disk_floor_ns: 20_000_000,
             stall_settle_ms: 3_000,

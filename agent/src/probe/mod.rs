@@ -23,6 +23,7 @@ mod files;
 mod plan;
 mod sampler;
 mod support;
+mod surge;
 
 pub use self::bpf::{BPF_MOUNT, ProbeCost, built_in_object, mount_bpf};
 pub use self::error::ProbeError;
@@ -38,7 +39,7 @@ pub use self::support::{Facts, FieldGroup, KernelFields};
 pub use ebb_agent_ebpf_common::{Class, HIST_BUCKETS};
 
 /// The kernel's monotonic clock.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use super::figures::{ContainerCounters, Detail, Losses, OomEvent, Sample, disk_f
 use super::files::{CgroupPaths, ContainerFiles, HostFiles};
 use super::plan::{self, Attach, Part, Plan};
 use super::support::Facts;
+use super::surge::Ordinary;
 
 /// Most last readings and kills that wait for the next sample; what is more is counted as lost.
 const MAX_WAITING: usize = 4096;
@@ -44,6 +46,27 @@ struct Registered {
     cgroup_id: Option<u64>,
     revocable: bool,
     files: ContainerFiles,
+    ordinary: Ordinary,
+    /// Whether the probes tell of its demand, unless they have.
+    listened_to: bool,
+}
+
+impl Registered {
+    /// Learns what is ordinary, and has the probes tell what is not, if it is to be `heard`.
+    fn listen(&mut self, taken_ns: u64, slot: &SlotCounters, heard: bool, probes: &mut Probes) {
+        let Some(id) = self.cgroup_id.filter(|_| !self.revocable) else {
+            return;
+        };
+        let waits_ns = slot.wait_ns.saturating_sub(slot.wait_own_ns);
+        let demanded_ns = slot.on_cpu_ns.saturating_add(waits_ns);
+        let told = self.listened_to && probes.has_told(id);
+        let limit_ns = self.ordinary.step(taken_ns, demanded_ns, told);
+        let limit_ns = limit_ns.filter(|_| heard).unwrap_or(0);
+        if limit_ns > 0 || self.listened_to {
+            probes.tell_beyond(id, limit_ns);
+        }
+        self.listened_to = limit_ns > 0;
+    }
 }
 
 /// Reads all figures of all registered containers, each from the best source there is.
@@ -190,6 +213,8 @@ impl<K: Clone + Ord> Sampler<K> {
             cgroup_id: None,
             revocable,
             files: ContainerFiles::open(paths),
+            ordinary: Ordinary::default(),
+            listened_to: false,
         };
         let mut outcome = Ok(());
         if let Some(probes) = &mut self.probes {
@@ -243,8 +268,28 @@ impl<K: Clone + Ord> Sampler<K> {
         }
     }
 
+    /// Readable while an owner's demand has jumped; see [`Self::sample_and_listen`]. `None` without probes.
+    pub fn alerts_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.probes.as_ref().map(Probes::alerts_fd)
+    }
+
+    /// How often an owner's demand has jumped since the last call.
+    pub fn take_alerts(&mut self) -> u64 {
+        self.probes.as_mut().map_or(0, Probes::take_alerts)
+    }
+
     /// Reads.
     pub fn sample(&mut self, detail: Detail) -> Sample<K> {
+        self.read(detail, false)
+    }
+
+    /// Reads, and has the probes tell from now on when an owner's demand jumps beyond what is ordinary for it: once for
+    /// each owner until the next call, and only while there is a revocable container to give way.
+    pub fn sample_and_listen(&mut self, detail: Detail) -> Sample<K> {
+        self.read(detail, true)
+    }
+
+    fn read(&mut self, detail: Detail, listen: bool) -> Sample<K> {
         let taken_ns = super::monotonic_ns();
         if detail == Detail::Full {
             self.check();
@@ -253,6 +298,7 @@ impl<K: Clone + Ord> Sampler<K> {
         let read = self.read_probes(detail);
         let mut slots = read.slots.into_iter();
         let mut containers = Vec::with_capacity(self.containers.len());
+        let to_hear = listen.then(|| self.has_revocable());
         for (key, registered) in &mut self.containers {
             let id = registered.cgroup_id;
             let slot = id.and_then(|_| slots.next().flatten());
@@ -260,6 +306,9 @@ impl<K: Clone + Ord> Sampler<K> {
                 (Some(disks), Some(id)) => Some(disks.get(&id).map_or(&[][..], Vec::as_slice)),
                 _ => None,
             };
+            if let (Some(heard), Some(slot), Some(probes)) = (to_hear, &slot, &mut self.probes) {
+                registered.listen(taken_ns, slot, heard, probes);
+            }
             let mut counters = slot
                 .map(|slot| from_probes(&self.plan, &slot, disks))
                 .unwrap_or_default();

@@ -58,6 +58,56 @@ impl History {
     }
 }
 
+impl History {
+    /// Like [`Self::quantile`], but so many of the highest blocks are left out from the start as when the window is full
+    /// (no more than a tenth of those there are). For what may be underestimated for a moment.
+    pub(super) fn without_outliers(&self, config: &KindConfig) -> Option<u64> {
+        let count = self.sorted.len() as u64;
+        if count < config.warm_blocks.max(1) {
+            return None;
+        }
+        let outliers = config.blocks * (1000 - config.quantile_permille.min(1000)) / 1000;
+        let kept = count - outliers.min(count / 10);
+        let index = usize::try_from(kept.saturating_sub(1)).ok()?;
+        let seen = *self.sorted.get(index)?;
+        Some(seen.max(self.open.map_or(0, |(_, max)| max)))
+    }
+}
+
+/// The largest value of late, which fades: half of it is left after [`HALF_LIFE_MS`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fading {
+    /// When it was looked at last, and what was left, in fixed point.
+    left: Option<(Timestamp, u64)>,
+}
+
+/// See [`Fading`].
+pub(super) const HALF_LIFE_MS: u64 = 30_000;
+/// [`HALF_LIFE_MS`] over the natural logarithm of 2: in so long, `1/n` of it is lost in an `n`-th of the time.
+const LIFE_MS: u64 = HALF_LIFE_MS * 1_443 / 1_000;
+/// Binary places of the fixed point.
+const FRACTION_BITS: u32 = 16;
+/// Longest time that counts at once, in milliseconds: a pause is no reason to forget.
+const MAX_STEP_MS: u64 = 1_000;
+
+impl Fading {
+    /// Takes a value in and gives what is left of the largest.
+    pub(super) fn push(&mut self, now: Timestamp, value: u64) -> u64 {
+        let value = value.min(u64::MAX >> FRACTION_BITS) << FRACTION_BITS;
+        let left = match self.left {
+            Some((before, old)) => {
+                let passed_ms = now.ms_since(before).min(MAX_STEP_MS);
+                let lost = u128::from(old) * u128::from(passed_ms) / u128::from(LIFE_MS);
+                old.saturating_sub(u64::try_from(lost).unwrap_or(u64::MAX))
+            }
+            None => 0,
+        };
+        let left = left.max(value);
+        self.left = Some((now, left));
+        left.div_ceil(1 << FRACTION_BITS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -74,7 +124,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_value_fades_by_half_in_its_half_life_and_not_below_what_is_new() {
+        let mut fading = Fading::default();
+        let at = |ms: u64| Timestamp::from_ms(1_000_000 + ms);
+        assert_eq!(fading.push(at(0), 2_000), 2_000);
+        let mut left = Vec::new();
+        for step in 1..=HALF_LIFE_MS / 50 {
+            left.push(fading.push(at(step * 100), 10));
+        }
+        assert!(left.is_sorted_by(|a, b| a >= b), "{left:?}");
+        let half = left[HALF_LIFE_MS as usize / 100 - 1];
+        assert!((980..=1_020).contains(&half), "{half}");
+        let quarter = left[HALF_LIFE_MS as usize / 50 - 1];
+        assert!((480..=520).contains(&quarter), "{quarter}");
+        // A pause forgets no more than a second does.
+        assert!(fading.push(at(100 * HALF_LIFE_MS), 10) > 400);
+        for step in 0..10_000 {
+            fading.push(at(100 * HALF_LIFE_MS + step * 100), 10);
+        }
+        assert_eq!(fading.push(at(200 * HALF_LIFE_MS), 10), 10);
+        assert_eq!(fading.push(at(200 * HALF_LIFE_MS), 700), 700);
+    }
+
     proptest! {
+        #[test]
+        fn few_outliers_are_left_out_from_the_start_and_no_more_than_of_a_full_window(
+            values in prop::collection::vec(0u64..1000, 1..60)
+        ) {
+            let config = config();
+            let mut history = History::default();
+            for (block, value) in values.iter().enumerate() {
+                history.push(Timestamp::from_ms(block as u64 * 100), *value, &config);
+            }
+            let (open, closed) = values.split_last().unwrap();
+            let mut window: Vec<u64> = closed[closed.len().saturating_sub(20)..].to_vec();
+            window.sort_unstable();
+            // A tenth of 20 blocks at a quantile of 90 %.
+            let left_out = 2.min(window.len() / 10);
+            let expected = (window.len() >= 5)
+                .then(|| window[window.len() - 1 - left_out].max(*open));
+            prop_assert_eq!(history.without_outliers(&config), expected);
+        }
+
         #[test]
         fn the_quantile_is_the_one_that_a_sorted_copy_gives(
             steps in prop::collection::vec((0u64..250, 0u64..1000), 1..200)

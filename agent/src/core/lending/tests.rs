@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::usage::{
     ContainerSample, HostCounters, IoLatencySample, IoSample, Sample, SampleVerdict,
 };
-use super::world::{GIB, World, container};
+use super::world::{GIB, Sim, World, container};
 use super::{Config, Lending};
 
 /// A service that owns the machine and uses a fifth of it, for long enough to be known.
@@ -98,6 +98,92 @@ fn a_small_rise_is_answered_by_a_cap_that_leaves_the_rest() {
             .iter()
             .all(|c| matches!(c.action, CorrectionAction::Throttle { .. }))
     );
+}
+
+#[test]
+fn a_machine_that_lent_work_merely_fills_is_left_alone() {
+    let mut world = settled();
+    for number in 0..5 {
+        world.lend(&format!("batch-{number}"), 20, 1_000);
+    }
+    world.seconds(20);
+    let used: u64 = world.sims.values().map(Sim::used_milli).sum();
+    assert_eq!(used, 2_000, "the machine is full");
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+    // They take turns: each claims more than it has had on average.
+    for turn in 0..100 {
+        for number in 0..5 {
+            let wants = if (turn + number) % 2 == 0 { 1_000 } else { 100 };
+            world.sim(&format!("batch-{number}")).wants_milli = wants;
+        }
+        world.step();
+    }
+    assert!(world.corrections.is_empty(), "{:?}", world.actions());
+}
+
+#[test]
+fn an_owner_that_rises_on_a_full_machine_is_answered_within_two_looks() {
+    for wanted in [700, 1_000, 1_300] {
+        let mut world = settled();
+        world.lend("batch", 100, 2_000);
+        world.seconds(5);
+        assert!(world.corrections.is_empty(), "{:?}", world.actions());
+        world.run_for(60);
+        world.sim("service").wants_milli = wanted;
+        // The probes tell after a moment; a look ends what was before, two more show what is.
+        let mut looks = 0;
+        for ms in [10, 20, 20] {
+            world.run_for(ms);
+            let look = world.quick_sample();
+            world.feed(&look);
+            looks += u64::from(world.corrections.is_empty());
+        }
+        assert!(looks < 3, "{wanted}: {:?}", world.actions());
+        assert_eq!(world.actions()[0].1, "throttle", "{:?}", world.actions());
+    }
+}
+
+#[test]
+fn an_owner_that_is_kept_waiting_on_a_full_machine_is_served_though_it_has_not_risen() {
+    let mut world = settled();
+    world.lend("batch", 100, 2_000);
+    world.seconds(5);
+    // 0.3 ms for each of 1,000 wake-ups: 0.3 cores that it would use.
+    world.sim("service").wait_ns = 300_000;
+    world.seconds(2);
+    assert_eq!(world.actions()[0].1, "throttle", "{:?}", world.actions());
+}
+
+#[test]
+fn a_busy_second_outside_of_ebb_delays_lending_by_seconds_and_not_by_minutes() {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    world.seconds(40);
+    world.unmanaged_milli = 1_600;
+    world.seconds(1);
+    assert!(world.lending.lent().is_zero(), "{}", world.lending.lent());
+    world.unmanaged_milli = 0;
+    world.seconds(25);
+    assert_eq!(world.lending.lent().cpu_milli(), 1_400, "{:?}", world.told);
+}
+
+#[test]
+fn work_outside_of_ebb_that_lasted_is_remembered_for_a_while_and_fades() {
+    let mut world = World::new();
+    world.own("service", 2_000, 400);
+    world.seconds(40);
+    world.unmanaged_milli = 1_600;
+    world.seconds(20);
+    world.unmanaged_milli = 0;
+    world.seconds(15);
+    assert!(world.lending.lent().cpu_milli() < 400, "{:?}", world.told);
+    world.seconds(60);
+    let lent = world.lending.lent().cpu_milli();
+    assert!((900..1_400).contains(&lent), "{:?}", world.told);
+    // What goes on is expected to go on.
+    world.unmanaged_milli = 600;
+    world.seconds(60);
+    assert_eq!(world.lending.lent().cpu_milli(), 800, "{:?}", world.told);
 }
 
 #[test]

@@ -289,9 +289,17 @@ impl World {
         self.unmanaged_ns += self.unmanaged_milli * ms * 1_000;
     }
 
+    /// A sample between the regular ones.
+    pub(super) fn quick_sample(&mut self) -> Sample {
+        self.sample_of(false)
+    }
+
     pub(super) fn sample(&mut self) -> Sample {
         self.samples += 1;
-        let full = self.full_samples && self.samples.is_multiple_of(10);
+        self.sample_of(self.full_samples && self.samples.is_multiple_of(10))
+    }
+
+    fn sample_of(&self, full: bool) -> Sample {
         Sample {
             taken_ns: self.taken_ns,
             full,

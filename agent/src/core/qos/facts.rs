@@ -24,6 +24,8 @@ pub(super) struct Owner<'a> {
     pub(super) demand_milli: u64,
     /// By how much its use rose within the last second, in thousandths of a core.
     pub(super) risen_milli: u64,
+    /// What of its demand it is kept waiting for, in thousandths of a core.
+    pub(super) waiting_milli: u64,
     /// Whether its own quota holds it back.
     pub(super) self_bound: bool,
     /// Whether its load is just rising.
@@ -37,6 +39,10 @@ pub(super) struct Victim {
     pub(super) index: usize,
     /// CPU that it uses, and so what holding it back would give, in thousandths of a core.
     pub(super) claim_milli: u64,
+    /// The same by the last sample alone.
+    pub(super) latest_milli: u64,
+    /// The same by the last second alone.
+    pub(super) recent_milli: u64,
     /// CPU that it may use as it is held now, in thousandths of a core.
     pub(super) committed_milli: u64,
     /// CPU that it would use if it were let go, as far as is known, in thousandths of a core.
@@ -126,6 +132,24 @@ impl<'a> Facts<'a> {
         claims.fold(0, u64::saturating_add)
     }
 
+    /// CPU that they use together. Less than the sum of what each may claim, since they take turns.
+    pub(super) fn together_milli(&self) -> u64 {
+        let sum = |of: fn(&Victim) -> u64| {
+            let each = self.victims.iter().map(of);
+            each.fold(0, u64::saturating_add)
+        };
+        sum(|victim| victim.latest_milli).max(sum(|victim| victim.recent_milli))
+    }
+
+    /// By how much owners ask for more than they did, or than they get.
+    pub(super) fn pressing_milli(&self) -> u64 {
+        let each = self
+            .owners
+            .iter()
+            .map(|owner| owner.risen_milli.saturating_add(owner.waiting_milli));
+        each.fold(0, u64::saturating_add)
+    }
+
     /// CPU that revocable tasks may use as they are held now.
     pub(super) fn committed_milli(&self) -> u64 {
         let committed = self.victims.iter().map(|victim| victim.committed_milli);
@@ -156,6 +180,7 @@ fn owner<'a>(
         used,
         demand_milli: fast_milli,
         risen_milli: fast_milli.saturating_sub(recent),
+        waiting_milli: 0,
         self_bound,
         rising: fast_milli >= RISING_MIN_MILLI
             && u128::from(fast_milli) * 1000 >= u128::from(recent) * u128::from(RISING_PERMILLE),
@@ -168,8 +193,8 @@ fn count_waiting(owner: &mut Owner<'_>) {
     let allocated = owner.task.allocated.regular.get(ResourceKind::Cpus);
     let missing = allocated.saturating_sub(owner.demand_milli);
     if !owner.self_bound {
-        let waiting = owner.used.fast.waiting_milli.unwrap_or(0).min(missing);
-        owner.demand_milli = owner.demand_milli.saturating_add(waiting);
+        owner.waiting_milli = owner.used.fast.waiting_milli.unwrap_or(0).min(missing);
+        owner.demand_milli = owner.demand_milli.saturating_add(owner.waiting_milli);
     }
 }
 
@@ -184,19 +209,20 @@ fn victim(
     // Its use over a second, because a quota makes shorter spans jump; what was not measured may be
     // everything that it holds.
     let use_milli = slow_milli.or(fast_milli).unwrap_or(allocated);
-    let (claim_milli, committed_milli) = match held {
-        // Who has just begun to take must not look smaller than who takes a little all the time.
-        None => (use_milli.max(fast_milli.unwrap_or(0)), use_milli),
-        Some(Grip::Capped(cap_milli)) => (
-            use_milli.max(fast_milli.unwrap_or(0)).min(cap_milli),
-            cap_milli,
-        ),
+    let (most_milli, committed_milli) = match held {
+        None => (u64::MAX, use_milli),
+        Some(Grip::Capped(cap_milli)) => (cap_milli, cap_milli),
         Some(Grip::Frozen(_)) => (0, 0),
         Some(Grip::Evicting { .. }) => return None,
     };
+    let recent_milli = use_milli.min(most_milli);
+    let latest_milli = fast_milli.unwrap_or(use_milli).min(most_milli);
     Some(Victim {
         index,
-        claim_milli,
+        // Who has just begun to take must not look smaller than who takes a little all the time.
+        claim_milli: recent_milli.max(latest_milli),
+        latest_milli,
+        recent_milli,
         committed_milli,
         want_milli: use_milli.max(allocated),
     })

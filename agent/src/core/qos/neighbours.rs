@@ -122,10 +122,12 @@ impl Neighbours {
                 let (since, samples) = track.streak.unwrap_or((now, 0));
                 track.streak = Some((since, samples.saturating_add(1)));
                 let enough = match resource {
-                    Contended::Cpu => config.confirm_samples,
-                    Contended::Memory | Contended::Disk => config.confirm_stall_samples,
+                    Contended::Cpu => samples.saturating_add(1) >= config.confirm_samples,
+                    Contended::Memory | Contended::Disk => {
+                        now.ms_since(since) >= config.confirm_stall_ms
+                    }
                 };
-                if samples.saturating_add(1) >= enough {
+                if enough {
                     let by = blamed(resource, facts, owner, usage, tasks);
                     found.push(disturbance(owner, resource, excess, since, by));
                 }

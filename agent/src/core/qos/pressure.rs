@@ -76,22 +76,27 @@ pub(super) fn find(
 }
 
 /// What owners ask for does not fit beside what revocable containers use: not on the machine with
-/// its reserve, or not into what the agent has of it.
+/// its reserve, while they ask for more than they did or get, or not into what the agent has of it.
 fn machine_cpu(config: &Config, facts: &Facts<'_>) -> Option<Finding> {
-    let managed = facts.owners_milli().saturating_add(facts.claims_milli());
+    let managed = facts.owners_milli().saturating_add(facts.together_milli());
+    let deadband_milli = permille_of(facts.capacity_milli, config.deadband_permille);
     let machine = (
         managed.saturating_add(facts.unmanaged_milli?),
         facts.capacity_milli.saturating_sub(facts.reserve_milli),
     );
     let agent = (managed, facts.total_milli);
     let missing_of = |(busy, level): (u64, u64)| busy.saturating_sub(level);
+    if missing_of(agent) <= deadband_milli && facts.pressing_milli() <= deadband_milli {
+        // Lent work fills the machine, as it should, and the kernel has it give way: nobody asks for it back.
+        return None;
+    }
     let (busy, threshold) = if missing_of(agent) > missing_of(machine) {
         agent
     } else {
         machine
     };
     let missing = busy.saturating_sub(threshold);
-    if missing <= permille_of(facts.capacity_milli, config.deadband_permille) {
+    if missing <= deadband_milli {
         return None;
     }
     let owner = facts

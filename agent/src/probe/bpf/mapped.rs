@@ -64,6 +64,19 @@ impl<T: Record> Mapped<T> {
         }
     }
 
+    /// Writes one of a record's counters, which probes may read and write meanwhile; beyond the end nothing.
+    pub fn set_counter(&mut self, index: usize, counter: usize, value: u64) {
+        let counters = size_of::<T>() / size_of::<u64>();
+        if index < self.len && counter < counters {
+            // SAFETY: within a record within the mapping, aligned since a record is made of 8-byte counters; any bytes
+            // are a value of one. Volatile, since the probes read meanwhile.
+            unsafe {
+                let record = self.start.as_ptr().add(index).cast::<u64>();
+                ptr::write_volatile(record.add(counter), value);
+            }
+        }
+    }
+
     /// All records.
     pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
         (0..self.len).filter_map(|index| self.get(index))

@@ -24,18 +24,19 @@ mod sys;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ebb_agent_ebpf_common::{
-    Current, IDLE_SLOT, IoCounters, IoKey, OomKill, SlotCounters, Trouble, UNMANAGED_SLOT, name,
+    Current, IDLE_SLOT, IoCounters, IoKey, OomKill, SlotCounters, Surge, Trouble, UNMANAGED_SLOT,
+    name,
 };
 
 use self::costs::Costs;
 pub use self::costs::ProbeCost;
 use self::mapped::Mapped;
 pub use self::object::built_in_object;
-use self::object::{Events, Loaded};
+use self::object::{Alerts, Events, Loaded};
 use self::pins::Pins;
 pub use self::pins::{BPF_MOUNT, mount_bpf};
 use self::slots::Slots;
@@ -46,6 +47,8 @@ use super::support::FieldGroup;
 
 /// In so long a time this very program switches.
 const SWITCHING_NS: u64 = 100_000_000;
+/// Place of the limit among the counters of a [`Surge`].
+const SURGE_LIMIT: usize = std::mem::offset_of!(Surge, limit_ns) / size_of::<u64>();
 /// Events that are read at once; more are read the next time.
 const MAX_EVENTS: usize = 1024;
 
@@ -58,6 +61,8 @@ pub struct Probes {
     current: Mapped<Current>,
     trouble: Mapped<Trouble>,
     events: Events,
+    surges: Mapped<Surge>,
+    alerts: Alerts,
     pins: Option<Pins>,
     slots: Slots,
     cpus: usize,
@@ -135,7 +140,11 @@ impl Probes {
         let map = |what| maps.get(what).ok_or(ProbeError::Missing { what });
         let events = map(name::EVENTS)?.try_clone();
         let events = events.map_err(|error| access(name::EVENTS, "read", &error))?;
+        let alerts = map(name::ALERTS)?.try_clone();
+        let alerts = alerts.map_err(|error| access(name::ALERTS, "read", &error))?;
         Ok(Self {
+            surges: mapped(map(name::SURGES)?, name::SURGES, slots as usize)?,
+            alerts: Alerts::new(alerts)?,
             counters: mapped(map(name::COUNTERS)?, name::COUNTERS, slots as usize * cpus)?,
             current: mapped(map(name::CURRENT)?, name::CURRENT, cpus)?,
             trouble: mapped(map(name::TROUBLE)?, name::TROUBLE, 1)?,
@@ -240,6 +249,32 @@ impl Probes {
             kills.push((self.slots.with_stamp(kill.stamp), kill));
         }
         kills
+    }
+
+    /// Readable while an owner's demand has been told and [`Self::take_alerts`] was not called since.
+    pub fn alerts_fd(&self) -> BorrowedFd<'_> {
+        self.alerts.fd()
+    }
+
+    /// How often an owner's demand was told since the last call.
+    pub fn take_alerts(&mut self) -> u64 {
+        self.alerts.take()
+    }
+
+    /// Has a demand of this container within [`ebb_agent_ebpf_common::SURGE_WINDOW_NS`] beyond `limit_ns` told, once; 0 has
+    /// none told.
+    pub fn tell_beyond(&mut self, cgroup_id: u64, limit_ns: u64) {
+        if let Some(slot) = self.slots.of(cgroup_id) {
+            self.surges
+                .set_counter(slot as usize, SURGE_LIMIT, limit_ns);
+        }
+    }
+
+    /// Whether the last limit of this container was passed, which was told then; false without a limit.
+    pub fn has_told(&self, cgroup_id: u64) -> bool {
+        let slot = self.slots.of(cgroup_id);
+        slot.and_then(|slot| self.surges.get(slot as usize))
+            .is_some_and(|surge| surge.limit_ns == 0 && surge.demand_ns > 0)
     }
 
     /// Makes sure that the switches are still seen, and attaches the probe anew if they are not: this very program has

@@ -1,7 +1,7 @@
 //! Loading the probes' object into the kernel, and the ring buffer's reader. The only file that names aya.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, CgroupSkb, ProgramError, RawTracePoint};
@@ -121,6 +121,7 @@ fn load_object(
         (name::REGISTRY, slots),
         (name::OWNERS, slots * OWNERS),
         (name::IO, slots * DEVICES),
+        (name::SURGES, slots),
     ];
     for (map, size) in sizes {
         loader.map_max_entries(map, size);
@@ -167,6 +168,40 @@ fn data(map: &Map) -> Option<&MapData> {
             Some(data)
         }
         _ => None,
+    }
+}
+
+/// What wakes the agent before the next reading is due.
+pub struct Alerts {
+    ring: RingBuf<MapData>,
+    fd: OwnedFd,
+}
+
+impl Alerts {
+    /// Reads from this ring buffer.
+    pub fn new(map: OwnedFd) -> Result<Self, ProbeError> {
+        let what = name::ALERTS;
+        let fd = map
+            .try_clone()
+            .map_err(|error| access(what, "kept", &error))?;
+        let data = MapData::from_fd(map).map_err(|error| access(what, "read", &error))?;
+        let ring = RingBuf::try_from(Map::RingBuf(data));
+        let ring = ring.map_err(|error| access(what, "read", &error))?;
+        Ok(Self { ring, fd })
+    }
+
+    /// Readable while there is an alert.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// How many there are since the last call.
+    pub fn take(&mut self) -> u64 {
+        let mut count = 0;
+        while self.ring.next().is_some() {
+            count += 1;
+        }
+        count
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ebb_agent_ebpf_common::{
-    Class, IDLE_SLOT, IoCounters, Levels, MAX_LEVELS, OwnerKey, Registration, SlotCounters, TREES,
-    Tree, UNMANAGED_SLOT, name,
+    Class, IDLE_SLOT, IoCounters, Levels, MAX_LEVELS, OwnerKey, Registration, SlotCounters, Surge,
+    TREES, Tree, UNMANAGED_SLOT, name,
 };
 
 use super::super::error::{ProbeError, access};
@@ -248,6 +248,7 @@ impl Probes {
             self.counters
                 .set(index as usize * self.cpus + cpu, SlotCounters::ZERO);
         }
+        self.surges.set(index as usize, Surge::ZERO);
         Ok(index)
     }
 
@@ -284,6 +285,7 @@ impl Probes {
             .remove(&cgroup_id)
             .ok_or(ProbeError::Unknown { cgroup_id })?;
         self.slots.retired.insert(slot.index);
+        self.surges.set(slot.index as usize, Surge::ZERO);
         self.forget(cgroup_id, &slot.place.v1)?;
         self.forget_disks(slot.stamp)?;
         self.write_levels()?;

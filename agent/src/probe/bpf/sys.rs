@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ebb_agent_ebpf_common::{
-    Current, IoCounters, IoKey, Levels, OomKill, OwnerKey, Registration, SlotCounters, Trouble,
+    Current, IoCounters, IoKey, Levels, OomKill, OwnerKey, Registration, SlotCounters, Surge,
+    Trouble,
 };
 
 const MAP_LOOKUP: libc::c_int = 1;
@@ -56,6 +57,8 @@ unsafe impl Record for IoKey {}
 unsafe impl Record for IoCounters {}
 // SAFETY: as above.
 unsafe impl Record for Trouble {}
+// SAFETY: as above.
+unsafe impl Record for Surge {}
 // SAFETY: as above.
 unsafe impl Record for OomKill {}
 // SAFETY: an integer.

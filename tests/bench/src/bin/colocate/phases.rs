@@ -21,6 +21,8 @@ const TRIAL: (f64, Duration) = (1_000.0, Duration::from_secs(2));
 const STEP_MS: u64 = 700;
 /// How long the machine is left to itself before a step.
 const BEFORE_STEP: Duration = Duration::from_millis(1_300);
+/// Where full demand is served so soon, nothing has to be taken back: less than one look of the agent.
+const NOT_NOTICED_NS: u64 = 20_000_000;
 /// After this the last decision of a step has been told.
 const TOLD: Duration = Duration::from_millis(250);
 /// Longest time without a look at whether the user has had enough.
@@ -126,8 +128,10 @@ impl Seen {
 pub struct Steps {
     /// Time to the first throttle or freeze, in milliseconds.
     pub throttled_ms: Vec<f64>,
-    /// Steps in which there was none.
-    pub without: u64,
+    /// Steps in which there was none, and none was needed: time until full demand was served, in milliseconds.
+    pub served_without_ms: Vec<f64>,
+    /// Steps in which there was none although the demand was not served in time.
+    pub missed: u64,
     /// Time until full demand was served, in milliseconds.
     pub served_ms: Vec<f64>,
     /// Steps in which it never was.
@@ -251,12 +255,19 @@ impl Stage<'_> {
             None => steps.unserved += 1,
         }
         let corrections = self.cluster.corrections_since(step.at_ms);
+        for one in &corrections {
+            let after_ms = one.at_ms - step.at_ms;
+            eprintln!("  {} for {} after {after_ms} ms", one.action, one.signal);
+        }
         let held = |action: &str| action == "throttle" || action == "freeze";
         match corrections.iter().find(|one| held(&one.action)) {
             Some(first) if first.at_ms <= step.at_ms + STEP_MS => {
                 steps.throttled_ms.push((first.at_ms - step.at_ms) as f64);
             }
-            _ => steps.without += 1,
+            _ => match step.served_ns {
+                Some(ns) if ns <= NOT_NOTICED_NS => steps.served_without_ms.push(ns as f64 / 1e6),
+                _ => steps.missed += 1,
+            },
         }
         let evicted = corrections.iter().filter(|one| one.action == "evict");
         steps.evictions += evicted.count() as u64;

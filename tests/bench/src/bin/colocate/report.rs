@@ -127,31 +127,32 @@ fn throughput(subject: &Seen, equal: &Seen) -> f64 {
 }
 
 fn step_rows(steps: &mut Steps, judge: impl Fn(&str, &str, f64, &str, Bar)) {
-    let count = steps.throttled_ms.len() + usize::try_from(steps.without).unwrap_or(usize::MAX);
-    if count == 0 {
+    let (answered, without) = (steps.throttled_ms.len(), steps.served_without_ms.len());
+    let missed = steps.missed as f64;
+    let count = answered as f64 + without as f64 + missed;
+    if count < 1.0 {
         return;
     }
-    figure("steps", "steps", count as f64, "");
-    let (median, worst) = MOST_THROTTLED_MS;
-    let times = &mut steps.throttled_ms;
-    let value = quantile(times, 0.5);
-    judge(
-        "steps",
-        "to_throttle_median",
-        value,
-        "ms",
-        Bar::AtMost(median),
-    );
-    let value = quantile(times, 1.0);
-    judge(
-        "steps",
-        "to_throttle_worst",
-        value,
-        "ms",
-        Bar::AtMost(worst),
-    );
-    let without = steps.without as f64;
-    judge("steps", "without_throttle", without, "", Bar::AtMost(0.0));
+    figure("steps", "steps", count, "");
+    // Of steps without a throttle there is no time to one; whether they needed one is told below.
+    if answered > 0 {
+        let (median, worst) = MOST_THROTTLED_MS;
+        let times = &mut steps.throttled_ms;
+        for (metric, share, most) in [
+            ("to_throttle_median", 0.5, median),
+            ("to_throttle_worst", 1.0, worst),
+        ] {
+            let value = quantile(times, share);
+            judge("steps", metric, value, "ms", Bar::AtMost(most));
+        }
+    }
+    figure("steps", "throttled", answered as f64, "");
+    figure("steps", "served_without_throttle", without as f64, "");
+    if without > 0 {
+        let value = quantile(&mut steps.served_without_ms, 1.0);
+        figure("steps", "served_without_throttle_worst", value, "ms");
+    }
+    judge("steps", "missed", missed, "", Bar::AtMost(0.0));
     let value = quantile(&mut steps.served_ms, 0.5);
     figure("steps", "to_full_demand_median", value, "ms");
     let value = quantile(&mut steps.served_ms, 1.0);
