@@ -2,7 +2,7 @@
 
 use ebb_types::limits::{
     DEFAULT_REFUSE_MS, MAX_DATA_BYTES, MAX_GRACE_MS, MAX_NAME_BYTES, MAX_OFFERS_PER_CALL,
-    MAX_RECONCILE_TASKS, MAX_REFUSE_MS, MAX_TASKS_PER_CALL,
+    MAX_RECONCILE_OPERATIONS, MAX_RECONCILE_TASKS, MAX_REFUSE_MS, MAX_TASKS_PER_CALL,
 };
 use ebb_types::{
     AgentId, Call, Event, ExecutorId, Filters, FrameworkId, FrameworkInfo, MalformedTask, Offer,
@@ -133,6 +133,18 @@ fn reconcile(reconcile: &call::Reconcile) -> Result<Call, Invalid> {
     })
 }
 
+fn reconcile_operations(reconcile: &call::ReconcileOperations) -> Result<Call, Invalid> {
+    let name = "reconcile_operations.ids";
+    bounded(name, reconcile.ids.len(), MAX_RECONCILE_OPERATIONS)?;
+    let ids = reconcile
+        .ids
+        .iter()
+        .map(|text| id(name, text, |t| OperationId::new(t)));
+    Ok(Call::ReconcileOperations {
+        ids: ids.collect::<Result<_, _>>()?,
+    })
+}
+
 impl TryFrom<proto::SchedulerCall> for Call {
     type Error = Invalid;
 
@@ -173,6 +185,13 @@ impl TryFrom<proto::SchedulerCall> for Call {
                 uuid: uuid("acknowledge.uuid", &call.uuid)?,
             },
             call::Call::Reconcile(call) => reconcile(&call)?,
+            call::Call::AcknowledgeOperation(call) => Self::AcknowledgeOperation {
+                id: id("acknowledge_operation.id", &call.id, |t| {
+                    OperationId::new(t)
+                })?,
+                uuid: uuid("acknowledge_operation.uuid", &call.uuid)?,
+            },
+            call::Call::ReconcileOperations(call) => reconcile_operations(&call)?,
             call::Call::Message(call) => Self::Message {
                 agent_id: id("message.agent_id", &call.agent_id, |t| AgentId::new(t))?,
                 executor_id: id("message.executor_id", &call.executor_id, |t| {
@@ -311,6 +330,17 @@ impl From<Call> for proto::SchedulerCall {
                     })
                     .collect(),
             }),
+            Call::AcknowledgeOperation { id, uuid } => {
+                call::Call::AcknowledgeOperation(call::AcknowledgeOperation {
+                    id: id.to_string(),
+                    uuid: uuid.0.to_vec(),
+                })
+            }
+            Call::ReconcileOperations { ids } => {
+                call::Call::ReconcileOperations(call::ReconcileOperations {
+                    ids: write_ids(&ids),
+                })
+            }
             Call::Message {
                 agent_id,
                 executor_id,
@@ -384,7 +414,7 @@ impl TryFrom<proto::SchedulerEvent> for Event {
             event::Event::Error(message) => {
                 Self::Error(text("error", cut(message), MAX_NAME_BYTES * 4)?)
             }
-            event::Event::Operation(status) => Self::Operation(operation_status(status)?),
+            event::Event::Operation(status) => Self::Operation(status.try_into()?),
             event::Event::Heartbeat(_) => Self::Heartbeat,
         })
     }
@@ -432,32 +462,46 @@ impl From<Event> for proto::SchedulerEvent {
                 status,
             }),
             Event::Error(message) => event::Event::Error(cut(message)),
-            Event::Operation(status) => event::Event::Operation(proto::OperationStatus {
-                id: status.id.to_string(),
-                state: status.state as i32,
-                message: cut(status.message),
-                agent_id: status.agent_id.map(|id| id.to_string()).unwrap_or_default(),
-            }),
+            Event::Operation(status) => event::Event::Operation(status.into()),
             Event::Heartbeat => event::Event::Heartbeat(proto::Empty {}),
         };
         Self { event: Some(event) }
     }
 }
 
-fn operation_status(status: proto::OperationStatus) -> Result<OperationStatus, Invalid> {
-    let state = OperationState::ALL.into_iter();
-    let state = state
-        .into_iter()
-        .find(|state| *state as i32 == status.state);
-    Ok(OperationStatus {
-        id: id("operation.id", &status.id, |t| OperationId::new(t))?,
-        state: state.ok_or_else(|| {
-            Invalid::new(
-                "operation.state",
-                format!("is {}, which is none", status.state),
-            )
-        })?,
-        message: cut(status.message),
-        agent_id: optional_id("operation.agent_id", &status.agent_id, |t| AgentId::new(t))?,
-    })
+impl From<OperationStatus> for proto::OperationStatus {
+    fn from(status: OperationStatus) -> Self {
+        Self {
+            id: status.id.to_string(),
+            state: status.state as i32,
+            message: cut(status.message),
+            agent_id: status.agent_id.map(|id| id.to_string()).unwrap_or_default(),
+            uuid: status.uuid.map(|uuid| uuid.0.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<proto::OperationStatus> for OperationStatus {
+    type Error = Invalid;
+
+    fn try_from(status: proto::OperationStatus) -> Result<Self, Invalid> {
+        let state = OperationState::ALL
+            .into_iter()
+            .find(|state| *state as i32 == status.state);
+        Ok(Self {
+            id: id("operation.id", &status.id, |t| OperationId::new(t))?,
+            state: state.ok_or_else(|| {
+                Invalid::new(
+                    "operation.state",
+                    format!("is {}, which is none", status.state),
+                )
+            })?,
+            message: cut(status.message),
+            agent_id: optional_id("operation.agent_id", &status.agent_id, |t| AgentId::new(t))?,
+            uuid: match status.uuid.is_empty() {
+                true => None,
+                false => Some(uuid("operation.uuid", &status.uuid)?),
+            },
+        })
+    }
 }

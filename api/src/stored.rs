@@ -2,7 +2,8 @@
 //! compatibility that the wire has.
 
 use ebb_types::{
-    AgentInfo, ExecutorInfo, FrameworkInfo, LotLimits, Lots, Quota, TaskInfo, TaskStatus, Window,
+    AgentInfo, ExecutorInfo, FrameworkInfo, LotLimits, Lots, OperationStatus, Quota, TaskInfo,
+    TaskStatus, Window,
 };
 use prost::Message;
 
@@ -47,4 +48,5 @@ stored!(
     LotLimits as "stored lot limits",
     Window as "stored window",
     Lots as "stored lots",
+    OperationStatus as "stored operation",
 );

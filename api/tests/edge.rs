@@ -566,6 +566,8 @@ mod lots {
     use ebb_types::{Lots, VolumeMode};
     use prost::Message as _;
 
+    use super::refusal;
+
     fn named(name: &str, amount: i64) -> proto::Resource {
         proto::Resource {
             name: name.to_owned(),
@@ -702,6 +704,56 @@ mod lots {
         for end in 0..bytes.len() {
             // Whatever a peer sends, it is read or refused.
             let _ = Lots::from_bytes(&bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_an_operation_crosses_the_wire_and_the_registry() {
+        use ebb_types::{Call, Event, OperationId, OperationState, OperationStatus, UpdateUuid};
+        let id = OperationId::new("o").unwrap();
+        let uuid = UpdateUuid([5; 16]);
+        for state in OperationState::ALL {
+            let status = OperationStatus {
+                id: id.clone(),
+                state,
+                message: "why".to_owned(),
+                agent_id: ebb_types::AgentId::new("a").ok(),
+                uuid: state.is_final().then_some(uuid),
+            };
+            assert_eq!(
+                OperationStatus::from_bytes(&status.to_bytes()),
+                Ok(status.clone())
+            );
+            let event = Event::Operation(status);
+            let wire = proto::SchedulerEvent::from(event.clone());
+            assert_eq!(Event::try_from(wire), Ok(event));
+        }
+        for call in [
+            Call::AcknowledgeOperation {
+                id: id.clone(),
+                uuid,
+            },
+            Call::ReconcileOperations { ids: vec![id] },
+            Call::ReconcileOperations { ids: Vec::new() },
+        ] {
+            let wire = proto::SchedulerCall::from(call.clone());
+            assert_eq!(Call::try_from(wire), Ok(call));
+        }
+        let short = proto::scheduler_call::AcknowledgeOperation {
+            id: "o".to_owned(),
+            uuid: vec![1; 15],
+        };
+        let many = proto::scheduler_call::ReconcileOperations {
+            ids: vec!["o".to_owned(); ebb_types::limits::MAX_RECONCILE_OPERATIONS + 1],
+        };
+        use proto::scheduler_call::Call as Wire;
+        for (call, word) in [
+            (Wire::AcknowledgeOperation(short), "exactly 16"),
+            (Wire::ReconcileOperations(many), "reconcile_operations.ids"),
+        ] {
+            let wire = proto::SchedulerCall { call: Some(call) };
+            let said = refusal(Call::try_from(wire));
+            assert!(said.contains(word), "{said}");
         }
     }
 

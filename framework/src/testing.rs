@@ -369,6 +369,8 @@ impl<S: Scheduler> World<S> {
                     self.answer(&task.task_id, task.agent_id.as_ref());
                 }
             }
+            // It carries no operations out, and answers none.
+            Call::AcknowledgeOperation { .. } | Call::ReconcileOperations { .. } => {}
             Call::Message { .. } | Call::Shutdown { .. } | Call::UpdateFramework { .. } => {}
         }
     }

@@ -103,6 +103,10 @@ table! {
     COOL_DOWNS_DROPPED = "ebb_master_cool_downs_dropped_total", Counter, "Evictions after which there was no room to keep the framework from the agent for a while.";
     LOT_REFUSALS_DROPPED = "ebb_master_lot_refusals_dropped_total", Counter, "Refusals of lots that there was no room for.";
     OPERATIONS_FAILED = "ebb_master_operations_failed_total", Counter, "Operations on lots that broke a rule.";
+    OPERATIONS_REPEATED = "ebb_master_operations_repeated_total", Counter, "Operations on lots that were not carried out because their id is that of another without an acknowledged answer.";
+    OPERATIONS_ACKNOWLEDGED = "ebb_master_operations_acknowledged_total", Counter, "Answers to operations on lots that frameworks have acknowledged.";
+    OPERATION_ANSWERS_REPEATED = "ebb_master_operation_answers_repeated_total", Counter, "Answers to operations on lots that were sent again to frameworks that had subscribed anew.";
+    OPERATION_ANSWERS_UNKEPT = "ebb_master_operation_answers_unkept_total", Counter, "Answers to operations on lots that there was no room to keep until they are acknowledged.";
     FORGOTTEN = "ebb_master_forgotten_total", Counter, "Frameworks, agents and tasks forgotten because a bound was reached.";
     SLOW = "ebb_master_slow_readers_cut_total", Counter, "Connections cut off because their reader did not keep up.";
     LEDGER_APPLIED = "ebb_master_ledger_transitions_total", Counter, "Transitions of agents' ledgers.";
@@ -361,6 +365,13 @@ fn show_agents(counters: &Counters) {
     count(LOT_REFUSALS_DROPPED, counters.lot_refusals_dropped);
     count(COOL_DOWNS_DROPPED, counters.cool_downs_dropped);
     count(OPERATIONS_FAILED, counters.operations_failed);
+    count(OPERATIONS_REPEATED, counters.operations_repeated);
+    count(OPERATIONS_ACKNOWLEDGED, counters.operations_acknowledged);
+    count(
+        OPERATION_ANSWERS_REPEATED,
+        counters.operation_answers_repeated,
+    );
+    count(OPERATION_ANSWERS_UNKEPT, counters.operation_answers_unkept);
     count(FORGOTTEN, counters.forgotten);
 }
 

@@ -26,6 +26,8 @@ pub const MAX_OFFERS_PER_CALL: usize = 4096;
 pub const MAX_TASKS_PER_CALL: usize = 4096;
 /// Most tasks one RECONCILE may name.
 pub const MAX_RECONCILE_TASKS: usize = 100_000;
+/// Most operations one RECONCILE_OPERATIONS may name.
+pub const MAX_RECONCILE_OPERATIONS: usize = 10_000;
 /// Largest frame on any stream, in bytes.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// Largest quantity of any resource: 2^60, in its own unit. Sums of a million such still fit in a u128

@@ -72,7 +72,7 @@ pub enum Operation {
     },
     /// Make something else of lots.
     Convert {
-        /// Names the operation for the answer; without it there is none.
+        /// Names the operation among those of the framework that have no acknowledged answer; without it there is none.
         id: Option<OperationId>,
         /// What is done.
         kind: OperationKind,
@@ -130,25 +130,50 @@ impl OperationKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum OperationState {
+    /// Its agent has yet to say that it is done.
+    Pending = 1,
     /// Done, and kept by the agent.
     Finished = 2,
     /// It broke a rule, and nothing was done.
     Error = 4,
     /// Nothing was done; it may be tried again.
     Dropped = 5,
+    /// Its agent cannot be reached, and will say when it is back.
+    Unreachable = 6,
+    /// Its agent has not come back since the master started.
+    Recovering = 8,
+    /// The master knows of no such operation: it was never told of it, or its answer was acknowledged.
+    Unknown = 9,
 }
 
 impl OperationState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Finished, Self::Error, Self::Dropped];
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Finished,
+        Self::Error,
+        Self::Dropped,
+        Self::Unreachable,
+        Self::Recovering,
+        Self::Unknown,
+    ];
 
     /// The name as in Mesos.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Pending => "OPERATION_PENDING",
             Self::Finished => "OPERATION_FINISHED",
             Self::Error => "OPERATION_ERROR",
             Self::Dropped => "OPERATION_DROPPED",
+            Self::Unreachable => "OPERATION_UNREACHABLE",
+            Self::Recovering => "OPERATION_RECOVERING",
+            Self::Unknown => "OPERATION_UNKNOWN",
         }
+    }
+
+    /// Whether it is what became of the operation, and never changes.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Finished | Self::Error | Self::Dropped)
     }
 }
 
@@ -163,6 +188,8 @@ pub struct OperationStatus {
     pub message: String,
     /// Where.
     pub agent_id: Option<AgentId>,
+    /// Names the answer, the same as often as it is repeated. With one it comes again until it is acknowledged.
+    pub uuid: Option<UpdateUuid>,
 }
 
 /// A task that was described so wrongly that it has no [`TaskInfo`].
@@ -260,6 +287,18 @@ pub enum Call {
         /// The tasks.
         tasks: Vec<ReconcileTask>,
     },
+    /// Confirm the answer to an operation; it is forgotten.
+    AcknowledgeOperation {
+        /// The operation.
+        id: OperationId,
+        /// The uuid of the answer.
+        uuid: UpdateUuid,
+    },
+    /// Ask what became of operations; none means of all whose answers are not acknowledged.
+    ReconcileOperations {
+        /// The operations.
+        ids: Vec<OperationId>,
+    },
     /// Send bytes to the framework's own executor; may be lost.
     Message {
         /// Where the executor runs.
@@ -326,7 +365,7 @@ pub enum Event {
     RescindInverseOffer(OfferId),
     /// The state of a task; to be acknowledged if it carries a uuid.
     Update(TaskStatus),
-    /// What became of an operation that has an id.
+    /// What became of an operation that has an id; to be acknowledged if it carries a uuid.
     Operation(OperationStatus),
     /// Bytes from the framework's own executor.
     Message {

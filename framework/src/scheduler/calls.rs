@@ -2,7 +2,8 @@
 
 use ebb_types::{
     AgentId, Call, ExecutorId, Filters, FrameworkId, FrameworkInfo, Offer, OfferId, OfferTerms,
-    Operation, ReconcileTask, Role, TaskId, TaskInfo, TaskStatus, Timestamp,
+    Operation, OperationId, OperationStatus, ReconcileTask, Role, TaskId, TaskInfo, TaskStatus,
+    Timestamp,
 };
 
 /// How a framework leaves.
@@ -128,6 +129,20 @@ impl Calls {
                 uuid,
             });
         }
+    }
+
+    /// Confirms the answer to an operation, where acknowledgement is explicit; does nothing for one without a uuid.
+    pub fn acknowledge_operation(&mut self, status: &OperationStatus) {
+        if let Some(uuid) = status.uuid {
+            let id = status.id.clone();
+            self.calls.push(Call::AcknowledgeOperation { id, uuid });
+        }
+    }
+
+    /// Asks what became of operations; none means of all whose answers are not acknowledged. After every new
+    /// subscription the session asks by itself for those that it has sent.
+    pub fn reconcile_operations(&mut self, ids: Vec<OperationId>) {
+        self.calls.push(Call::ReconcileOperations { ids });
     }
 
     /// Asks for the states of tasks; none means all. The session does so by itself after every new

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use ebb_types::{Event, Filters, Offer, OfferId, TaskStatus, Timestamp};
+use ebb_types::{Event, Filters, Offer, OfferId, OperationStatus, TaskStatus, Timestamp};
 
 use super::config::Acknowledgement;
 use super::session::Delivery;
@@ -53,7 +53,7 @@ pub struct Engine<S> {
     session: Session,
     wake_at: Option<Timestamp>,
     /// Statuses that the session itself made, for the next step.
-    local: VecDeque<TaskStatus>,
+    local: VecDeque<Event>,
 }
 
 impl<S: Scheduler> Engine<S> {
@@ -135,10 +135,10 @@ impl<S: Scheduler> Engine<S> {
     /// Wakes the scheduler if it asked for it, and tells it what the session found by itself.
     fn due(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         for _ in 0..self.local.len() {
-            if let Some(status) = self.local.pop_front()
+            if let Some(event) = self.local.pop_front()
                 && !self.session.is_ended()
             {
-                self.update(now, &status, out);
+                self.event(now, event, out);
             }
         }
         if self.wake_at.is_some_and(|at| at <= now) && !self.session.is_ended() {
@@ -205,9 +205,7 @@ impl<S: Scheduler> Engine<S> {
                     s.failure(calls, agent_id.as_ref(), executor_id.as_ref(), status)
                 });
             }
-            Event::Operation(status) => {
-                self.callback(now, out, |s, calls| s.operation(calls, &status));
-            }
+            Event::Operation(status) => self.operation(now, &status, out),
             Event::Subscribed { .. } | Event::Error(_) | Event::Heartbeat => {}
         }
     }
@@ -238,6 +236,25 @@ impl<S: Scheduler> Engine<S> {
                 tracing::warn!(%error, task_id = %status.task_id, state = status.state.name(),
                     "the scheduler did not take a status; it will come again");
                 self.session.not_taken(now, status);
+            }
+        }
+    }
+
+    fn operation(&mut self, now: Timestamp, status: &OperationStatus, out: &mut Vec<Output>) {
+        let mut calls = self.calls(now);
+        match self.scheduler.operation(&mut calls, status) {
+            Ok(()) => {
+                if self.session.acknowledgement() == Acknowledgement::AfterCallback
+                    || status.uuid.is_none()
+                {
+                    self.session.taken_answer(status, out);
+                }
+                self.absorb(now, calls, out);
+            }
+            Err(error) => {
+                self.session.counters_mut().failed_callbacks += 1;
+                tracing::warn!(%error, operation_id = %status.id, state = status.state.name(),
+                    "the scheduler did not take an answer; it comes again with the next subscription");
             }
         }
     }

@@ -1,5 +1,5 @@
 //! What a session remembers of tasks: those that are not known to have ended, when each is asked for,
-//! and which statuses the scheduler has taken.
+//! and which statuses the scheduler has taken; and of operations those that have no answer.
 //!
 //! # Invariant
 //! A task stands in `due` at exactly the time that its `ask_at` names.
@@ -7,14 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ebb_types::limits::MAX_RECONCILE_TASKS;
-use ebb_types::{AgentId, ReconcileTask, TaskId, Timestamp, UpdateUuid};
+use ebb_types::{
+    AgentId, OperationId, OperationState, ReconcileTask, TaskId, Timestamp, UpdateUuid,
+};
 
 use super::config::RECONCILE_CAP_MS;
 
 /// Most tasks that a session follows; more are launched, but not asked for by name.
 pub const MAX_KNOWN_TASKS: usize = 100_000;
-/// Most acknowledged statuses that a session remembers for its filter of duplicates.
+/// Most acknowledged statuses of tasks, and as many of operations, that a session remembers for its filter of duplicates.
 pub const MAX_TAKEN_UPDATES: usize = 16_384;
+/// Most operations without an answer that a session follows; more are sent, but not asked for. A master keeps no more
+/// of one framework.
+pub const MAX_KNOWN_OPERATIONS: usize = 1_000;
 
 /// A task that is not known to have ended.
 #[derive(Clone, Debug, Default)]
@@ -117,19 +122,58 @@ impl KnownTasks {
     }
 }
 
-/// The statuses that the scheduler has taken, the oldest forgotten first.
+/// Operations of which it is not known what became.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TakenUpdates {
-    taken: BTreeSet<(TaskId, UpdateUuid)>,
-    order: VecDeque<(TaskId, UpdateUuid)>,
+pub(super) struct KnownOperations(BTreeSet<OperationId>);
+
+impl KnownOperations {
+    /// Follows an operation; false where there are too many.
+    pub(super) fn know(&mut self, id: &OperationId) -> bool {
+        let room = self.0.len() < MAX_KNOWN_OPERATIONS || self.0.contains(id);
+        if room {
+            self.0.insert(id.clone());
+        }
+        room
+    }
+
+    /// An answer was taken; nobody answers an operation that the master does not know.
+    pub(super) fn hear(&mut self, id: &OperationId, state: OperationState) {
+        if state.is_final() || state == OperationState::Unknown {
+            self.0.remove(id);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: &OperationId) {
+        self.0.remove(id);
+    }
+
+    pub(super) fn ids(&self) -> Vec<OperationId> {
+        self.0.iter().cloned().collect()
+    }
 }
 
-impl TakenUpdates {
-    pub(super) fn contains(&self, key: &(TaskId, UpdateUuid)) -> bool {
+/// The statuses that the scheduler has taken, the oldest forgotten first.
+#[derive(Clone, Debug)]
+pub(super) struct Taken<Id> {
+    taken: BTreeSet<(Id, UpdateUuid)>,
+    order: VecDeque<(Id, UpdateUuid)>,
+}
+
+impl<Id> Default for Taken<Id> {
+    fn default() -> Self {
+        Self {
+            taken: BTreeSet::new(),
+            order: VecDeque::new(),
+        }
+    }
+}
+
+impl<Id: Ord + Clone> Taken<Id> {
+    pub(super) fn contains(&self, key: &(Id, UpdateUuid)) -> bool {
         self.taken.contains(key)
     }
 
-    pub(super) fn insert(&mut self, key: (TaskId, UpdateUuid)) {
+    pub(super) fn insert(&mut self, key: (Id, UpdateUuid)) {
         if self.taken.insert(key.clone()) {
             self.order.push_back(key);
         }
@@ -153,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut taken = TakenUpdates::default();
+        let mut taken = Taken::default();
         let key = |number: usize| (id(0), UpdateUuid::of(Incarnation(1), number as u64));
         for number in 0..=MAX_TAKEN_UPDATES {
             taken.insert(key(number));
@@ -171,6 +215,15 @@ mod tests {
         assert!(tasks.know(id(0), None), "it is followed already");
         tasks.forget(&id(0));
         assert!(tasks.know(id(MAX_KNOWN_TASKS), None));
+
+        let operation = |number: usize| OperationId::new(format!("o{number}")).expect("valid");
+        let mut operations = KnownOperations::default();
+        assert!((0..MAX_KNOWN_OPERATIONS).all(|number| operations.know(&operation(number))));
+        assert!(!operations.know(&operation(MAX_KNOWN_OPERATIONS)));
+        operations.hear(&operation(0), OperationState::Pending);
+        assert!(!operations.know(&operation(MAX_KNOWN_OPERATIONS)));
+        operations.hear(&operation(0), OperationState::Finished);
+        assert!(operations.know(&operation(MAX_KNOWN_OPERATIONS)));
     }
 
     #[test]

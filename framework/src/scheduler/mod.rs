@@ -113,10 +113,11 @@ pub trait Scheduler: Send {
         Ok(())
     }
 
-    /// What became of an operation on lots that was given an id.
+    /// What became of an operation on lots that was given an id, or, without a uuid, how it stands. Each answer that
+    /// carries a uuid comes once; one that the master does not know was never told to it, and may be sent again.
     ///
     /// # Errors
-    /// Logged and counted.
+    /// The answer is not acknowledged, and comes again with the next subscription or when it is asked for.
     fn operation(&mut self, _calls: &mut Calls, _status: &OperationStatus) -> Outcome {
         Ok(())
     }

@@ -6,24 +6,27 @@
 //!
 //! # Invariants
 //! * Events of an earlier connection are refused: every connection has a number.
-//! * A status with a uuid reaches the scheduler until it was acknowledged, and never after.
+//! * A status with a uuid, of a task or an operation, reaches the scheduler until it was acknowledged, and never after.
 //! * After every subscription that is not the framework's first, all tasks are asked for at once,
-//!   and those that nothing is heard of again and again, with growing waits.
+//!   and those that nothing is heard of again and again, with growing waits; and so are, once, all operations that have
+//!   no answer.
 //! * A teardown is repeated on a new connection until the master has confirmed it, or its time is over.
-//! * Tasks of an accept that could not be sent never started, and are said to be dropped.
+//! * Tasks and operations of an accept that could not be sent never started, and are said to be dropped.
+
+mod answers;
 
 use std::collections::BTreeSet;
 
 use ebb_types::{
-    AgentId, Call, Event, FrameworkId, FrameworkInfo, OfferTerms, Operation, Reason, ReconcileTask,
-    Role, Source, TaskId, TaskState, TaskStatus, Timestamp,
+    AgentId, Call, Event, FrameworkId, FrameworkInfo, OfferTerms, Operation, OperationId, Reason,
+    ReconcileTask, Role, Source, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::config::{
     Acknowledgement, HEARTBEATS_MISSED, RECONCILE_CAP_MS, STABLE_AFTER_MS, SchedulerConfig,
     TEARDOWN_TIMEOUT_MS, Timing,
 };
-use super::known::{Known, KnownTasks, TakenUpdates};
+use super::known::{Known, KnownOperations, KnownTasks, Taken};
 use super::{Ending, Subscribed};
 use crate::backoff::{Backoff, Jitter};
 use crate::fate::is_heard;
@@ -32,6 +35,8 @@ use crate::fate::is_heard;
 /// the agent's own status exists, it follows and says it. The answer counts when it is still the only
 /// word after so long on one connection, in milliseconds.
 pub const HOLD_ANSWERS_MS: u64 = 30_000;
+/// Why what was accepted meanwhile is dropped.
+const NO_MASTER: &str = "no master is connected, so the offer is void";
 /// Heartbeat interval where a master names none, in milliseconds.
 const DEFAULT_HEARTBEAT_MS: u64 = 15_000;
 
@@ -52,12 +57,16 @@ pub struct Counters {
     pub dropped_calls: u64,
     /// Tasks whose accept could not be sent.
     pub dropped_tasks: u64,
+    /// Operations with an id whose accept could not be sent.
+    pub dropped_operations: u64,
     /// Tasks that were asked for by name.
     pub asked_for: u64,
     /// Callbacks that returned an error.
     pub failed_callbacks: u64,
     /// Tasks beyond [`MAX_KNOWN_TASKS`].
     pub untracked_tasks: u64,
+    /// Operations beyond [`MAX_KNOWN_OPERATIONS`](super::known::MAX_KNOWN_OPERATIONS).
+    pub untracked_operations: u64,
 }
 
 /// What the session wants done.
@@ -149,7 +158,9 @@ pub struct Session {
     last_event_at: Timestamp,
     last_cause: String,
     tasks: KnownTasks,
-    taken: TakenUpdates,
+    taken: Taken<TaskId>,
+    operations: KnownOperations,
+    taken_answers: Taken<OperationId>,
     ending: Option<(Ending, Timestamp)>,
     counters: Counters,
 }
@@ -177,7 +188,9 @@ impl Session {
             last_event_at: now,
             last_cause: "nothing answered yet".to_owned(),
             tasks: KnownTasks::default(),
-            taken: TakenUpdates::default(),
+            taken: Taken::default(),
+            operations: KnownOperations::default(),
+            taken_answers: Taken::default(),
             ending: None,
             counters: Counters::default(),
         }
@@ -390,6 +403,7 @@ impl Session {
             }
             (Phase::Subscribed { .. }, Event::Heartbeat) => Delivery::Nothing,
             (Phase::Subscribed { .. }, Event::Update(status)) => self.update(now, status, out),
+            (Phase::Subscribed { .. }, Event::Operation(status)) => self.answer(status, out),
             (Phase::Subscribed { .. }, event) => Delivery::Event(event),
             _ => {
                 self.counters.stale_events += 1;
@@ -459,6 +473,10 @@ impl Session {
     }
 
     fn ask_for_all(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let ids = self.operations.ids();
+        if !ids.is_empty() {
+            out.push(Output::Send(Call::ReconcileOperations { ids }));
+        }
         out.push(Output::Send(Call::Reconcile { tasks: Vec::new() }));
         let ids: Vec<TaskId> = self.tasks.ids().cloned().collect();
         for task_id in ids {
@@ -608,17 +626,14 @@ impl Session {
         }
     }
 
-    /// Takes a call of the scheduler. Gives the statuses of tasks that were not sent.
-    pub(super) fn call(
-        &mut self,
-        now: Timestamp,
-        call: Call,
-        out: &mut Vec<Output>,
-    ) -> Vec<TaskStatus> {
+    /// Takes a call of the scheduler. Gives what is to be said of tasks and operations that were not sent.
+    pub(super) fn call(&mut self, now: Timestamp, call: Call, out: &mut Vec<Output>) -> Vec<Event> {
         let subscribed = self.is_subscribed();
         match &call {
             Call::Accept { operations, .. } if !subscribed => {
-                return self.drop_tasks(now, operations);
+                let mut dropped = self.drop_tasks(now, operations);
+                dropped.extend(self.drop_operations(operations));
+                return dropped;
             }
             Call::Accept { operations, .. } => self.launched(now, operations),
             Call::Kill {
@@ -652,6 +667,10 @@ impl Session {
                     self.tasks.forget(task_id);
                 }
             }
+            Call::AcknowledgeOperation { id, uuid } => {
+                self.taken_answers.insert((id.clone(), *uuid));
+                self.operations.forget(id);
+            }
             _ => {}
         }
         if subscribed {
@@ -677,15 +696,16 @@ impl Session {
                 self.tasks
                     .plan_question(&task.task_id, now, self.timing.launch_silence_ms);
             }
+            self.sent(operation);
         }
     }
 
-    fn drop_tasks(&mut self, now: Timestamp, operations: &[Operation]) -> Vec<TaskStatus> {
+    fn drop_tasks(&mut self, now: Timestamp, operations: &[Operation]) -> Vec<Event> {
         let tasks = operations.iter().flat_map(|operation| operation.tasks());
-        let dropped: Vec<TaskStatus> = tasks
+        let dropped: Vec<Event> = tasks
             .map(|task| TaskStatus {
                 reason: Some(Reason::InvalidOffers),
-                message: "no master is connected, so the offer is void".to_owned(),
+                message: NO_MASTER.to_owned(),
                 agent_id: Some(task.agent_id.clone()),
                 ..TaskStatus::new(
                     task.task_id.clone(),
@@ -694,6 +714,7 @@ impl Session {
                     now,
                 )
             })
+            .map(Event::Update)
             .collect();
         self.counters.dropped_calls += 1;
         self.counters.dropped_tasks += dropped.len() as u64;

@@ -1,5 +1,7 @@
 //! What the session and the engine promise, as sentences.
 
+mod operations;
+
 use ebb_types::{
     AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, MasterInfo, Offer,
     OfferId, Quantities, Reason, Resources, Role, Source, TaskId, TaskState, TaskStatus, Timestamp,
@@ -56,6 +58,15 @@ impl Scheduler for Recorder {
         let heard = format!("{} {}", status.task_id, status.state.name());
         if self.refuse_updates {
             self.heard.push(format!("refused {heard}"));
+            return Err("not now".into());
+        }
+        self.act(calls, heard);
+        Ok(())
+    }
+
+    fn operation(&mut self, calls: &mut Calls, status: &OperationStatus) -> Outcome {
+        let heard = format!("{} {}", status.id, status.state.name());
+        if self.refuse_updates {
             return Err("not now".into());
         }
         self.act(calls, heard);

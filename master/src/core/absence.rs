@@ -42,6 +42,7 @@ impl Core {
         self.awaited -= 1;
         self.counters.agents_unreachable += 1;
         self.emit(Effect::Persist(vec![RegistryWrite::PutAgent(record)]));
+        self.tell_adrift(id);
         self.tell_failure(id);
         self.agent_changed(id);
     }
@@ -67,7 +68,6 @@ impl Core {
         }
         self.drop_executors(id, &BTreeSet::new());
         self.maintenance.touch(id);
-        self.drop_operations(id);
         self.forget_lots(id);
         if let Some(agent) = self.agents.remove(id) {
             debug_assert!(
@@ -83,6 +83,7 @@ impl Core {
                 absence: Absence::Unreachable { since: self.now },
             };
             self.absent.insert(id.clone(), absent);
+            self.set_adrift(id, agent.lots);
         }
         self.roles.remove_agent(id);
         self.changed = true;
@@ -104,6 +105,7 @@ impl Core {
             })
             .min()?;
         self.absent.remove(&oldest.1);
+        self.forget_adrift(&oldest.1);
         self.note(|| News::AgentGone(oldest.1.clone()));
         self.counters.forgotten += 1;
         Some(RegistryWrite::RemoveAgent(oldest.1))

@@ -15,7 +15,9 @@ use ebb_types::{
 
 use super::claims::Seat;
 use super::input::Effect;
-use super::limits::{MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_FRAMEWORK};
+use super::limits::{
+    MAX_EXECUTORS_PER_AGENT, MAX_OPERATIONS_PER_FRAMEWORK, MAX_TASKS_PER_FRAMEWORK,
+};
 use super::lots::{Asker, Bag};
 use super::state::{Core, Executor, Part};
 use super::task::Task;
@@ -210,7 +212,6 @@ impl Core {
             self.forget_offer(offer_id);
         }
         let mut launches = Vec::new();
-        let mut done = Vec::new();
         for operation in operations {
             match operation {
                 Operation::Launch { tasks, malformed } => {
@@ -223,10 +224,7 @@ impl Core {
                     id: name,
                     kind,
                     lots,
-                } => match self.convert_offered(id, &mut pool, kind, &lots) {
-                    Ok(()) => done.extend(name),
-                    Err(rule) => self.operation_error(id, &pool.agent_id, name, rule),
-                },
+                } => self.convert_named(id, &mut pool, name, (kind, &lots)),
                 Operation::Malformed { id: name, rule } => {
                     self.operation_error(id, &pool.agent_id, name, rule);
                 }
@@ -234,10 +232,7 @@ impl Core {
         }
         self.settle_accept(id, &mut pool, filters);
         if let Some(belongings) = pool.belongings.take() {
-            let version = self.set_belongings(&pool.agent_id, belongings);
-            for name in done {
-                self.await_order(&pool.agent_id, version, id, name);
-            }
+            self.set_belongings(&pool.agent_id, belongings);
         }
         self.send_launches(id, &pool.agent_id, launches);
     }
@@ -259,6 +254,30 @@ impl Core {
                 }
                 Err(rule) => self.task_error(id, &task.task_id, &pool.agent_id, rule),
             }
+        }
+    }
+
+    /// Makes something else of what is left of the offers, and has that answered.
+    fn convert_named(
+        &mut self,
+        id: &FrameworkId,
+        pool: &mut Pool,
+        name: Option<OperationId>,
+        (kind, lots): (OperationKind, &Lots),
+    ) {
+        if self.is_repeated(id, name.as_ref()) {
+            return;
+        }
+        let converted = match name.is_none() || self.has_room_for_answer(id) {
+            true => self.convert_offered(id, pool, kind, lots),
+            false => Err(format!(
+                "{MAX_OPERATIONS_PER_FRAMEWORK} operations of the framework have no answer that it has acknowledged; acknowledge those that have come"
+            )),
+        };
+        match (converted, name) {
+            (Ok(()), Some(name)) => self.await_order(&pool.agent_id, id, name),
+            (Ok(()), None) => {}
+            (Err(rule), name) => self.operation_error(id, &pool.agent_id, name, rule),
         }
     }
 

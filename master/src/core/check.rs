@@ -40,6 +40,7 @@ impl Core {
         self.check_constraints()?;
         self.check_maintenance()?;
         self.check_lots()?;
+        self.check_operations()?;
         self.check_absent()
     }
 

@@ -72,6 +72,14 @@ pub struct Counters {
     pub lots_uncounted: u64,
     /// Operations on lots that broke a rule.
     pub operations_failed: u64,
+    /// Operations that were not carried out because their id is that of another without an acknowledged answer.
+    pub operations_repeated: u64,
+    /// Answers to operations that were acknowledged.
+    pub operations_acknowledged: u64,
+    /// Answers to operations that were sent again to a framework that had subscribed anew.
+    pub operation_answers_repeated: u64,
+    /// Answers to operations that there was no room to keep, so that they come at most once.
+    pub operation_answers_unkept: u64,
     /// Refusals of lots that there was no room for.
     pub lot_refusals_dropped: u64,
     /// Evictions that their framework may come back from at once, for want of room.

@@ -112,6 +112,7 @@ impl Core {
             event: subscribed,
         });
         self.repeat_updates(id, connection);
+        self.repeat_answers(id, connection);
         self.publish_terms(id);
         self.apply_constraints(id);
         self.ask_anew();

@@ -3,12 +3,14 @@
 //! Every id starts with the name of the cluster (made once, with its registry) and the generation
 //! (which grows with every start of a master on that registry); counters follow as in Mesos.
 
-use ebb_types::{AgentId, FrameworkId, Generation, Incarnation, InvalidId, OfferId};
+use ebb_types::{AgentId, FrameworkId, Generation, Incarnation, InvalidId, OfferId, UpdateUuid};
 
 /// Makes ids.
 #[derive(Debug)]
 pub(super) struct IdMaker {
     prefix: String,
+    generation: Generation,
+    answers: u64,
     frameworks: u64,
     agents: u64,
     offers: u64,
@@ -25,6 +27,8 @@ impl IdMaker {
             .collect();
         Self {
             prefix: format!("{cluster}-{}", generation.0),
+            generation,
+            answers: 0,
             frameworks: 0,
             agents: 0,
             offers: 0,
@@ -50,6 +54,12 @@ impl IdMaker {
     pub(super) fn offer(&mut self) -> Result<OfferId, InvalidId> {
         self.offers += 1;
         OfferId::new(format!("{}-O{}", self.prefix, self.offers - 1))
+    }
+
+    /// Names an answer to an operation.
+    pub(super) fn uuid(&mut self) -> UpdateUuid {
+        self.answers += 1;
+        UpdateUuid::of(Incarnation(self.generation.0), self.answers)
     }
 
     /// Counts registrations of agents: what the ledger calls an incarnation. An agent that registers

@@ -49,6 +49,9 @@ pub const LOTS_WAIT_MS: u64 = 200;
 pub const MAX_RANGES_PER_OFFER: usize = 1_024;
 /// Most operations on lots of one agent that it has not confirmed.
 pub const MAX_PENDING_OPERATIONS: usize = 10_000;
+/// Most operations of one framework that have no answer which it has acknowledged; more are refused, with an answer that
+/// comes once (counted).
+pub const MAX_OPERATIONS_PER_FRAMEWORK: usize = 1_000;
 /// Most refusals of lots that are remembered; beyond that what was refused may be offered again at once (counted).
 pub const MAX_LOT_REFUSALS: usize = 200_000;
 /// How long nothing revocable of an agent is offered to a framework, in the role, of which a task was evicted there, in

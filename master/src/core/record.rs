@@ -6,7 +6,7 @@
 
 use ebb_types::{
     AgentActivity, AgentId, AgentInfo, FrameworkId, FrameworkInfo, Generation, LotLimits, Machine,
-    Quota, Role, Timestamp, Window,
+    OperationId, OperationStatus, Quota, Role, Timestamp, Window,
 };
 
 /// A framework as the registry knows it.
@@ -18,6 +18,17 @@ pub struct FrameworkRecord {
     pub registered_at: Timestamp,
     /// When it is removed unless its scheduler comes back; unset while that is connected.
     pub failover_deadline: Option<Timestamp>,
+}
+
+/// An operation of a framework whose answer is not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationRecord {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// Of the order to its agent that carries it out; 0 where nothing was ordered.
+    pub version: u64,
+    /// What became of it, with the uuid of the answer, which it has while it is pending, too.
+    pub status: OperationStatus,
 }
 
 /// What an operator has decided about an agent.
@@ -106,6 +117,15 @@ pub enum RegistryWrite {
     PutWindow(Window),
     /// Forgets the maintenance window of a machine.
     RemoveWindow(Machine),
+    /// Adds or replaces an operation.
+    PutOperation(OperationRecord),
+    /// Forgets an operation. Those of a framework are forgotten when it is completed.
+    RemoveOperation {
+        /// Whose it was.
+        framework_id: FrameworkId,
+        /// The operation.
+        id: OperationId,
+    },
 }
 
 /// What the registry holds when the master starts.
@@ -129,6 +149,8 @@ pub struct Restored {
     pub lot_limits: Vec<(Role, LotLimits)>,
     /// Maintenance windows of machines.
     pub windows: Vec<Window>,
+    /// Operations whose answers are not acknowledged.
+    pub operations: Vec<OperationRecord>,
 }
 
 impl Restored {
@@ -143,6 +165,7 @@ impl Restored {
             RegistryWrite::CompleteFramework { id, .. } => {
                 self.frameworks
                     .retain(|other| other.info.id.as_ref() != Some(&id));
+                self.operations.retain(|other| other.framework_id != id);
                 self.completed.push(id);
             }
             RegistryWrite::ForgetFramework(id) => {
@@ -181,6 +204,19 @@ impl Restored {
             RegistryWrite::RemoveWindow(machine) => {
                 self.windows.retain(|other| other.machine != machine);
             }
+            RegistryWrite::PutOperation(record) => {
+                self.forget_operation(&record.framework_id, &record.status.id);
+                self.operations.push(record);
+            }
+            RegistryWrite::RemoveOperation { framework_id, id } => {
+                self.forget_operation(&framework_id, &id);
+            }
         }
+    }
+
+    fn forget_operation(&mut self, framework_id: &FrameworkId, id: &OperationId) {
+        let is_it =
+            |other: &OperationRecord| other.framework_id == *framework_id && other.status.id == *id;
+        self.operations.retain(|other| !is_it(other));
     }
 }

@@ -18,7 +18,6 @@ use ebb_types::{
 
 use super::input::{ConnectionId, Effect};
 use super::limits::{MAX_AGENTS, MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_AGENT};
-use super::lots::LotAccount;
 use super::record::{Activity, AgentRecord, RegistryWrite};
 use super::state::{Absence, Agent, Core, Holding};
 use super::task::is_of_agents;
@@ -214,7 +213,7 @@ impl Core {
             silence_at,
             oversubscribed: Quantities::ZERO,
             holding: Holding::default(),
-            lots: LotAccount::default(),
+            lots: self.lots.account(id),
             offers: BTreeSet::new(),
             tasks: BTreeSet::new(),
             executors: BTreeMap::new(),

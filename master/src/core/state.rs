@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
-    FrameworkInfo, Generation, Incarnation, Lots, MasterInfo, OfferId, OfferTerms, Quantities,
-    Quota, Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
+    FrameworkInfo, Generation, Incarnation, Lots, MasterInfo, OfferId, OfferTerms, OperationId,
+    Quantities, Quota, Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
 };
 
 use super::allocate::Planner;
@@ -21,7 +21,7 @@ use super::input::{ConnectionId, Effect};
 use super::lots::{LotAccount, LotBook};
 use super::maintenance::Maintenance;
 use super::news::News;
-use super::record::{Activity, Restored};
+use super::record::{Activity, OperationRecord, Restored};
 use super::task::{Remembered, Task};
 use super::timers::{Deadline, Timers};
 
@@ -132,6 +132,8 @@ pub(super) struct Framework {
     pub(super) holdings: BTreeMap<Role, Holding>,
     /// Where revocable tasks of it were evicted of late: until when nothing revocable is offered to it there.
     pub(super) cooling: BTreeMap<(Role, AgentId), Timestamp>,
+    /// Operations without an answer, and answers that are not acknowledged.
+    pub(super) operations: BTreeMap<OperationId, OperationRecord>,
 }
 
 impl Framework {
@@ -151,6 +153,7 @@ impl Framework {
             offers: BTreeSet::new(),
             holdings: BTreeMap::new(),
             cooling: BTreeMap::new(),
+            operations: BTreeMap::new(),
         }
     }
 }

@@ -126,6 +126,10 @@ impl Core {
                 uuid,
             } => self.acknowledge(framework_id, &agent_id, &task_id, uuid),
             Call::Reconcile { tasks } => self.reconcile(framework_id, tasks),
+            Call::AcknowledgeOperation { id, uuid } => {
+                self.acknowledge_operation(framework_id, &id, uuid);
+            }
+            Call::ReconcileOperations { ids } => self.reconcile_operations(framework_id, ids),
             Call::Message {
                 agent_id,
                 executor_id,
@@ -245,6 +249,7 @@ impl Core {
             };
             self.absent.insert(id, absent);
         }
+        self.restore_operations(restored.operations);
         for (role, weight_milli) in restored.weights {
             let weight_milli = u32::try_from(weight_milli).unwrap_or(u32::MAX).max(1);
             self.roles.set_weight(&role, weight_milli);

@@ -3,9 +3,9 @@
 //! epoch, big-endian; one that is unset is all ones.
 
 use ebb_api::Stored;
-use ebb_types::{AgentInfo, FrameworkInfo, Timestamp};
+use ebb_types::{AgentInfo, FrameworkId, FrameworkInfo, OperationStatus, Timestamp};
 
-use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
+use crate::core::record::{Activity, AgentRecord, FrameworkRecord, OperationRecord};
 
 const UNSET: u64 = u64::MAX;
 const HEAD_BYTES: usize = 16;
@@ -87,4 +87,22 @@ pub(super) fn read_activity(stored: Option<(u8, Option<u64>)>) -> Result<Activit
         Some((3, _)) => Ok(Activity::Drained),
         Some((other, _)) => Err(format!("an agent's activity is {other}, which is none")),
     }
+}
+
+/// The version of the order, big-endian, then what became of the operation.
+pub(super) fn write_operation(record: &OperationRecord) -> Vec<u8> {
+    let mut bytes = record.version.to_be_bytes().to_vec();
+    bytes.extend(record.status.to_bytes());
+    bytes
+}
+
+pub(super) fn read_operation(framework_id: &str, bytes: &[u8]) -> Result<OperationRecord, String> {
+    let (version, status) = bytes
+        .split_first_chunk::<8>()
+        .ok_or("an operation is cut off")?;
+    Ok(OperationRecord {
+        framework_id: FrameworkId::new(framework_id).map_err(|error| error.to_string())?,
+        version: u64::from_be_bytes(*version),
+        status: OperationStatus::from_bytes(status).map_err(|error| error.to_string())?,
+    })
 }

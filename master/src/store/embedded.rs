@@ -16,7 +16,8 @@ use redb::{
 };
 
 use super::codec::{
-    read_activity, read_agent, read_framework, write_activity, write_agent, write_framework,
+    read_activity, read_agent, read_framework, read_operation, write_activity, write_agent,
+    write_framework, write_operation,
 };
 use super::{Registry, RegistryError};
 use crate::core::record::{RegistryWrite, Restored};
@@ -43,6 +44,8 @@ const LOT_LIMITS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("lot_l
 const QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("quotas");
 /// Maintenance windows by machine; see [`window_key`].
 const WINDOWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("windows");
+/// Operations without an acknowledged answer, by framework and id.
+const OPERATIONS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("operations");
 
 const FORMAT_KEY: &str = "format";
 const GENERATION_KEY: &str = "generation";
@@ -139,6 +142,7 @@ impl Embedded {
             let mut quotas = transaction.open_table(QUOTAS)?;
             let mut lot_limits = transaction.open_table(LOT_LIMITS)?;
             let mut windows = transaction.open_table(WINDOWS)?;
+            let mut operations = transaction.open_table(OPERATIONS)?;
             for write in writes {
                 match write {
                     RegistryWrite::PutFramework(record) => {
@@ -150,6 +154,10 @@ impl Embedded {
                     RegistryWrite::CompleteFramework { id, at } => {
                         frameworks.remove(id.as_str())?;
                         completed.insert(id.as_str(), at.as_ms())?;
+                        // The first text after an id is the id with a zero byte.
+                        let after = format!("{id}\0");
+                        operations
+                            .retain_in((id.as_str(), "")..(after.as_str(), ""), |_, _| false)?;
                     }
                     RegistryWrite::ForgetFramework(id) => {
                         frameworks.remove(id.as_str())?;
@@ -190,6 +198,13 @@ impl Embedded {
                     }
                     RegistryWrite::RemoveWindow(machine) => {
                         windows.remove(window_key(machine).as_str())?;
+                    }
+                    RegistryWrite::PutOperation(record) => {
+                        let key = (record.framework_id.as_str(), record.status.id.as_str());
+                        operations.insert(key, write_operation(record).as_slice())?;
+                    }
+                    RegistryWrite::RemoveOperation { framework_id, id } => {
+                        operations.remove((framework_id.as_str(), id.as_str()))?;
                     }
                 }
             }
@@ -313,6 +328,11 @@ fn restore(transaction: &WriteTransaction) -> Result<Restored, Fault> {
         let window = Window::from_bytes(entry?.1.value());
         let window = window.map_err(|error| Fault::Corrupt(error.to_string()))?;
         restored.windows.push(window);
+    }
+    for entry in transaction.open_table(OPERATIONS)?.iter()? {
+        let (key, record) = entry?;
+        let record = read_operation(key.value().0, record.value()).map_err(Fault::Corrupt)?;
+        restored.operations.push(record);
     }
     Ok(restored)
 }

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use ebb_agent::core::usage::{ContainerSample, HostCounters, Sample};
-use ebb_agent::core::{Conn, Core, CoreConfig, Effect, Exit, Found, Input, LaunchOrder, Restored};
+use ebb_agent::core::{
+    Conn, Core, CoreConfig, Effect, Exit, Found, Input, LaunchOrder, Record, Restored,
+};
 use ebb_types::{
     AgentToMaster, Attribute, AttributeValue, ContainerId, ExitStatus, FaultDomain, Incarnation,
     MasterToAgent, MeasureSource, Quantities, ResourceKind, Resources, TaskKey,
@@ -266,8 +268,12 @@ impl World {
         match effect {
             Effect::Persist(records) | Effect::Note(records) => {
                 if self.planted != Some(Planted::AgentForgetsPersist) {
-                    let disk = &mut self.machines[number].disk;
-                    records.into_iter().for_each(|record| disk.apply(record));
+                    for record in records {
+                        if let Record::Lots { dynamic, .. } = &record {
+                            self.note_made(dynamic);
+                        }
+                        self.machines[number].disk.apply(record);
+                    }
                 }
             }
             Effect::ToMaster { conn, message } => self.agent_says(number, conn, message),

@@ -195,6 +195,8 @@ impl World {
                 open.map(|(id, task)| format!("framework {number} knows no end of {id}: {task:?}")),
             );
         }
+        let is_gone = |agent_id: &_| ledgers.iter().all(|(id, _)| id != agent_id);
+        wrong.extend(self.open_operations(is_gone));
         if ledgers.len() != self.machines.len() {
             wrong.push(format!(
                 "{} of {} agents are in the ledger",

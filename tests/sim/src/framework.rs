@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, Call, Capability, CommandInfo, Constraint, Event, Filters, FrameworkId,
-    FrameworkInfo, InverseOffer, Lots, Offer, OfferId, OfferTerms, Operation, OperationState,
-    Pattern, Predicate, Quantities, Reason, ReconcileTask, Resources, Role, RoleTerms, Selector,
-    TaskId, TaskInfo, TaskState, TaskStatus,
+    FrameworkInfo, InverseOffer, Lots, Offer, OfferId, OfferTerms, Operation, Pattern, Predicate,
+    Quantities, Reason, ReconcileTask, Resources, Role, RoleTerms, Selector, TaskId, TaskInfo,
+    TaskState, TaskStatus,
 };
 
 use crate::agent::place;
@@ -110,7 +110,7 @@ impl Framework {
 }
 
 impl World {
-    fn call(&mut self, number: usize, call: Call) {
+    pub(crate) fn call(&mut self, number: usize, call: Call) {
         if let Some(link) = self.frameworks[number].link {
             self.send(link, AT_MASTER, Message::Call(call));
         }
@@ -274,6 +274,7 @@ impl World {
         }
         // After all faults everything is asked for again and again, as a careful framework does.
         if !self.faulty() {
+            self.ask_operations(number);
             if !self.frameworks[number].takes_all {
                 self.update(number);
             }
@@ -315,6 +316,7 @@ impl World {
                 }
                 let tasks = self.frameworks[number].unsettled();
                 self.call(number, Call::Reconcile { tasks });
+                self.ask_operations(number);
             }
             Event::Offers(offers) => {
                 for offer in &offers {
@@ -334,9 +336,7 @@ impl World {
                 self.close_link(link, AT_PEER);
                 self.subscribe_again(number);
             }
-            Event::Operation(status) => {
-                self.operations_done += u64::from(status.state == OperationState::Finished);
-            }
+            Event::Operation(status) => self.note_operation_answer(number, status),
             Event::InverseOffers(offers) => self.answer_inverse(number, &offers),
             Event::Message { .. }
             | Event::Failure { .. }
@@ -457,8 +457,9 @@ impl World {
         }
         let (mut left, mut tasks) = (offer.resources, Vec::new());
         let mut left_lots = Left::of(&offer);
-        let name = format!("f{number}-o{}", self.next_task);
+        let name = format!("f{number}-o{}", self.operations.next());
         let mut operations = left_lots.operations(&mut self.rng, &name);
+        self.note_operations(number, &operations);
         for _ in 0..self.rng.between(1, 3) {
             let want = self.want(&offer.resources);
             let Some(rest) = left.checked_sub(&want) else {

@@ -17,7 +17,7 @@
 //! # What is checked
 //! After every step: the cores' own invariants, and the master's books against the ledger. On every
 //! event: no task runs twice; what a framework is told of a task's end is what happened to its
-//! container, and never changes. When all has healed: every accepted task has reached an end that its
+//! container, and never changes; of an operation on lots it is told what its agent did, once and for all. When all has healed: every accepted task has reached an end that its
 //! framework knows or was declared unknown, nothing runs any more, nothing is allocated any more, and
 //! everything can be offered again.
 
@@ -27,6 +27,7 @@ mod framework;
 mod lots;
 mod master;
 mod network;
+mod operations;
 mod operator;
 mod planted;
 mod rng;

@@ -245,6 +245,10 @@ impl World {
             if is_window && self.planted == Some(Planted::WindowForgotten) {
                 continue;
             }
+            let is_operation = matches!(write, RegistryWrite::PutOperation(_));
+            if is_operation && self.planted == Some(Planted::OperationForgotten) {
+                continue;
+            }
             let is_quota = matches!(write, RegistryWrite::PutQuota { .. });
             if is_quota && self.planted == Some(Planted::QuotaForgotten) {
                 continue;

@@ -42,13 +42,15 @@ pub enum Planted {
     QuotaForgotten,
     /// The registry does not keep maintenance windows.
     WindowForgotten,
+    /// The registry does not keep operations.
+    OperationForgotten,
     /// An agent does not say its attributes.
     AttributesLost,
 }
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -68,6 +70,7 @@ impl Planted {
         Self::ActivityForgotten,
         Self::QuotaForgotten,
         Self::WindowForgotten,
+        Self::OperationForgotten,
         Self::AttributesLost,
     ];
 }

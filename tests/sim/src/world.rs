@@ -12,6 +12,7 @@ use crate::check::Truth;
 use crate::framework::Framework;
 use crate::master::{Master, new_registry};
 use crate::network::{AT_MASTER, Link, LinkId, Message, Peer};
+use crate::operations::Operations;
 use crate::operator::Operator;
 use crate::planted::Planted;
 use crate::rng::Rng;
@@ -107,7 +108,7 @@ pub struct World {
     pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) next_link: LinkId,
     pub(crate) next_task: u64,
-    pub(crate) operations_done: u64,
+    pub(crate) operations: Operations,
     pub(crate) truth: Truth,
     pub(crate) operator: Operator,
     pub(crate) steps: u64,
@@ -139,6 +140,8 @@ pub struct Report {
     pub chosen: u64,
     /// Operations on lots that were done.
     pub operations: u64,
+    /// Answers to operations that came again.
+    pub repeated: u64,
 }
 
 /// Runs one seed to its end; `show` prints every step.
@@ -172,7 +175,8 @@ pub fn run(seed: u64, planted: Option<Planted>, show: bool) -> Result<Report, Fa
                 .iter()
                 .map(|framework| framework.chosen)
                 .sum(),
-            operations: world.operations_done,
+            operations: world.operations.done(),
+            repeated: world.operations.repeated(),
         }),
     }
 }
@@ -197,7 +201,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 0,
             next_task: 0,
-            operations_done: 0,
+            operations: Operations::default(),
             truth: Truth::default(),
             operator: Operator::default(),
             steps: 0,

@@ -32,7 +32,7 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (drains, limited) = (AtomicU64::new(0), AtomicU64::new(0));
     let (maintained, chosen) = (AtomicU64::new(0), AtomicU64::new(0));
-    let operations = AtomicU64::new(0);
+    let (operations, repeated) = (AtomicU64::new(0), AtomicU64::new(0));
     let failures = std::sync::Mutex::new(Vec::new());
     in_parallel(SEEDS, |seed| match run(seed, None, false) {
         Ok(report) => {
@@ -44,6 +44,7 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
             maintained.fetch_add(report.maintained, Ordering::Relaxed);
             chosen.fetch_add(report.chosen, Ordering::Relaxed);
             operations.fetch_add(report.operations, Ordering::Relaxed);
+            repeated.fetch_add(report.repeated, Ordering::Relaxed);
             true
         }
         Err(failure) => {
@@ -59,9 +60,9 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
     let (tasks, runs, lives) = (tasks.into_inner(), runs.into_inner(), lives.into_inner());
     let (drains, limited) = (drains.into_inner(), limited.into_inner());
     let (maintained, chosen) = (maintained.into_inner(), chosen.into_inner());
-    let operations = operations.into_inner();
+    let (operations, repeated) = (operations.into_inner(), repeated.into_inner());
     println!(
-        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas, {maintained} maintenances, {chosen} offers to those who choose, {operations} operations on lots"
+        "{SEEDS} seeds: {tasks} tasks, {runs} of them ran, {lives} starts of the master, {drains} agents drained, {limited} offers under quotas, {maintained} maintenances, {chosen} offers to those who choose, {operations} operations on lots, {repeated} answers repeated"
     );
     assert!(
         runs > SEEDS * 10,
@@ -72,8 +73,8 @@ fn a_thousand_runs_with_all_faults_break_no_rule() {
         "only {lives} starts of the master: too little goes wrong"
     );
     assert!(
-        operations > SEEDS,
-        "only {operations} operations on lots: too little is reserved"
+        operations > SEEDS && repeated > SEEDS,
+        "only {operations} operations on lots, {repeated} answers repeated: too little is reserved"
     );
     assert!(
         drains > SEEDS / 2 && limited > SEEDS / 2,

@@ -17,6 +17,7 @@ use ebb_types::{
 
 use super::state::{Agent, Core, Part};
 
+mod answers;
 mod check;
 mod convert;
 mod limits;
@@ -74,11 +75,22 @@ pub(super) struct LotBook {
     held_back: BTreeSet<AgentId>,
     /// When the first refusal of an agent ends.
     refusal_timers: BTreeMap<AgentId, Timestamp>,
+    /// Operations without an answer whose agents are absent.
+    adrift: answers::Adrift,
 }
 
 impl LotBook {
     pub(super) fn touch(&mut self, agent_id: &AgentId) {
         self.touched.insert(agent_id.clone());
+    }
+
+    /// The account of an agent that comes, back or for the first time.
+    pub(super) fn account(&mut self, agent_id: &AgentId) -> LotAccount {
+        let pending = self.adrift.remove(agent_id).unwrap_or_default();
+        LotAccount {
+            orders: operate::Orders::resumed(pending),
+            ..LotAccount::default()
+        }
     }
 }
 

@@ -2,21 +2,22 @@
 //!
 //! The books change in the step of the operation, and the agent is ordered the whole of what it is to have. What an agent
 //! says when it registers anew is what it has: an operation whose order it never got has not happened, and its framework
-//! is told that it was dropped; one that it got is confirmed.
+//! is told that it was dropped; one that it got is confirmed. How frameworks are told is in [`super::answers`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ebb_types::limits::MAX_LOTS;
 use ebb_types::{
-    AgentId, Event, FrameworkId, LotKey, Lots, MasterToAgent, OperationId, OperationKind,
-    OperationState, OperationStatus, Quantities, Role,
+    AgentId, FrameworkId, LotKey, Lots, MasterToAgent, OperationId, OperationKind, OperationState,
+    OperationStatus, Quantities, Role,
 };
 
 use super::convert::{Bag, Conversion};
 use super::withdraw;
 use crate::core::input::OperatorError;
 use crate::core::limits::MAX_PENDING_OPERATIONS;
+use crate::core::record::OperationRecord;
 use crate::core::state::{Agent, Core};
 
 /// An operation of which the agent has not said yet that it is done.
@@ -27,12 +28,45 @@ pub(super) struct Pending {
     id: OperationId,
 }
 
+impl Pending {
+    pub(super) fn of(record: &OperationRecord) -> Self {
+        Self {
+            version: record.version,
+            framework_id: record.framework_id.clone(),
+            id: record.status.id.clone(),
+        }
+    }
+
+    /// Whose operation it is, and which.
+    pub(super) fn name(&self) -> (FrameworkId, OperationId) {
+        (self.framework_id.clone(), self.id.clone())
+    }
+}
+
 /// The orders about lots to an agent.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// The version of the last.
     version: u64,
     pending: VecDeque<Pending>,
+}
+
+impl Orders {
+    /// Of an agent that comes back with this yet to be answered.
+    pub(super) fn resumed(pending: VecDeque<Pending>) -> Self {
+        Self {
+            version: 0,
+            pending,
+        }
+    }
+
+    pub(super) const fn pending(&self) -> &VecDeque<Pending> {
+        &self.pending
+    }
+
+    pub(super) fn into_pending(self) -> VecDeque<Pending> {
+        self.pending
+    }
 }
 
 /// A framework that wants something done with what it was offered.
@@ -107,9 +141,9 @@ impl Core {
     }
 
     /// An agent has this from now on: the books say so, and it is ordered.
-    pub(in crate::core) fn set_belongings(&mut self, agent_id: &AgentId, belongings: Bag) -> u64 {
+    pub(in crate::core) fn set_belongings(&mut self, agent_id: &AgentId, belongings: Bag) {
         let Some(agent) = self.agents.get_mut(agent_id) else {
-            return 0;
+            return;
         };
         let info = Arc::make_mut(&mut agent.info);
         info.total = belongings.plain;
@@ -121,7 +155,6 @@ impl Core {
         self.touch_lots(agent_id);
         self.order(agent_id, MasterToAgent::Lots { version, dynamic });
         self.agent_changed(agent_id);
-        version
     }
 
     /// Withdraws as few of an agent's offers as have to be for so much of it to be free.
@@ -166,21 +199,30 @@ impl Core {
         }
     }
 
-    /// Has an operation answered once the agent has carried out the order of that version.
+    /// Has an operation answered once the agent has carried out the order that comes in the same step.
     pub(in crate::core) fn await_order(
         &mut self,
         agent_id: &AgentId,
-        version: u64,
         framework_id: &FrameworkId,
         id: OperationId,
     ) {
-        if let Some(agent) = self.agents.get_mut(agent_id) {
-            agent.lots.orders.pending.push_back(Pending {
-                version,
-                framework_id: framework_id.clone(),
-                id,
-            });
-        }
+        let Some(agent) = self.agents.get_mut(agent_id) else {
+            return;
+        };
+        let version = agent.lots.orders.version + 1;
+        agent.lots.orders.pending.push_back(Pending {
+            version,
+            framework_id: framework_id.clone(),
+            id: id.clone(),
+        });
+        let status = OperationStatus {
+            id,
+            state: OperationState::Pending,
+            message: String::new(),
+            agent_id: Some(agent_id.clone()),
+            uuid: None,
+        };
+        self.keep_operation(framework_id, version, status);
     }
 
     /// Whether another operation can be answered.
@@ -213,11 +255,6 @@ impl Core {
         self.answer_pending(agent_id, version, true);
     }
 
-    /// An agent is gone with what it was ordered.
-    pub(in crate::core) fn drop_operations(&mut self, agent_id: &AgentId) {
-        self.answer_pending(agent_id, 0, true);
-    }
-
     fn answer_pending(&mut self, agent_id: &AgentId, done: u64, drop_others: bool) {
         let Some(agent) = self.agents.get_mut(agent_id) else {
             return;
@@ -236,28 +273,10 @@ impl Core {
         }
         for (one, state) in answers {
             let message = match state {
-                OperationState::Dropped => "The agent was lost before it had carried it out",
-                OperationState::Finished | OperationState::Error => "",
+                OperationState::Dropped => "The agent came back and had not carried it out",
+                _ => "",
             };
-            let answer = (one.id, state, message.to_owned());
-            self.answer_operation(&one.framework_id, Some(agent_id), answer);
-        }
-    }
-
-    pub(in crate::core) fn answer_operation(
-        &mut self,
-        framework_id: &FrameworkId,
-        agent_id: Option<&AgentId>,
-        (id, state, message): (OperationId, OperationState, String),
-    ) {
-        let event = Event::Operation(OperationStatus {
-            id,
-            state,
-            message,
-            agent_id: agent_id.cloned(),
-        });
-        if !self.tell_event(framework_id, event) {
-            self.counters.messages_dropped += 1;
+            self.decide_operation(&one.framework_id, &one.id, (state, message));
         }
     }
 

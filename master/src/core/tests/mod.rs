@@ -16,6 +16,7 @@ mod lots;
 mod maintenance;
 mod mirror;
 mod offers;
+mod operations;
 mod operator;
 mod quota;
 mod reconcile;

@@ -20,7 +20,7 @@ fn reservation(name: &str) -> Reservation {
 }
 
 /// Some lots with one more dynamic reservation; plain amounts are written as `cpus:1`.
-fn reserved(text: &str, name: &str) -> Lots {
+pub(super) fn reserved(text: &str, name: &str) -> Lots {
     let written: ebb_types::WrittenResources = text.parse().unwrap();
     let plain = written
         .plain
@@ -39,7 +39,7 @@ fn reserved(text: &str, name: &str) -> Lots {
     Lots::new(all).unwrap()
 }
 
-fn volume_of(space: &Lots, id: &str, shared: bool) -> Lots {
+pub(super) fn volume_of(space: &Lots, id: &str, shared: bool) -> Lots {
     let volumes = space.iter().map(|(key, value)| {
         let mut key = key.clone();
         key.shared = shared;
@@ -57,7 +57,7 @@ fn volume_of(space: &Lots, id: &str, shared: bool) -> Lots {
     Lots::new(volumes).unwrap()
 }
 
-fn convert(id: &str, kind: OperationKind, lots: &Lots) -> Operation {
+pub(super) fn convert(id: &str, kind: OperationKind, lots: &Lots) -> Operation {
     Operation::Convert {
         id: Some(OperationId::new(id).unwrap()),
         kind,
@@ -65,7 +65,7 @@ fn convert(id: &str, kind: OperationKind, lots: &Lots) -> Operation {
     }
 }
 
-fn operate(world: &mut World, scheduler: &Scheduler, operations: Vec<Operation>) {
+pub(super) fn operate(world: &mut World, scheduler: &Scheduler, operations: Vec<Operation>) {
     let offer_ids = world.offers(scheduler).into_iter().map(|offer| offer.id);
     let call = Call::Accept {
         offer_ids: offer_ids.collect(),
@@ -76,7 +76,7 @@ fn operate(world: &mut World, scheduler: &Scheduler, operations: Vec<Operation>)
 }
 
 /// [`operate`] with one operation: its id, what it is, and of what.
-fn convert_one(
+pub(super) fn convert_one(
     world: &mut World,
     scheduler: &Scheduler,
     (id, kind): (&str, OperationKind),
@@ -102,7 +102,7 @@ fn command(
     world.answers.pop().expect("no answer")
 }
 
-fn answers(world: &World, scheduler: &Scheduler) -> Vec<OperationStatus> {
+pub(super) fn answers(world: &World, scheduler: &Scheduler) -> Vec<OperationStatus> {
     let events = world
         .events
         .get(&scheduler.connection)
@@ -116,7 +116,7 @@ fn answers(world: &World, scheduler: &Scheduler) -> Vec<OperationStatus> {
 }
 
 /// The last order about lots.
-fn ordered(world: &World, agent: &Played) -> Option<(u64, Lots)> {
+pub(super) fn ordered(world: &World, agent: &Played) -> Option<(u64, Lots)> {
     let orders = world.orders(agent).iter().rev();
     let mut lots = orders.filter_map(|order| match order {
         MasterToAgent::Lots { version, dynamic } => Some((*version, dynamic.clone())),
@@ -126,7 +126,7 @@ fn ordered(world: &World, agent: &Played) -> Option<(u64, Lots)> {
 }
 
 /// The agent carries out what it was ordered last.
-fn apply(world: &mut World, agent: &Played) {
+pub(super) fn apply(world: &mut World, agent: &Played) {
     let (version, _) = ordered(world, agent).expect("no order");
     world.say(agent, AgentToMaster::LotsApplied { version });
 }
@@ -289,7 +289,8 @@ fn operations_that_break_a_rule_are_answered_with_it_and_change_nothing() {
     ];
     let operations = cases
         .iter()
-        .map(|(kind, lots, _)| convert("x", *kind, lots));
+        .enumerate()
+        .map(|(number, (kind, lots, _))| convert(&format!("x{number}"), *kind, lots));
     operate(&mut world, &scheduler, operations.collect());
     let answers = answers(&world, &scheduler);
     assert_eq!(answers.len(), cases.len());
@@ -358,22 +359,6 @@ fn the_word_of_an_agent_that_comes_back_is_what_it_has() {
 }
 
 #[test]
-fn an_operation_whose_agent_stays_away_is_dropped() {
-    let mut world = World::new();
-    let scheduler = world.subscribe(framework_info("f", &["eng"]));
-    let agent = world.register(agent_info(4000, 4096));
-    let mine = reserved("cpus:1", "eng");
-    convert_one(&mut world, &scheduler, ("a", OperationKind::Reserve), &mine);
-    world.agent_gone(&agent);
-    assert!(answers(&world, &scheduler).is_empty());
-    world.pass_ms(200_000);
-    assert_eq!(
-        answers(&world, &scheduler)[0].state,
-        OperationState::Dropped
-    );
-}
-
-#[test]
 fn a_volume_outlives_its_task_and_is_used_by_one_at_a_time() {
     let mut world = World::new();
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
@@ -425,9 +410,10 @@ fn two_volumes_of_one_role_have_two_ids() {
     let mut world = World::new();
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
     world.register(agent_with("disk(eng):1GiB;disk(eng)[path:/d]:1GiB"));
-    let operations = ["disk(eng):1GiB", "disk(eng)[path:/d]:1GiB"].map(|space| {
+    let spaces = [("x", "disk(eng):1GiB"), ("y", "disk(eng)[path:/d]:1GiB")];
+    let operations = spaces.map(|(id, space)| {
         convert(
-            "x",
+            id,
             OperationKind::Create,
             &volume_of(&lots(space), "v", false),
         )
@@ -512,8 +498,8 @@ fn a_shared_volume_is_offered_to_and_used_by_several_at_once() {
     let state = world.core.cluster_state();
     let counted = state.agents[0].allocated_lots.quantities();
     assert_eq!(counted.get(ResourceKind::Disk), 3 << 30);
-    let destroy = || convert("y", OperationKind::Destroy, &volume);
-    operate(&mut world, &b, vec![destroy()]);
+    let destroy = |id| convert(id, OperationKind::Destroy, &volume);
+    operate(&mut world, &b, vec![destroy("y")]);
     assert!(
         answers(&world, &b)
             .last()
@@ -524,7 +510,7 @@ fn a_shared_volume_is_offered_to_and_used_by_several_at_once() {
     for (scheduler, task, count) in [(&a, "t", 1), (&a, "u", 2), (&b, "w", 3)] {
         world.update(&agent, scheduler, task, TaskState::Finished, count);
     }
-    operate(&mut world, &b, vec![destroy()]);
+    operate(&mut world, &b, vec![destroy("z")]);
     assert_eq!(ordered(&world, &agent).unwrap().1, Lots::NONE);
 }
 

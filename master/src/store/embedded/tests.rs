@@ -1,12 +1,12 @@
 //! The registry over restarts, copies, damage and wrong folders.
 
 use ebb_types::{
-    AgentId, AgentInfo, FrameworkInfo, Limits, Machine, MaintenanceMode, Quantities, ResourceKind,
-    Unavailability, Window,
+    AgentId, AgentInfo, FrameworkInfo, Limits, Machine, MaintenanceMode, OperationId,
+    OperationState, OperationStatus, Quantities, ResourceKind, Unavailability, UpdateUuid, Window,
 };
 
 use super::*;
-use crate::core::record::{Activity, AgentRecord, FrameworkRecord};
+use crate::core::record::{Activity, AgentRecord, FrameworkRecord, OperationRecord};
 
 fn framework(id: &str) -> FrameworkRecord {
     FrameworkRecord {
@@ -102,7 +102,39 @@ fn some_writes() -> Vec<RegistryWrite> {
         put_window("h", MaintenanceMode::Down),
         put_window("i", MaintenanceMode::Scheduled),
         RegistryWrite::RemoveWindow(Machine::host("i").unwrap()),
+        put_operation("f", "a", OperationState::Pending),
+        put_operation("f1", "a", OperationState::Pending),
+        put_operation("f1", "a", OperationState::Finished),
+        put_operation("f1", "b", OperationState::Pending),
+        put_operation("f1", "c", OperationState::Error),
+        RegistryWrite::RemoveOperation {
+            framework_id: id("f1"),
+            id: OperationId::new("oc").unwrap(),
+        },
+        // Of a completed framework nothing stays; of those whose ids begin or end like its, all.
+        RegistryWrite::PutFramework(framework("f4")),
+        put_operation("f4", "", OperationState::Pending),
+        put_operation("f4", "z", OperationState::Pending),
+        put_operation("f4x", "a", OperationState::Pending),
+        RegistryWrite::CompleteFramework {
+            id: id("f4"),
+            at: at(40),
+        },
     ]
+}
+
+fn put_operation(framework: &str, id: &str, state: OperationState) -> RegistryWrite {
+    RegistryWrite::PutOperation(OperationRecord {
+        framework_id: FrameworkId::new(framework).unwrap(),
+        version: 3,
+        status: OperationStatus {
+            id: OperationId::new(format!("o{id}")).unwrap(),
+            state,
+            message: String::from("m"),
+            agent_id: AgentId::new("a").ok(),
+            uuid: Some(UpdateUuid([9; 16])),
+        },
+    })
 }
 
 fn put_limits(role: &str, limits: &[(&str, u64)]) -> RegistryWrite {
@@ -156,6 +188,7 @@ fn what_was_committed_is_found_again_and_every_term_is_new() {
         expected.apply(write);
     }
     expected.generation = Generation(first.generation.0 + 1);
+    assert_eq!(expected.operations.len(), 4);
     let again = Embedded::open(folder.path()).unwrap().load().unwrap();
     assert_eq!(again, expected);
     assert_eq!(first.cluster.len(), 12);
@@ -181,6 +214,7 @@ fn a_copy_taken_at_any_moment_is_a_registry_as_after_a_kill() {
         let found = killed.load().unwrap();
         assert_eq!(found.frameworks, expected.frameworks);
         assert_eq!(found.agents, expected.agents);
+        assert_eq!(found.operations.len(), expected.operations.len());
     }
 }
 
