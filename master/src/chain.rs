@@ -4,15 +4,25 @@
 //! Each is one exchange, so neither thread ever waits for the other, wherever it is paused. (In a ring buffer, such as
 //! that of crossbeam-queue, a push and a pop are two steps each, and whoever comes to the place of a thread that is paused
 //! between them waits for it.)
+//!
+//! The atomic steps stand behind [`Hook`], so that the same code runs on arc-swap in the product and on loom's model of the
+//! memory in the tests (feature `loom`).
 
+mod hook;
+
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use self::hook::Hook;
 use crate::steps::step;
 
+#[cfg(feature = "loom")]
+pub use hook::model;
+
 #[derive(Clone, Debug)]
-struct Link<T> {
+pub(crate) struct Link<T> {
     message: T,
     /// How many wait, this one counted.
     waiting: usize,
@@ -21,16 +31,22 @@ struct Link<T> {
 
 /// Messages from one thread to another.
 #[derive(Debug)]
-pub(crate) struct Chain<T: Clone>(ArcSwapOption<Link<T>>);
+pub(crate) struct Chain<T: Clone, H: Hook<T> = ArcSwapOption<Link<T>>>(H, PhantomData<T>);
 
 impl<T: Clone> Chain<T> {
     pub(crate) fn new() -> Self {
-        Self(ArcSwapOption::empty())
+        Self::empty()
+    }
+}
+
+impl<T: Clone, H: Hook<T>> Chain<T, H> {
+    fn empty() -> Self {
+        Self(H::empty(), PhantomData)
     }
 
     /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
-        self.0.load().as_ref().map_or(0, |last| last.waiting)
+        self.0.waiting()
     }
 
     /// Hangs a message in, for the one thread that does; back where as many as `most` wait. Says how many wait now.
@@ -51,8 +67,7 @@ impl<T: Clone> Chain<T> {
             let (waiting, before) = (link.waiting, link.before.clone());
             let hung = Arc::new(link);
             step("publish");
-            let found = self.0.compare_and_swap(&before, Some(Arc::clone(&hung)));
-            if found.as_ref().map(Arc::as_ptr) == before.as_ref().map(Arc::as_ptr) {
+            if self.0.compare_and_swap(&before, Arc::clone(&hung)) {
                 return Ok(waiting);
             }
             link = Arc::unwrap_or_clone(hung);
@@ -73,7 +88,7 @@ impl<T: Clone> Chain<T> {
     /// Takes all that wait, the oldest first.
     pub(crate) fn take(&self) -> Vec<T> {
         step("look into the inbox");
-        if self.0.load().is_none() {
+        if self.len() == 0 {
             return Vec::new();
         }
         step("read");
@@ -99,7 +114,7 @@ fn unlink<T: Clone>(last: Option<Arc<Link<T>>>) -> Vec<T> {
     messages
 }
 
-impl<T: Clone> Drop for Chain<T> {
+impl<T: Clone, H: Hook<T>> Drop for Chain<T, H> {
     fn drop(&mut self) {
         unlink(self.0.swap(None));
     }

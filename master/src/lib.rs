@@ -23,5 +23,7 @@ mod run;
 mod steps;
 pub mod store;
 
+#[cfg(feature = "loom")]
+pub use chain::model as chain_model;
 pub use config::{Config, ConfigError, MasterArgs};
 pub use run::{MasterError, run};

@@ -1,6 +1,6 @@
 //! The ledger's slot in loom's model of the memory: every interleaving within the stated bounds.
 //!
-//! Run with `cargo test -p ebb-master --features loom --test loom`.
+//! Run with `cargo test -p ebb-master --features loom --test loom`; the wakes and the chain have files of their own.
 //!
 //! What is checked in every interleaving: versions are given out once each; replaying the successful
 //! transitions in the order of their versions gives each of them just the ledger that it was told

@@ -139,7 +139,16 @@ pub fn run_all() -> Result<()> {
         ]))
     });
     all.workspace();
-    let loom = ["--features", "loom", "--test", "loom"];
+    let loom = [
+        "--features",
+        "loom",
+        "--test",
+        "loom",
+        "--test",
+        "loom_wakes",
+        "--test",
+        "loom_chain",
+    ];
     let mut command = cargo(&["test", "--package", "ebb-master"]);
     command.args(loom);
     all.tests("loom", command);

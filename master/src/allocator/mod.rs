@@ -21,6 +21,8 @@ use crate::core::claims::Seat;
 use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
+#[cfg(feature = "loom")]
+pub use wakes::model;
 pub use workers::{
     Allocator, AllocatorFigures, Batch, MAX_AGENTS_AT_ONCE, MAX_AGENTS_PER_PASS, MAX_WORKERS,
     StartError,

@@ -5,13 +5,22 @@
 //! has taken. (In a ring buffer, such as that of crossbeam-queue, a push and a pop are two steps each; whoever comes to the
 //! place of a thread that is paused between them waits for it.) Nothing is full either: all agents can wait at once.
 //!
+//! The atomic steps stand behind [`Word`], so that the same code runs on the processor's words in the product and on loom's
+//! model of the memory in the tests (feature `loom`).
+//!
 //! The price: a thread that finds nothing has looked at [`WORDS`] words, and agents are taken by number, from where the
 //! last thread stopped, not in the order in which they were woken.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod word;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::word::Word;
 use crate::core::limits::MAX_AGENTS;
 use crate::steps::step;
+
+#[cfg(feature = "loom")]
+pub use word::model;
 
 /// Agents with a bit of their own; beyond that several share one, and are looked at together.
 pub(super) const BITS: u32 = 1 << 16;
@@ -22,17 +31,23 @@ const _: () = assert!(MAX_AGENTS <= BITS as usize);
 
 /// The agents that wait.
 #[derive(Debug)]
-pub(super) struct Wakes {
-    words: Box<[AtomicU64]>,
+pub(super) struct Wakes<W = AtomicU64> {
+    words: Box<[W]>,
     /// Where the next thread begins.
-    next: AtomicUsize,
+    next: W,
 }
 
 impl Wakes {
     pub(super) fn new() -> Self {
+        Self::of_words(WORDS)
+    }
+}
+
+impl<W: Word> Wakes<W> {
+    fn of_words(words: usize) -> Self {
         Self {
-            words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
-            next: AtomicUsize::new(0),
+            words: (0..words).map(|_| W::new(0)).collect(),
+            next: W::new(0),
         }
     }
 
@@ -73,9 +88,10 @@ impl Wakes {
     /// they are taken, and says how many agents they stand for. To be called before their ledgers are loaded and the
     /// claims are read.
     pub(super) fn take(&self, most: usize, mut find: impl FnMut(Bits) -> usize) {
-        let start = self.next.load(Ordering::Relaxed);
+        let words = self.words.len();
+        let start = self.next.load(Ordering::Relaxed) as usize;
         let mut found = 0;
-        for at in (start..WORDS).chain(0..start) {
+        for at in (start..words).chain(0..start) {
             if self.words[at].load(Ordering::Acquire) == 0 {
                 continue;
             }
@@ -85,7 +101,8 @@ impl Wakes {
             let first = at as u32 * WORD_BITS;
             found += find(Bits { first, word });
             if found >= most {
-                self.next.store((at + 1) % WORDS, Ordering::Relaxed);
+                let next = ((at + 1) % words) as u64;
+                self.next.store(next, Ordering::Relaxed);
                 return;
             }
         }

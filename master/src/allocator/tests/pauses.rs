@@ -468,9 +468,8 @@ const OPERATIONS: [&str; 7] = [
     ".compare_",
     "park(",
 ];
-const EXEMPT: [&str; 11] = [
+const EXEMPT: [&str; 10] = [
     "counter.fetch_add",
-    "self.0.load().as_ref().map_or(",
     "unlink(self.0.swap(None))",
     ".fetch_add(u64::from(conflicts)",
     "load(Ordering::Relaxed),",
