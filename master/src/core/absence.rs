@@ -66,6 +66,7 @@ impl Core {
             self.strand(&framework_id, &task_id);
         }
         self.drop_executors(id, &BTreeSet::new());
+        self.end_all_remains(id);
         self.maintenance.touch(id);
         self.drop_operations(id);
         self.forget_lots(id);

@@ -20,6 +20,7 @@ use super::input::{ConnectionId, Effect};
 use super::limits::{MAX_AGENTS, MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_AGENT};
 use super::lots::LotAccount;
 use super::record::{Activity, AgentRecord, RegistryWrite};
+use super::remains::Remains;
 use super::state::{Absence, Agent, Core, Holding};
 use super::task::is_of_agents;
 use super::timers::Deadline;
@@ -218,6 +219,7 @@ impl Core {
             offers: BTreeSet::new(),
             tasks: BTreeSet::new(),
             executors: BTreeMap::new(),
+            remains: Remains::default(),
             pending_kills: BTreeMap::new(),
             usage: None,
         };

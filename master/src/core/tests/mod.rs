@@ -19,6 +19,7 @@ mod offers;
 mod operator;
 mod quota;
 mod reconcile;
+mod remains;
 mod reservations;
 mod restart;
 mod terms;
