@@ -168,6 +168,7 @@ impl Core {
                 .map(|id| ("EBB_AGENT_ID".to_owned(), id.to_string())),
         );
         self.name_gpus(&executor.gpus, &mut environment);
+        Self::name_ports(&executor.info.lots, &mut environment);
         let command = executor.info.command.clone();
         let mut order = LaunchOrder {
             container_id: executor.container_id.clone(),

@@ -210,6 +210,7 @@ impl Core {
         ];
         environment.extend(agent_id.map(|id| ("EBB_AGENT_ID".to_owned(), id.to_string())));
         self.name_gpus(&task.gpus, &mut environment);
+        Self::name_ports(&task.info.lots, &mut environment);
         let order = LaunchOrder {
             container_id: task.container_id.clone(),
             framework_id: key.0.clone(),

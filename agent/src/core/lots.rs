@@ -8,13 +8,19 @@
 
 use std::collections::BTreeSet;
 
-use ebb_types::{DiskSource, GPUS, LotKey, Lots, Quantities, ResourceKind, Volume, VolumeMode};
+use ebb_types::{
+    DiskSource, GPUS, LotKey, LotValue, Lots, Quantities, ResourceKind, Volume, VolumeMode,
+};
 
 use super::state::{Core, Outbox, Phase};
 use super::{Effect, Record, VolumeMount};
 
 /// The variable that names the GPUs of a container.
 pub const GPUS_VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+/// The variable that names the ports of a container, where it has any: like `31000-31001,31005`.
+pub const PORTS_VARIABLE: &str = "EBB_PORTS";
+/// What ports are called among the lots.
+const PORTS: &str = "ports";
 /// The folder at the root of a disk that volumes stand below.
 pub const VOLUMES: &str = "ebb-volumes";
 /// What it says where a container has none.
@@ -227,6 +233,24 @@ impl Core {
             false => numbers.join(","),
         };
         environment.push((GPUS_VARIABLE.to_owned(), text));
+    }
+
+    /// Names a container's ports to it: its framework has chosen them, but not every framework writes commands.
+    pub(super) fn name_ports(lots: &Lots, environment: &mut Vec<(String, String)>) {
+        let ports = lots.iter().filter(|(key, _)| key.name == PORTS);
+        let ranges = ports.flat_map(|(_, value)| match value {
+            LotValue::Ranges(ranges) => ranges.iter().collect::<Vec<_>>(),
+            LotValue::Scalar(_) | LotValue::Set(_) => Vec::new(),
+        });
+        let texts: Vec<String> = ranges
+            .map(|(first, last)| match first == last {
+                true => first.to_string(),
+                false => format!("{first}-{last}"),
+            })
+            .collect();
+        if !texts.is_empty() {
+            environment.push((PORTS_VARIABLE.to_owned(), texts.join(",")));
+        }
     }
 
     /// Says which invariant of the lots is broken.

@@ -67,6 +67,7 @@ impl Core {
             self.strand(&framework_id, &task_id);
         }
         self.drop_executors(id, &BTreeSet::new());
+        self.end_all_remains(id);
         self.maintenance.touch(id);
         self.forget_lots(id);
         if let Some(agent) = self.agents.remove(id) {

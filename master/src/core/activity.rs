@@ -3,7 +3,7 @@
 //! An agent that is not active is not in the ledger: so nothing of it is free to whoever plans, and no
 //! offer of it is out. It enters the ledger again as a new registration, which voids what was planned
 //! on the one before. Draining goes on until nothing of the agent is left in the books: no live task,
-//! and no end that its framework has not acknowledged. It outlasts restarts of the master and of the
+//! no end that its framework has not acknowledged, and no container of a framework that is gone. It outlasts restarts of the master and of the
 //! agent: whenever a draining agent registers anew, its tasks are killed again, which is harmless,
 //! because a repeated kill only ever brings force forward. An agent that is out of reach goes on
 //! draining when it is back; only then is it known what is left on it.
@@ -120,6 +120,7 @@ impl Core {
                 matches!(agent.activity, Activity::Draining { .. })
                     && agent.connection.is_some()
                     && agent.tasks.is_empty()
+                    && agent.remains.is_none()
             });
             if drained {
                 self.set_activity(&id, Activity::Drained);

@@ -8,14 +8,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentId, FrameworkId, FrameworkInfo, Lots, MasterToAgent, Reason, Role, RunningExecutor,
-    RunningTask, Source, TaskId, TaskKey, TaskState, TaskStatus,
+    AgentId, FrameworkId, FrameworkInfo, Lots, MasterToAgent, Reason, Resources, Role,
+    RunningExecutor, RunningTask, Source, TaskId, TaskKey, TaskState, TaskStatus,
 };
 
 use super::limits::MAX_FRAMEWORKS;
+use super::remains::Runner;
 use super::state::{Core, Executor, Framework, Part};
-use super::task::Task;
+use super::task::{Task, holds};
 use super::timers::Deadline;
+
+/// Something that an agent brings along and nobody owns, with what it holds.
+type Unowned = ((FrameworkId, Runner), (Resources, Lots));
 
 impl Core {
     /// Takes in what an agent has. `returns` says that it was unreachable, so that frameworks were
@@ -41,8 +45,10 @@ impl Core {
             let framework_id = framework_id.clone();
             self.order(agent_id, MasterToAgent::ShutdownFramework { framework_id });
         }
+        self.end_all_remains(agent_id);
         let mut brought = BTreeSet::new();
         let mut present = BTreeSet::new();
+        let mut unowned = Vec::new();
         for executor in executors {
             if !ended.contains(&executor.framework_id) {
                 let key = (
@@ -51,16 +57,26 @@ impl Core {
                 );
                 present.insert(key);
                 self.adopt_executor(agent_id, executor);
+            } else {
+                let runner = Runner::Executor(executor.info.executor_id);
+                let held = (executor.info.resources, executor.info.lots);
+                unowned.push(((executor.framework_id, runner), held));
             }
         }
         self.drop_executors(agent_id, &present);
         for task in tasks {
             if !ended.contains(&task.framework_id) {
                 brought.insert((task.framework_id.clone(), task.info.task_id.clone()));
-                self.adopt_task(agent_id, task, returns);
+                unowned.extend(self.adopt_task(agent_id, task, returns));
+            } else {
+                unowned.extend(still_held(task));
             }
         }
         self.drop_missing(agent_id, &brought, returns);
+        // What has an owner comes first where an agent is in confusion.
+        for (key, held) in unowned {
+            self.take_remains(agent_id, key, held);
+        }
     }
 
     /// Whether a framework is live; one that was never heard of (the registry was lost) is taken in
@@ -155,15 +171,19 @@ impl Core {
         }
     }
 
-    fn adopt_task(&mut self, agent_id: &AgentId, running: RunningTask, returns: bool) {
+    /// Takes a task into the books, or has it ended; then it is given with what it holds until it has.
+    fn adopt_task(
+        &mut self,
+        agent_id: &AgentId,
+        running: RunningTask,
+        returns: bool,
+    ) -> Option<Unowned> {
         let (framework_id, task_id) = (running.framework_id.clone(), running.info.task_id.clone());
-        let Some(framework) = self.frameworks.get_mut(&framework_id) else {
-            return;
-        };
+        let framework = self.frameworks.get_mut(&framework_id)?;
         if let Some(task) = framework.tasks.get_mut(&task_id) {
             if task.agent_id != *agent_id {
                 self.end_duplicate(agent_id, &running);
-                return;
+                return still_held(running);
             }
             task.confirmed = true;
             if running.container_id.is_some() {
@@ -171,7 +191,7 @@ impl Core {
             }
             self.advance(&framework_id, &task_id, running.state);
             self.task_changed(&framework_id, &task_id);
-            return;
+            return None;
         }
         let elsewhere = framework
             .unreachable
@@ -179,10 +199,11 @@ impl Core {
             .is_some_and(|task| task.agent_id != *agent_id);
         if elsewhere || framework.completed.contains(&task_id) {
             self.end_duplicate(agent_id, &running);
-            return;
+            return still_held(running);
         }
         let stranded = framework.unreachable.take(&task_id);
         self.restore_task(agent_id, running, stranded, returns);
+        None
     }
 
     /// The master holds another task of that name, or its end: this one must not run. Its updates
@@ -339,4 +360,11 @@ impl Core {
             }
         }
     }
+}
+
+/// What a task without an owner holds until it has ended.
+fn still_held(running: RunningTask) -> Option<Unowned> {
+    let key = (running.framework_id, Runner::Task(running.info.task_id));
+    let held = (running.info.resources, running.info.lots);
+    holds(running.state).then_some((key, held))
 }

@@ -9,6 +9,7 @@ use ebb_types::{
 };
 
 use super::input::{ConnectionId, Effect};
+use super::remains::Runner;
 use super::state::Core;
 use crate::ledger::Transition;
 
@@ -160,6 +161,8 @@ impl Core {
         executor_id: ExecutorId,
         status: i32,
     ) {
+        let runner = Runner::Executor(executor_id.clone());
+        self.end_remains(agent_id, &framework_id, runner);
         let key = (framework_id, executor_id);
         let executor = self
             .agents

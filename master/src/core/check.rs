@@ -266,7 +266,11 @@ impl Core {
             }
         }
         for (id, agent) in &self.agents {
-            let sum = by_agent.get(id).copied().unwrap_or_default();
+            let mut sum = by_agent.get(id).copied().unwrap_or_default();
+            sum.add(Part::Allocated, &agent.remains.sum().0);
+            ensure(agent.remains.adds_up(), || {
+                format!("of agent {id} remains {:?}", agent.remains)
+            })?;
             ensure(sum == agent.holding, || {
                 format!("agent {id} holds {:?}, its parts {sum:?}", agent.holding)
             })?;

@@ -43,6 +43,7 @@ mod quota;
 mod reconcile;
 pub mod record;
 mod registration;
+mod remains;
 mod removal;
 mod role;
 mod state;

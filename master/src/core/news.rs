@@ -40,6 +40,8 @@ pub enum News {
         /// The executor.
         executor_id: ExecutorId,
     },
+    /// So much is allocated of an agent and nobody's.
+    Remains(AgentId, Resources, Lots),
     /// A framework came, lost its scheduler, or changed.
     Framework(Arc<FrameworkLine>),
     /// A framework is completed: it has ended tasks at the most.
@@ -158,6 +160,10 @@ impl Core {
         }
         for (id, agent) in &self.agents {
             all.extend(agent.executor_news(id));
+            if !agent.remains.is_none() {
+                let (resources, lots) = agent.remains.sum().clone();
+                all.push(News::Remains(id.clone(), resources, lots));
+            }
         }
         let offers = self.offers.iter();
         all.extend(offers.map(|(id, record)| News::Offer(id.clone(), record.clone())));

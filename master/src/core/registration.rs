@@ -19,6 +19,7 @@ use ebb_types::{
 use super::input::{ConnectionId, Effect};
 use super::limits::{MAX_AGENTS, MAX_EXECUTORS_PER_AGENT, MAX_TASKS_PER_AGENT};
 use super::record::{Activity, AgentRecord, RegistryWrite};
+use super::remains::Remains;
 use super::state::{Absence, Agent, Core, Holding};
 use super::task::is_of_agents;
 use super::timers::Deadline;
@@ -217,6 +218,7 @@ impl Core {
             offers: BTreeSet::new(),
             tasks: BTreeSet::new(),
             executors: BTreeMap::new(),
+            remains: Remains::default(),
             pending_kills: BTreeMap::new(),
             usage: None,
         };

@@ -12,6 +12,7 @@ use super::input::Effect;
 use super::limits::{MAX_COMPLETED_FRAMEWORKS, MAX_COMPLETED_TASKS_PER_FRAMEWORK};
 use super::news::News;
 use super::record::RegistryWrite;
+use super::remains::Runner;
 use super::state::{CompletedFramework, Core, Part};
 use super::task::Task;
 use super::timers::Deadline;
@@ -87,9 +88,9 @@ impl Core {
         for (task_id, task) in tasks {
             agents.insert(task.agent_id.clone());
             if task.holds() {
-                let owner = (id, &task.role);
-                self.recover(owner, task.seat, &task.agent_id, &task.resources);
-                self.recover_lots(owner, &task.agent_id, &task.lots);
+                let runner = Runner::Task(task_id.clone());
+                let held = (task.resources, task.lots.clone());
+                self.leave_behind(&task.agent_id, (id, &task.role), runner, task.seat, held);
             }
             if let Some(agent) = self.agents.get_mut(&task.agent_id) {
                 let key = (id.clone(), task_id.clone());
@@ -154,9 +155,9 @@ impl Core {
             .collect();
         for (agent_id, executor_id, executor) in held {
             self.executor_gone(&agent_id, id, &executor_id);
-            let (owner, resources) = ((id, &executor.role), &executor.info.resources);
-            self.recover(owner, None, &agent_id, resources);
-            self.recover_lots(owner, &agent_id, &executor.lots);
+            let held = (executor.info.resources, executor.lots);
+            let runner = Runner::Executor(executor_id);
+            self.leave_behind(&agent_id, (id, &executor.role), runner, None, held);
         }
     }
 

@@ -22,6 +22,7 @@ use super::lots::{LotAccount, LotBook};
 use super::maintenance::Maintenance;
 use super::news::News;
 use super::record::{Activity, OperationRecord, Restored};
+use super::remains::Remains;
 use super::task::{Remembered, Task};
 use super::timers::{Deadline, Timers};
 
@@ -201,6 +202,8 @@ pub(super) struct Agent {
     pub(super) offers: BTreeSet<OfferId>,
     pub(super) tasks: BTreeSet<TaskKey>,
     pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
+    /// What is allocated of it and nobody's.
+    pub(super) remains: Remains,
     pub(super) pending_kills: BTreeMap<TaskKey, Option<u64>>,
     pub(super) usage: Option<Arc<AgentUsage>>,
 }
@@ -447,6 +450,29 @@ impl Core {
         agent_id: &AgentId,
         resources: &Resources,
     ) {
+        self.disown_part(part, (framework_id, role), seat, agent_id, resources);
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.holding.sub(part, resources);
+        }
+        self.wake.insert(agent_id.clone());
+        if self
+            .agents
+            .get(agent_id)
+            .is_some_and(|agent| !agent.in_ledger)
+        {
+            self.outside.insert(agent_id.clone());
+        }
+    }
+
+    /// The part of [`Core::credit`] that does not concern the agent's account.
+    pub(super) fn disown_part(
+        &mut self,
+        part: Part,
+        (framework_id, role): (&FrameworkId, &Role),
+        seat: Option<Seat>,
+        agent_id: &AgentId,
+        resources: &Resources,
+    ) {
         let credited = match seat {
             Some(seat) => self.roles.credit_seat(seat, resources),
             None => self.roles.credit(framework_id, role, resources).is_ok(),
@@ -456,17 +482,9 @@ impl Core {
             "{framework_id} in {role} does not hold {resources}"
         );
         self.maintenance.touch(agent_id);
-        self.shift_out(part, (framework_id, role), agent_id, resources);
+        self.shift_out(part, (framework_id, role), resources);
         self.changed = true;
-        self.wake.insert(agent_id.clone());
         self.wake_held_back = true;
-        if self
-            .agents
-            .get(agent_id)
-            .is_some_and(|agent| !agent.in_ledger)
-        {
-            self.outside.insert(agent_id.clone());
-        }
     }
 
     /// Turns the used part of an offer into an allocation; the book of claims counts both alike.
@@ -477,8 +495,9 @@ impl Core {
         used: &Resources,
     ) {
         self.maintenance.touch(agent_id);
-        self.shift_out(Part::Offered, (framework_id, role), agent_id, used);
+        self.shift_out(Part::Offered, (framework_id, role), used);
         if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.holding.sub(Part::Offered, used);
             agent.holding.add(Part::Allocated, used);
         }
         if let Some(framework) = self.frameworks.get_mut(framework_id) {
@@ -494,12 +513,8 @@ impl Core {
         &mut self,
         part: Part,
         (framework_id, role): (&FrameworkId, &Role),
-        agent_id: &AgentId,
         resources: &Resources,
     ) {
-        if let Some(agent) = self.agents.get_mut(agent_id) {
-            agent.holding.sub(part, resources);
-        }
         if let Some(framework) = self.frameworks.get_mut(framework_id)
             && let Some(holding) = framework.holdings.get_mut(role)
         {

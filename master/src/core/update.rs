@@ -13,6 +13,7 @@ use ebb_types::{
 };
 
 use super::limits::MAX_PENDING_KILLS_PER_AGENT;
+use super::remains::Runner;
 use super::state::Core;
 use super::task::is_of_agents;
 
@@ -30,6 +31,10 @@ impl Core {
         }
         status.agent_id = Some(agent_id.clone());
         self.give_drain_as_reason(agent_id, &mut status);
+        if latest_state.is_terminal() {
+            let runner = Runner::Task(status.task_id.clone());
+            self.end_remains(agent_id, framework_id, runner);
+        }
         let Some(framework) = self.frameworks.get_mut(framework_id) else {
             self.settle(agent_id, framework_id, &status);
             if !latest_state.is_terminal() {

@@ -4,7 +4,7 @@
 //! and only of those kinds of lines in which something has changed since they were shown last.
 //!
 //! Invariants: an agent's and a framework's sums are those of the offers, tasks and executors that
-//! stand in the copy; a task stands in one of the two shelves.
+//! stand in the copy, without what remains on an agent; a task stands in one of the two shelves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -234,6 +234,9 @@ impl Books {
                 framework_id,
                 executor_id,
             } => self.drop_executor(&agent_id, (framework_id, executor_id)),
+            News::Remains(id, resources, lots) => {
+                self.agent(&id, |agent| agent.remains = (resources, lots));
+            }
             News::Framework(line) => self.put_framework(line),
             News::FrameworkGone(id) => {
                 self.frameworks.take(&id);

@@ -27,6 +27,8 @@ pub(super) struct AgentEntry {
     pub(super) executors: BTreeMap<(FrameworkId, ExecutorId), (Role, Resources, Lots)>,
     pub(super) offered_lots: Lots,
     pub(super) allocated_lots: Lots,
+    /// What else is allocated of it, and nobody's.
+    pub(super) remains: (Resources, Lots),
 }
 
 /// A framework and what it holds.
@@ -211,6 +213,10 @@ impl View {
             let reserved = |lots: &Lots| Resources::regular(lots.charged());
             let offered = offered.saturating_add(&reserved(&entry.offered_lots));
             let allocated = allocated.saturating_add(&reserved(&entry.allocated_lots));
+            let (remain, lots) = &entry.remains;
+            let allocated = allocated
+                .saturating_add(remain)
+                .saturating_add(&reserved(lots));
             gauges.offered = gauges.offered.saturating_add(&offered);
             gauges.allocated = gauges.allocated.saturating_add(&allocated);
         }
@@ -293,7 +299,7 @@ impl View {
             charged.for_each(|(role, held)| count(role, held));
         }
         for entry in self.agents.iter() {
-            for (role, free) in entry.free_reservations() {
+            for (role, free) in entry.unowned_reservations() {
                 count(&role, &free);
             }
         }
@@ -320,7 +326,7 @@ impl View {
         let mut sums = NamedSums::default();
         if !self.lot_limits.is_empty() {
             let agents = self.agents.iter();
-            agents.for_each(|entry| sums.add_reserved(&entry.free_lots()));
+            agents.for_each(|entry| sums.add_reserved(&entry.unowned_lots()));
         }
         sums
     }
@@ -397,16 +403,17 @@ impl AgentEntry {
             executors: BTreeMap::new(),
             offered_lots: Lots::NONE,
             allocated_lots: Lots::NONE,
+            remains: (Resources::ZERO, Lots::NONE),
         }
     }
 
-    /// What of it is reserved for each role and free, while it is registered.
-    fn free_reservations(&self) -> BTreeMap<Role, Quantities> {
-        reserved_by_role(&self.free_lots())
+    /// What of it is reserved for each role and nobody's, while it is registered.
+    fn unowned_reservations(&self) -> BTreeMap<Role, Quantities> {
+        reserved_by_role(&self.unowned_lots())
     }
 
-    /// What of its lots is free, while it is registered.
-    fn free_lots(&self) -> Lots {
+    /// What of its lots is nobody's, while it is registered.
+    fn unowned_lots(&self) -> Lots {
         let is_registered = |line: &&Arc<AgentLine>| {
             let status = line.status;
             matches!(status, AgentStatus::Registered | AgentStatus::Disconnected)
@@ -439,9 +446,11 @@ impl AgentEntry {
             status: line.status,
             registered_at: line.registered_at,
             offered: self.holding.offered,
-            allocated: self.holding.allocated,
+            allocated: self.holding.allocated.saturating_add(&self.remains.0),
             offered_lots: self.offered_lots.clone(),
-            allocated_lots: self.allocated_lots.clone(),
+            allocated_lots: (self.allocated_lots)
+                .checked_add(&self.remains.1)
+                .unwrap_or_default(),
             oversubscribed: line.oversubscribed,
             usage: line.usage.as_deref().cloned(),
             activity: line.activity,

@@ -1,4 +1,4 @@
-//! One master and one agent as processes of their own, in a folder of their own.
+//! One master and one agent, or more, as processes of their own, in a folder of their own.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use ebb_api::proto::WatchRequest;
-use ebb_types::{AgentStatus, ClusterState};
+use ebb_types::{AgentId, AgentStatus, ClusterState};
 use rustix::process::Signal;
 
 use crate::running::Output;
@@ -21,7 +21,7 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 /// What every agent has, so that nothing has to be measured first.
 const AGENT_SETTINGS: &str = "cpus = 4\nmem = '2GiB'\ndisk = '1GiB'\ndisk_bandwidth = '100MiB/s'\n";
 
-/// One master and one agent. At its end nothing of them is left.
+/// One master and one agent, and others beside it. At its end nothing of them is left.
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
@@ -32,6 +32,7 @@ pub struct Cluster {
     agent_address: Option<SocketAddr>,
     master: Option<Running>,
     agent: Option<Running>,
+    others: Vec<Running>,
 }
 
 impl Cluster {
@@ -60,6 +61,7 @@ impl Cluster {
             agent_address: None,
             master: None,
             agent: None,
+            others: Vec::new(),
         }
     }
 
@@ -157,17 +159,35 @@ impl Cluster {
 
     /// The command that starts the agent.
     pub fn agent_command(&self) -> Command {
+        let mut command = self.command_of_agent("127.0.0.1", &self.work_dir());
+        command.args(&self.agent_args);
+        command
+    }
+
+    fn command_of_agent(&self, hostname: &str, work_dir: &Path) -> Command {
         let mut command = programs::program("ebb-agent");
         command
             .args(["--master", &self.address().to_string()])
-            .args(["--listen", "127.0.0.1:0", "--hostname", "127.0.0.1"])
+            .args(["--listen", "127.0.0.1:0", "--hostname", hostname])
             .arg("--work-dir")
-            .arg(self.work_dir())
+            .arg(work_dir)
             .args(["--cgroup-base", &self.base, "--kill-tasks-on-shutdown"])
             .arg("--config")
-            .arg(self.agent_settings())
-            .args(&self.agent_args);
+            .arg(self.agent_settings());
         command
+    }
+
+    /// Starts one more agent, with a host name of its own and more flags, and gives its id.
+    pub fn start_other(&mut self, hostname: &str, args: &[&str]) -> AgentId {
+        let work_dir = self.folder().join(hostname);
+        let mut command = self.command_of_agent(hostname, &work_dir);
+        command.args(args);
+        self.others.push(Running::start("ebb-agent", command));
+        self.wait_until("another registered agent", |state| {
+            let mut agents = state.agents.iter();
+            let agent = agents.find(|agent| agent.info.hostname == hostname)?;
+            (agent.status == AgentStatus::Registered).then(|| agent.id.clone())
+        })
     }
 
     /// The file of the agent's settings; flags win over it.
@@ -272,6 +292,18 @@ impl Cluster {
         })
     }
 
+    /// A pipe in the folder at which a task waits until something is written to it.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn gate(&self, name: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).expect("a pipe");
+        path
+    }
+
     /// Starts `ebb` against this master.
     pub fn spawn(&self, args: &[&str]) -> Running {
         let mut command = programs::program("ebb");
@@ -301,10 +333,9 @@ impl Cluster {
     /// # Panics
     /// When one fails, or anything but the folder is left on the machine.
     pub fn finish(mut self) {
-        for daemon in [self.agent.take(), self.master.take()]
-            .into_iter()
-            .flatten()
-        {
+        let others = std::mem::take(&mut self.others);
+        let daemons = [self.agent.take(), self.master.take()];
+        for daemon in others.into_iter().chain(daemons.into_iter().flatten()) {
             daemon.signal(Signal::TERM);
             let ended = daemon.ended();
             assert_eq!(ended.code(), 0, "{ended:?}");
@@ -322,6 +353,7 @@ impl Default for Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        self.others.clear();
         drop(self.agent.take());
         drop(self.master.take());
         if thread::panicking() {

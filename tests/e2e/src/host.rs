@@ -196,6 +196,47 @@ fn pins(base: &str, instance: Option<&str>) -> Vec<PathBuf> {
     .collect()
 }
 
+/// Waits until something holds of a folder, looking again whenever what stands in it changes.
+///
+/// # Panics
+/// When it does not hold in time.
+pub fn await_in(folder: &Path, patience: Duration, mut holds: impl FnMut() -> bool) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::inotify;
+    let notices = inotify::init(inotify::CreateFlags::NONBLOCK).expect("inotify");
+    let flags =
+        inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVE | inotify::WatchFlags::DELETE;
+    inotify::add_watch(&notices, folder, flags).expect("a folder that can be watched");
+    let deadline = Instant::now() + patience;
+    while !holds() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).expect("a short time");
+        let mut fds = [PollFd::new(&notices, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&timeout)).expect("a watch can be polled");
+        assert!(
+            ready > 0,
+            "{} stays {:?}",
+            folder.display(),
+            files_below(folder)
+        );
+        let mut buffer = [0; 4096];
+        while rustix::io::read(&notices, &mut buffer).is_ok_and(|read| read > 0) {}
+    }
+}
+
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
 /// Everything that a cluster has left on the machine, as sentences; its folder alone may stay.
 pub fn leftovers(folder: &Path, base: &str, instance: Option<&str>) -> Vec<String> {
     let cgroups = cgroups(base, instance).into_iter();

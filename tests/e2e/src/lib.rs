@@ -9,12 +9,14 @@
 //! missing program or privilege is a failure: a run that has tested nothing proves nothing.
 
 pub mod cluster;
+pub mod framework;
 pub mod host;
 pub mod programs;
 pub mod running;
 pub mod wire;
 
 pub use cluster::Cluster;
+pub use framework::Framework;
 pub use running::{Ended, Running};
 
 use std::time::Duration;

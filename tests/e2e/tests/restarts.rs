@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,18 +183,10 @@ fn nothing_runs_on(cluster: &Cluster) {
     assert!(orphans.is_empty(), "orphans: {orphans:#?}");
 }
 
-/// A pipe in the cluster's folder at which a task waits.
-fn gate(cluster: &Cluster) -> PathBuf {
-    let path = cluster.folder().join("gate");
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    path
-}
-
 #[test]
 fn a_killed_agent_disturbs_no_task_and_loses_no_exit_status() {
     let mut cluster = Cluster::start();
-    let gate = gate(&cluster);
+    let gate = cluster.gate("gate");
     // The shell waits within itself, so that its processes are always the same.
     let line = format!("echo up; read go < {}; echo down; exit 7", gate.display());
     let run = cluster.spawn(&["run", "--json", "--", "sh", "-c", &line]);
@@ -265,7 +257,7 @@ fn a_killed_agent_disturbs_no_task_and_loses_no_exit_status() {
 #[test]
 fn a_killed_master_disturbs_no_task_and_comes_back_by_the_same_command() {
     let mut cluster = Cluster::start();
-    let gate = gate(&cluster);
+    let gate = cluster.gate("gate");
     let line = format!("read go < {}; exit 5", gate.display());
     let run = cluster.spawn(&["run", "--json", "--", "sh", "-c", &line]);
     run.json_line(0, "that it runs", |event| {

@@ -1,8 +1,11 @@
 //! `ebb service`: so many instances, whatever happens to them.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
+use std::fs;
+
 use ebb_tests_e2e::running::Output;
 use ebb_tests_e2e::{Cluster, Running, host};
+use ebb_types::{InverseAnswer, TaskState};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -22,6 +25,8 @@ fn start(cluster: &Cluster, instances: &str, line: &str) -> Running {
         "0.1",
         "--mem",
         "16MiB",
+        "--grace",
+        "5m",
         "--",
         "sh",
         "-c",
@@ -116,6 +121,64 @@ fn a_service_restarts_what_dies_and_changes_what_runs_without_ever_standing_empt
             .iter()
             .all(|task| task.state.is_terminal())
             .then_some(())
+    });
+    cluster.finish();
+}
+
+#[test]
+fn a_service_leaves_a_machine_before_it_is_out_of_use_and_runs_all_the_time() {
+    let mut cluster = Cluster::start();
+    let home = cluster.state().agents[0].info.hostname.clone();
+    cluster.start_other("localhost", &[]);
+    // They end when they may, and their promise stands as long as they are there.
+    let gate = cluster.folder().join("gate");
+    let line = format!(
+        "trap 'until test -e {}; do sleep 0.1; done; exit 0' TERM; while :; do sleep 1; done",
+        gate.display()
+    );
+    let service = start(&cluster, "3", &line);
+    let spread = all_run(&service, 0, 3);
+    let is_home = |one: &Value| one["hostname"] == home.as_str();
+    let instances = spread["instances"].as_array().unwrap();
+    assert!(instances.iter().any(is_home), "{spread:#}");
+
+    let mark = service.mark(Output::Stdout);
+    let planned = cluster.ebb(&["maintenance", "schedule", "--in", "30m", &home]);
+    assert_eq!(planned.code(), 0, "{planned:?}");
+    let promised = cluster.wait_until("the service's promise", |state| {
+        let answers = &state.maintenance.first()?.answers;
+        let accepted = |one: &ebb_types::AgentAnswer| one.answer == InverseAnswer::Accepted;
+        answers.iter().any(accepted).then(|| state.clone())
+    });
+    // It is said when enough run elsewhere, and only ending ones are left.
+    let away = |state: &ebb_types::ClusterState| {
+        let agents = state.agents.iter();
+        let mut away = agents.filter(|agent| agent.info.hostname != home);
+        let id = away.next().unwrap().id.clone();
+        let running = |task: &&ebb_types::TaskRecord| task.state == TaskState::Running;
+        let tasks = state.tasks.iter().filter(running);
+        tasks.filter(|task| task.agent_id == id).count()
+    };
+    assert_eq!(away(&promised), 3, "{:#?}", promised.tasks);
+    fs::write(&gate, "").unwrap();
+    service.json_line(mark, "all instances on the other machine", |status| {
+        assert!(status["running"].as_u64()? >= 3, "too few run: {status:#}");
+        let instances = status["instances"].as_array()?;
+        (instances.len() == 3 && !instances.iter().any(is_home)).then_some(())
+    });
+    // Nobody is asked where nobody is left.
+    let left = cluster.wait_until("an agent that nobody is on", |state| {
+        let answers = &state.maintenance.first()?.answers;
+        answers.is_empty().then(|| state.clone())
+    });
+    assert_eq!(away(&left), 3);
+    service.signal(Signal::INT);
+    assert_eq!(service.ended().code(), 0);
+    let framework = spread["framework_id"].as_str().unwrap();
+    assert_eq!(cluster.ebb(&["teardown", framework]).code(), 0);
+    cluster.wait_until("the end of all instances", |state| {
+        let mut tasks = state.tasks.iter();
+        tasks.all(|task| task.state.is_terminal()).then_some(())
     });
     cluster.finish();
 }

@@ -9,7 +9,7 @@ use ebb_agent::core::{
 };
 use ebb_types::{
     AgentToMaster, Attribute, AttributeValue, ContainerId, ExitStatus, FaultDomain, Incarnation,
-    MasterToAgent, MeasureSource, Quantities, ResourceKind, Resources, TaskKey,
+    LotKey, Lots, MasterToAgent, MeasureSource, Quantities, ResourceKind, Resources, TaskKey,
 };
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
@@ -75,6 +75,8 @@ pub struct Machine {
     pub process: Option<Process>,
     pub containers: BTreeMap<ContainerId, Container>,
     disk: Restored,
+    /// What it has confirmed to the master of what was made of its lots, by version.
+    confirmed: (u64, Lots),
     lives: u64,
     boot_ns: u64,
 }
@@ -86,6 +88,7 @@ impl Machine {
             process: None,
             containers: BTreeMap::new(),
             disk: Restored::default(),
+            confirmed: (0, Lots::NONE),
             lives: 0,
             boot_ns: 0,
         }
@@ -129,7 +132,10 @@ pub(crate) fn place(number: usize) -> (Vec<Attribute>, Option<FaultDomain>) {
 
 impl World {
     fn config(number: usize, life: u64, planted: Option<Planted>) -> CoreConfig {
-        let (mut attributes, domain) = place(number);
+        let (mut attributes, mut domain) = place(number);
+        if planted == Some(Planted::DomainLost) {
+            domain = None;
+        }
         if planted == Some(Planted::AttributesLost) {
             attributes.clear();
         }
@@ -155,6 +161,9 @@ impl World {
         let machine = &mut self.machines[number];
         if machine.process.is_some() {
             return;
+        }
+        if planted == Some(Planted::ReservationForgotten) {
+            machine.disk.lots = Lots::NONE;
         }
         machine.lives += 1;
         let life = machine.lives;
@@ -356,6 +365,7 @@ impl World {
             _ => None,
         };
         let generation = process.core.generation();
+        self.check_confirmed(number, &message);
         self.send(conn.0, AT_MASTER, Message::Up(incarnation, message));
         if let Some(message) = sent {
             self.agent_step(
@@ -367,6 +377,46 @@ impl World {
                 },
             );
         }
+    }
+
+    /// What an agent has confirmed of its lots it goes on to say, whatever is restarted.
+    fn check_confirmed(&mut self, number: usize, message: &AgentToMaster) {
+        let machine = &mut self.machines[number];
+        match message {
+            AgentToMaster::LotsApplied { version } => {
+                let lots = machine.process.as_ref().map(|process| process.core.lots());
+                let lots = lots.map(|lots| lots.only(LotKey::is_dynamic));
+                machine.confirmed = (*version, lots.unwrap_or_default());
+            }
+            AgentToMaster::Reregister { info, .. } => {
+                let (version, lots) = &machine.confirmed;
+                let said = info.lots.only(LotKey::is_dynamic);
+                let is_older = info.lots_version < *version;
+                if is_older || info.lots_version == *version && said != *lots {
+                    let broken = format!(
+                        "agent {number} has confirmed {lots} as version {version}, and comes back with {said} as {}",
+                        info.lots_version
+                    );
+                    self.fail(broken);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The lots of the tasks that run on a machine.
+    pub(crate) fn lots_in_use(&self, number: usize) -> Vec<Lots> {
+        let Some(machine) = self.machines.get(number) else {
+            return Vec::new();
+        };
+        let running = (machine.containers.values()).filter(|one| one.state == State::Running);
+        let tasks = running.filter_map(|container| container.task.as_ref());
+        let lots = tasks.filter_map(|(framework_id, task_id)| {
+            let mut frameworks = self.frameworks.iter();
+            let of = frameworks.find(|one| one.id.as_ref() == Some(framework_id))?;
+            Some(of.tasks.get(task_id)?.lots.clone())
+        });
+        lots.collect()
     }
 
     fn launch(&mut self, number: usize, order: &LaunchOrder) {

@@ -29,6 +29,8 @@ const MAX_TASKS: usize = 60;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub agent_id: AgentId,
+    /// Its lots.
+    pub lots: Lots,
     /// What was heard last.
     pub last: Option<TaskState>,
     /// Whether an end was heard, or that nobody knows the task.
@@ -479,6 +481,7 @@ impl World {
         for task in &tasks {
             let wanted = Wanted {
                 agent_id: offer.agent_id.clone(),
+                lots: task.lots.clone(),
                 last: None,
                 settled: false,
                 end: None,

@@ -5,7 +5,9 @@ use ebb_types::{
     Reservation, ReservationKind, ResourceKind, Volume, VolumeMode, WrittenResources,
 };
 
+use crate::planted::Planted;
 use crate::rng::Rng;
+use crate::world::World;
 
 /// What every machine has beside plain quantities.
 const LOTS: &str = "ports:[1000-1063];zones:{a,b};disk[path:/data]:1GiB";
@@ -21,6 +23,62 @@ const MAX_PORTS: u64 = 4;
 pub(crate) fn of_machine() -> Lots {
     let written = LOTS.parse::<WrittenResources>();
     written.map_or(Lots::NONE, |written| written.lots)
+}
+
+/// Whether a number or item is in both, however it is reserved.
+fn overlap(a: &Lots, b: &Lots) -> bool {
+    let pairs = a
+        .iter()
+        .flat_map(|one| b.iter().map(move |other| (one, other)));
+    let mut same = pairs.filter(|((a, _), (b, _))| a.name == b.name);
+    same.any(|((_, a), (_, b))| match (a, b) {
+        (LotValue::Ranges(a), LotValue::Ranges(b)) => !a.is_disjoint(b),
+        (LotValue::Set(a), LotValue::Set(b)) => !a.is_disjoint(b),
+        _ => false,
+    })
+}
+
+/// What the master says of lots agrees with what the tasks on the machines use at that moment.
+impl World {
+    /// No port, item or volume that a running task has may be offered; `offers` are on their way.
+    pub(crate) fn check_lots_offered(&mut self, offers: &mut [Offer]) {
+        for offer in offers {
+            let machine = offer.hostname.strip_prefix("machine-");
+            let Some(number) = machine.and_then(|number| number.parse().ok()) else {
+                continue;
+            };
+            let in_use = self.lots_in_use(number);
+            if self.planted == Some(Planted::PortTwice) {
+                for lots in &in_use {
+                    let ports = lots.only(|key| key.name == "ports");
+                    offer.lots = offer.lots.checked_add(&ports).unwrap_or_default();
+                }
+            }
+            let twice = in_use.iter().find(|lots| overlap(lots, &offer.lots));
+            if let Some(lots) = twice.cloned() {
+                let id = &offer.id;
+                self.fail(format!(
+                    "offer {id} has {}, of which a task uses {lots}",
+                    offer.lots
+                ));
+            }
+        }
+    }
+
+    /// No volume that a running task has may go by an order.
+    pub(crate) fn check_lots_ordered(&mut self, number: usize, dynamic: &mut Lots) {
+        if self.planted == Some(Planted::VolumeDestroyedInUse) {
+            *dynamic = dynamic.only(|key| key.volume().is_none());
+        }
+        for lots in self.lots_in_use(number) {
+            let volumes = lots.only(|key| key.volume().is_some());
+            if !dynamic.covers(&volumes) {
+                self.fail(format!(
+                    "machine {number} is ordered to end {volumes}, which a task uses"
+                ));
+            }
+        }
+    }
 }
 
 /// What is left of an offer while it is answered.

@@ -8,7 +8,7 @@ use ebb_master::core::record::{Activity, RegistryWrite, Restored};
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
 use ebb_master::ledger::{Ledger, Transition};
 use ebb_master::mirror::{Books, Parts};
-use ebb_types::{AgentId, AgentToMaster, Call, Generation, MasterToAgent};
+use ebb_types::{AgentId, AgentToMaster, Call, Event, Generation, MasterToAgent};
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::planted::Planted;
@@ -98,10 +98,16 @@ impl World {
         };
         self.steps += 1;
         let is_offering = matches!(input, Input::Proposals { .. });
-        let before = is_offering.then(|| self.quotas_before(&master.core));
+        let before = is_offering.then(|| {
+            (
+                self.quotas_before(&master.core),
+                self.lots_held(&master.core),
+            )
+        });
         let effects = master.core.step(now, input);
-        if let Some(before) = before {
+        if let Some((before, lots)) = before {
             self.check_quotas(&before, &master.core);
+            self.check_lot_limits(&lots, &master.core);
         }
         let news = master.core.news();
         master.books.follow(news);
@@ -183,7 +189,13 @@ impl World {
     fn perform_master(&mut self, master: &mut Master, effect: Effect) {
         match effect {
             Effect::Persist(writes) => self.persist(writes),
-            Effect::ToScheduler { connection, event } => {
+            Effect::ToScheduler {
+                connection,
+                mut event,
+            } => {
+                if let Event::Offers(offers) = &mut event {
+                    self.check_lots_offered(offers);
+                }
                 self.send(connection.0, AT_PEER, Message::Event(event));
             }
             Effect::ToAgent {
@@ -249,6 +261,10 @@ impl World {
             if is_operation && self.planted == Some(Planted::OperationForgotten) {
                 continue;
             }
+            let is_limit = matches!(write, RegistryWrite::PutLotLimits { .. });
+            if is_limit && self.planted == Some(Planted::LotLimitForgotten) {
+                continue;
+            }
             let is_quota = matches!(write, RegistryWrite::PutQuota { .. });
             if is_quota && self.planted == Some(Planted::QuotaForgotten) {
                 continue;
@@ -257,7 +273,13 @@ impl World {
         }
     }
 
-    fn order(&mut self, master: &Master, connection: ConnectionId, message: MasterToAgent) {
+    fn order(&mut self, master: &Master, connection: ConnectionId, mut message: MasterToAgent) {
+        let peer = self.links.get(&connection.0).map(|link| link.peer);
+        if let (MasterToAgent::Lots { dynamic, .. }, Some(Peer::Agent { number, .. })) =
+            (&mut message, peer)
+        {
+            self.check_lots_ordered(number, dynamic);
+        }
         let generation = master.core.generation();
         self.send(
             connection.0,
@@ -303,7 +325,8 @@ impl World {
     pub fn master_hears(&mut self, link: LinkId, message: Message) {
         let connection = ConnectionId(link);
         match message {
-            Message::Call(call) => {
+            Message::Call(mut call) => {
+                self.lose_terms(&mut call);
                 self.note_call(link, &call);
                 self.master_step(Input::Scheduler { connection, call });
             }
@@ -328,6 +351,20 @@ impl World {
                 }
             }
             Message::Event(_) | Message::Down(..) => {}
+        }
+    }
+
+    /// Terms that are lost on their way, where that is planted.
+    fn lose_terms(&self, call: &mut Call) {
+        let (Call::Subscribe { terms, .. } | Call::UpdateFramework { terms, .. }) = call else {
+            return;
+        };
+        for of_role in terms.values_mut() {
+            match self.planted {
+                Some(Planted::ConstraintsLost) => of_role.groups.clear(),
+                Some(Planted::MinimumLost) => of_role.minimum = None,
+                _ => {}
+            }
         }
     }
 

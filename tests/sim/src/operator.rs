@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_master::core::{Core, Input, OperatorCommand, RequestId};
 use ebb_types::{
-    AgentActivity, AgentId, AgentState, AgentStatus, ClusterState, Limits, Machine,
-    MaintenanceMode, Quantities, Quota, ResourceKind, Role, Unavailability,
+    AgentActivity, AgentId, AgentState, AgentStatus, ClusterState, Limits, LotKey, LotLimits, Lots,
+    Machine, MaintenanceMode, Quantities, Quota, ResourceKind, Role, RoleState, TaskState,
+    Unavailability,
 };
 
+use crate::planted::Planted;
 use crate::world::World;
 
 /// The longest grace of a drain, in milliseconds.
@@ -19,6 +21,8 @@ const ROLES: [&str; 4] = ["*", "role-1", "role-3", "nobody"];
 /// The most that is guaranteed and the least that is allowed: a task's worth each.
 const STEP_CPU_MILLI: u64 = 500;
 const STEP_MEM_BYTES: u64 = 256 << 20;
+/// Most ports of a limit.
+const MOST_PORTS: u64 = 160;
 
 /// What the operator knows.
 #[derive(Debug, Default)]
@@ -33,6 +37,10 @@ pub struct Operator {
     /// The windows that the master has said are planned and when they end; none of a machine of which the last word was
     /// not answered.
     windows: BTreeMap<Machine, u64>,
+    /// The machines whose maintenance the master has said is started.
+    down: BTreeSet<Machine>,
+    /// The limits of lots that the master has said are set; none of a role whose last ones were not answered.
+    lot_limits: BTreeMap<Role, LotLimits>,
     drains: u64,
     limited: u64,
     maintained: u64,
@@ -114,6 +122,7 @@ impl World {
 
     fn call_off(&mut self, machine: Machine) {
         self.operator.windows.remove(&machine);
+        self.operator.down.remove(&machine);
         self.ask(OperatorCommand::CancelMaintenance(vec![machine]));
     }
 
@@ -130,9 +139,21 @@ impl World {
             for id in &state.agents {
                 self.operator.withheld.remove(id);
             }
+            self.forget_down(&state.agents);
         }
         self.operator.windows.remove(&machine);
+        self.operator.down.remove(&machine);
         self.ask(OperatorCommand::StopMaintenance(vec![machine]));
+    }
+
+    /// These agents may be in use from now on, so of the maintenances that they are part of nothing is known.
+    fn forget_down(&mut self, agents: &[AgentId]) {
+        let all = self.cluster().map(|state| state.maintenance);
+        for one in all.unwrap_or_default() {
+            if one.agents.iter().any(|id| agents.contains(id)) {
+                self.operator.down.remove(&one.window.machine);
+            }
+        }
     }
 
     /// What was planned and is not over stands.
@@ -173,12 +194,76 @@ impl World {
     fn ask_quota(&mut self, name: &str, quota: Quota) {
         let Ok(role) = Role::new(name) else { return };
         self.operator.quotas.remove(&role);
+        self.operator.lot_limits.remove(&role);
+        let most = self.rng.between(0, MOST_PORTS) * 1000;
+        let limits = match quota.is_none() || self.rng.chance(500) {
+            true => LotLimits::default(),
+            false => LotLimits::new([(String::from("ports"), most)]).unwrap_or_default(),
+        };
         let force = self.rng.chance(500);
         self.ask(OperatorCommand::SetQuotas {
-            quotas: vec![(role, quota)],
-            lot_limits: Vec::new(),
+            quotas: vec![(role.clone(), quota)],
+            lot_limits: vec![(role, limits)],
             force,
         });
+    }
+
+    /// No limit of lots is passed by what the master makes of an input, where that hands anything out.
+    pub fn check_lot_limits(&mut self, before: &[u64], core: &Core) {
+        let now = self.lots_held(core);
+        let known = self.operator.lot_limits.clone();
+        let known = known.iter();
+        let known = known.flat_map(|(role, limits)| limits.iter().map(move |one| (role, one)));
+        for ((role, (name, limit)), (before, now)) in known.zip(before.iter().zip(now)) {
+            if now > limit.max(*before) {
+                self.fail(format!(
+                    "role {role} holds {now} of {name}, more than its limit {limit}"
+                ));
+            }
+        }
+    }
+
+    /// What is held of what is limited, added up from offers, tasks and agents.
+    pub fn lots_held(&self, core: &Core) -> Vec<u64> {
+        let all = self.operator.lot_limits.iter();
+        let mut held = Vec::new();
+        if self.operator.lot_limits.values().all(LotLimits::is_none) {
+            return held;
+        }
+        let state = core.cluster_state();
+        for (role, name) in
+            all.flat_map(|(role, all)| all.iter().map(move |(name, _)| (role, name)))
+        {
+            let reserved = |key: &LotKey| key.role().is_some_and(|of| of.is_within(role));
+            let count = |lots: &Lots, is_reserved: bool| -> u64 {
+                let named = lots.iter().filter(|(key, _)| key.name == name);
+                let meant = named.filter(|(key, _)| reserved(key) == is_reserved);
+                meant.map(|(_, value)| value.amount()).sum()
+            };
+            let offers = state
+                .offers
+                .iter()
+                .filter(|offer| offer.role.is_within(role));
+            let mut sum: u64 = offers.map(|offer| count(&offer.lots, false)).sum();
+            let is_held =
+                |state: TaskState| !state.is_terminal() && state != TaskState::Unreachable;
+            let tasks = state.tasks.iter().filter(|task| is_held(task.state));
+            let tasks = tasks.filter(|task| task.role.is_within(role));
+            sum += tasks.map(|task| count(&task.lots, false)).sum::<u64>();
+            // Nothing is known of what an agent that is away has by now.
+            let is_here = |agent: &&AgentState| {
+                matches!(
+                    agent.status,
+                    AgentStatus::Registered | AgentStatus::Disconnected
+                )
+            };
+            let agents = state.agents.iter().filter(is_here);
+            sum += agents
+                .map(|agent| count(&agent.info.lots, true))
+                .sum::<u64>();
+            held.push(sum);
+        }
+        held
     }
 
     /// What the master makes of proposals must not take a role further beyond its limits, nor make what is owed to
@@ -215,7 +300,8 @@ impl World {
     /// After all faults every agent is to be offered again, to everybody.
     pub fn reactivate_all(&mut self) {
         let roles = self.cluster().map(|state| state.roles).unwrap_or_default();
-        for role in roles.iter().filter(|role| !role.quota.is_none()) {
+        let has_some = |role: &&RoleState| !role.quota.is_none() || !role.lot_quotas.is_empty();
+        for role in roles.iter().filter(has_some) {
             self.ask_quota(role.role.as_str(), Quota::default());
         }
         let windows = self
@@ -244,12 +330,29 @@ impl World {
             self.operator.drains += 1;
         }
         self.operator.withheld.remove(&agent_id);
+        self.forget_down(std::slice::from_ref(&agent_id));
         self.ask(OperatorCommand::Reactivate(agent_id));
     }
 
     fn ask(&mut self, command: OperatorCommand) {
         self.log(|| format!("the operator asks: {command:?}"));
         self.operator.asked = Some(command.clone());
+        let mut command = command;
+        match (self.planted, &mut command) {
+            (Some(Planted::MaintenanceNotStarted), OperatorCommand::StartMaintenance(_)) => {
+                self.note_answer(true);
+                return;
+            }
+            (Some(Planted::LotLimitPassed), OperatorCommand::SetQuotas { lot_limits, .. }) => {
+                for (_, limits) in lot_limits {
+                    let more = limits
+                        .iter()
+                        .map(|(name, most)| (name.to_owned(), most + 9_000));
+                    *limits = LotLimits::new(more).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
         self.master_step(Input::Operator {
             request: RequestId(0),
             command,
@@ -265,14 +368,20 @@ impl World {
             ) if done => {
                 self.operator.withheld.insert(agent_id);
             }
-            Some(OperatorCommand::SetQuotas { quotas, .. }) if done => {
+            Some(OperatorCommand::SetQuotas {
+                quotas, lot_limits, ..
+            }) if done => {
                 self.operator.quotas.extend(quotas);
+                self.operator.lot_limits.extend(lot_limits);
             }
             Some(OperatorCommand::ScheduleMaintenance(windows)) if done => {
                 let ends = windows
                     .into_iter()
                     .filter_map(|(machine, window)| Some((machine, window.end()?.as_ms())));
                 self.operator.windows.extend(ends);
+            }
+            Some(OperatorCommand::StartMaintenance(machines)) if done => {
+                self.operator.down.extend(machines);
             }
             Some(OperatorCommand::StopMaintenance(_)) if done => self.operator.maintained += 1,
             _ => {}
@@ -288,6 +397,23 @@ impl World {
             let found = found.map(|state| state.quota).unwrap_or_default();
             if found != *quota {
                 wrong.push(format!("role {role} has quota {found:?} and not {quota:?}"));
+            }
+        }
+        for (role, limits) in &self.operator.lot_limits {
+            let found = state.roles.iter().find(|state| state.role == *role);
+            let found = found.map_or(&[][..], |state| &state.lot_quotas);
+            let found = found.iter().map(|one| (one.name.as_str(), one.limit));
+            if !found.eq(limits.iter()) {
+                wrong.push(format!("role {role} has not the limits {limits:?}"));
+            }
+        }
+        for one in &state.maintenance {
+            let is_down = self.operator.down.contains(&one.window.machine);
+            let offered = |id: &&AgentId| state.offers.iter().any(|offer| offer.agent_id == **id);
+            if is_down && let Some(id) = one.agents.iter().find(offered) {
+                wrong.push(format!(
+                    "agent {id} is out of use for maintenance and offered"
+                ));
             }
         }
         for agent in &state.agents {

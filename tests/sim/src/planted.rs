@@ -46,11 +46,29 @@ pub enum Planted {
     OperationForgotten,
     /// An agent does not say its attributes.
     AttributesLost,
+    /// An agent does not say where it stands.
+    DomainLost,
+    /// The constraints of frameworks are lost on their way.
+    ConstraintsLost,
+    /// What frameworks take at least is lost on its way.
+    MinimumLost,
+    /// An operator's maintenance is said to be started, and its machines are offered on.
+    MaintenanceNotStarted,
+    /// Ports that a task uses are offered again.
+    PortTwice,
+    /// An agent is ordered to end a volume that a task uses.
+    VolumeDestroyedInUse,
+    /// A restarted agent has forgotten what was reserved of it.
+    ReservationForgotten,
+    /// The registry does not keep limits of lots.
+    LotLimitForgotten,
+    /// The core is told a larger limit of lots than the operator has set.
+    LotLimitPassed,
 }
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 30] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -72,5 +90,14 @@ impl Planted {
         Self::WindowForgotten,
         Self::OperationForgotten,
         Self::AttributesLost,
+        Self::DomainLost,
+        Self::ConstraintsLost,
+        Self::MinimumLost,
+        Self::MaintenanceNotStarted,
+        Self::PortTwice,
+        Self::VolumeDestroyedInUse,
+        Self::ReservationForgotten,
+        Self::LotLimitForgotten,
+        Self::LotLimitPassed,
     ];
 }

@@ -7,7 +7,7 @@ use ebb_tests_sim::{Planted, run};
 /// Runs of the healthy cluster.
 const SEEDS: u64 = 1_000;
 /// Within so many runs each planted fault must show.
-const SEEDS_FOR_PLANTED: u64 = 1_000;
+const SEEDS_FOR_PLANTED: u64 = 200;
 
 fn in_parallel(seeds: u64, each: impl Fn(u64) -> bool + Sync) {
     let next = AtomicU64::new(0);

@@ -1,7 +1,7 @@
 //! Lots on the agent: what is held, which GPUs a container has, reservations and volumes over a restart.
 
 use super::*;
-use crate::core::lots::{GPUS_VARIABLE, with_dynamic};
+use crate::core::lots::{GPUS_VARIABLE, PORTS_VARIABLE, with_dynamic};
 use ebb_types::{
     Disk, LotKey, LotValue, Lots, Reservation, ReservationKind, Volume, VolumeMode,
     WrittenResources,
@@ -82,6 +82,21 @@ fn gpus(order: &LaunchOrder) -> &str {
     let mut variables = order.environment.iter();
     let found = variables.find(|(name, _)| name == GPUS_VARIABLE);
     found.map_or("", |(_, value)| value)
+}
+
+#[test]
+fn a_container_is_told_its_ports_and_only_those() {
+    let mut world = with_lots("ports:[1-9];zones:{a}");
+    world.launch(using("a", "ports:[1-2,5]"));
+    let ports = |world: &World| -> Vec<String> {
+        let order = launched(world);
+        let variables = order.environment.into_iter();
+        let named = variables.filter(|(name, _)| name == PORTS_VARIABLE);
+        named.map(|(_, value)| value).collect()
+    };
+    assert_eq!(ports(&world), ["1-2,5"]);
+    world.launch(using("b", "zones:{a}"));
+    assert_eq!(ports(&world), [""; 0]);
 }
 
 #[test]

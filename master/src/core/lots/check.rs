@@ -43,6 +43,7 @@ impl Core {
                 let owner = (framework_id, &executor.role);
                 parts.push((agent_id, owner, 1, &executor.lots));
             }
+            held.entry(agent_id).or_default()[1] = agent.remains.sum().1.clone();
         }
         for (agent_id, owner, part, lots) in parts {
             if lots.is_none() {
@@ -63,7 +64,7 @@ impl Core {
         }
         self.agents
             .values()
-            .for_each(|agent| counted.add_reserved(&agent.free_lots()));
+            .for_each(|agent| counted.add_reserved(&agent.unowned_lots()));
         ensure(counted == self.lots.counted, || {
             let known = &self.lots.counted;
             format!("towards limits of lots counts {counted:?}, by the count {known:?}")
@@ -94,20 +95,21 @@ impl Core {
                     "agent {id} has {total}, but {offered} offered, {allocated} allocated and {free} free"
                 )
             })?;
-            ensure(account.noted == free, || {
+            let unowned = agent.unowned_lots();
+            ensure(account.noted == unowned, || {
                 format!(
-                    "of agent {id} {free} are free, and the book knows {}",
+                    "of agent {id} {unowned} are nobody's, and the book knows {}",
                     account.noted
                 )
             })?;
-            for (role, amount) in super::reserved_by_role(&free) {
+            for (role, amount) in super::reserved_by_role(&unowned) {
                 let sum = reserved.entry(role).or_default();
                 *sum = sum.saturating_add(&amount);
             }
         }
         ensure(reserved == self.lots.reserved, || {
             format!(
-                "{reserved:?} is reserved and free, by the count {:?}",
+                "{reserved:?} is reserved and nobody's, by the count {:?}",
                 self.lots.reserved
             )
         })

@@ -5,9 +5,9 @@
 //! the four kinds that lots hold: as what an agent has, as held by whom they are offered or allocated to, and, while they
 //! are free, as kept from being offered; those that are reserved count towards their roles' quotas even so.
 //!
-//! Invariants: an agent's `offered` and `allocated` are those of its offers, tasks and executors; while it is in
+//! Invariants: an agent's `offered` and `allocated` are those of its offers, tasks, executors and remains; while it is in
 //! the ledger it has what they hold, and no number of a range or item of a set is held twice; what the book was told is
-//! free is free ([`check`]).
+//! nobody's is so ([`check`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ pub(super) struct LotAccount {
     pub(super) offered: Lots,
     /// A shared lot as often as it is used.
     pub(super) allocated: Lots,
-    /// What was free when the book of claims was told last.
+    /// What was nobody's when the book of claims was told last.
     noted: Lots,
     /// When what is free of the reserved is offered by itself, if nothing else takes it along.
     due: Option<Timestamp>,
@@ -63,7 +63,7 @@ impl LotAccount {
 pub(super) struct LotBook {
     /// Agents whose free lots may have changed in this step.
     touched: BTreeSet<AgentId>,
-    /// What is reserved for each role, without those below it, and free.
+    /// What is reserved for each role, without those below it, and nobody's.
     reserved: BTreeMap<Role, Quantities>,
     refusals: BTreeMap<AgentId, BTreeMap<(FrameworkId, Role), offer::Refusal>>,
     refusal_count: usize,
@@ -172,6 +172,16 @@ impl Core {
             debug_assert!(account.contains(lots), "{lots} are not in {account}");
             *account = account.saturating_sub(lots);
         }
+        self.disown_lots((framework_id, role), agent_id, lots);
+    }
+
+    /// The part of [`Core::credit_lots`] that does not concern the agent's account.
+    pub(super) fn disown_lots(
+        &mut self,
+        (framework_id, role): (&FrameworkId, &Role),
+        agent_id: &AgentId,
+        lots: &Lots,
+    ) {
         let charged = Resources::regular(lots.charged());
         let credited = self.roles.credit(framework_id, role, &charged);
         debug_assert_eq!(credited, Ok(()));
@@ -209,19 +219,23 @@ impl Core {
         }
     }
 
-    /// What of an agent is free and yet nothing that the allocator could offer.
+    /// What of an agent is nobody's and yet nothing that the allocator could offer.
     pub(super) fn withheld_of(&self, agent: &Agent) -> Quantities {
-        let plain = match agent.in_ledger {
+        let mut plain = match agent.in_ledger {
             true => Quantities::ZERO,
             false => agent.free().regular,
         };
+        if !agent.remains.is_none() {
+            let (remain, _) = agent.remains.sum();
+            plain = plain.saturating_add(&remain.regular);
+        }
         match agent.info.lots.is_none() {
             true => plain,
-            false => plain.saturating_add(&agent.free_lots().quantities()),
+            false => plain.saturating_add(&agent.unowned_lots().quantities()),
         }
     }
 
-    /// Tells the book what of an agent's reservations is free now.
+    /// Tells the book what of an agent's reservations is nobody's now.
     pub(super) fn note_reserved(&mut self, agent_id: &AgentId) {
         let Some(agent) = self.agents.get_mut(agent_id) else {
             return;
@@ -229,9 +243,9 @@ impl Core {
         if agent.info.lots.is_none() && agent.lots.noted.is_none() {
             return;
         }
-        let free = agent.free_lots();
-        let noted = std::mem::replace(&mut agent.lots.noted, free.clone());
-        self.renote(&noted, &free);
+        let unowned = agent.unowned_lots();
+        let noted = std::mem::replace(&mut agent.lots.noted, unowned.clone());
+        self.renote(&noted, &unowned);
     }
 
     /// An agent is about to go, and what was noted of it with it.

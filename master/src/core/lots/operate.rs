@@ -309,7 +309,7 @@ impl Core {
         };
         if !free.contains(&conversion.from) {
             return Err(failed(format!(
-                "{} needs {} and {}, but {} and {} are free or in offers",
+                "{} needs {} and {}, but {} and {} are free or in offers; end tasks that hold the rest, or name less",
                 kind.name(),
                 conversion.from.plain,
                 conversion.from.lots,

@@ -336,6 +336,8 @@ fn an_agent_is_drained_too_when_the_framework_of_its_last_task_ends() {
     let (mut world, scheduler, agent) = World::with_running_task();
     drain(&mut world, &agent, None);
     world.call(&scheduler, Call::Teardown);
+    assert_eq!(activity(&world, &agent), AgentActivity::Draining);
+    world.update(&agent, &scheduler, "t", TaskState::Killed, 2);
     assert_eq!(activity(&world, &agent), AgentActivity::Drained);
 }
 

@@ -300,7 +300,9 @@ fn tasks_of_a_removed_framework_are_shut_down_when_their_agent_returns() {
     let back = world.reregister(&agent, agent_info(4000, 4096), vec![task]);
     let shut = |order: &MasterToAgent| matches!(order, MasterToAgent::ShutdownFramework { .. });
     assert_eq!(world.count_orders(&back, shut), 1);
-    assert_eq!(world.allocated(&back), Resources::ZERO);
+    assert_eq!(world.free(&back), res(3000, 3072));
+    world.update(&back, &scheduler, "t", TaskState::Killed, 2);
+    assert_eq!(world.free(&back), res(4000, 4096));
 }
 
 #[test]

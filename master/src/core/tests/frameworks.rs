@@ -150,7 +150,6 @@ fn a_framework_is_removed_when_its_failover_timeout_passes() {
     assert!(world.core.frameworks.contains_key(&scheduler.id));
     world.pass_ms(3);
     assert!(!world.core.frameworks.contains_key(&scheduler.id));
-    assert_eq!(world.allocated(&agent), Resources::ZERO);
     let shut = |order: &MasterToAgent| {
         *order
             == MasterToAgent::ShutdownFramework {
@@ -166,6 +165,10 @@ fn a_framework_is_removed_when_its_failover_timeout_passes() {
     assert_eq!(state.tasks[0].state, TaskState::Killed);
     let reason = state.tasks[0].statuses.last().unwrap().reason;
     assert_eq!(reason, Some(ebb_types::Reason::FrameworkRemoved));
+    // Its container has yet to end.
+    assert_eq!(world.allocated(&agent), res(1000, 1024));
+    world.update(&agent, &scheduler, "t", TaskState::Killed, 2);
+    assert_eq!(world.allocated(&agent), Resources::ZERO);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod operations;
 mod operator;
 mod quota;
 mod reconcile;
+mod remains;
 mod reservations;
 mod restart;
 mod terms;

@@ -35,6 +35,8 @@ fn an_operator_can_tear_a_framework_down() {
         Ok(())
     );
     assert!(world.closed.contains_key(&scheduler.connection));
+    assert_eq!(world.allocated(&agent), res(1000, 1024));
+    world.update(&agent, &scheduler, "t", TaskState::Killed, 2);
     assert_eq!(world.allocated(&agent), Resources::ZERO);
     let again = operate(&mut world, OperatorCommand::Teardown(id.clone()));
     assert_eq!(again, Err(OperatorError::NoFramework(id)));
