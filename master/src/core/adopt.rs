@@ -4,7 +4,7 @@
 //! lost on the way, an end may not have been heard of. After this every task of the agent is known
 //! to both in the same state, or is being ended by one of them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ebb_types::{
@@ -48,7 +48,8 @@ impl Core {
         self.end_all_remains(agent_id);
         let mut brought = BTreeSet::new();
         let mut present = BTreeSet::new();
-        let mut unowned = Vec::new();
+        // An agent in confusion may name one twice.
+        let mut unowned = BTreeMap::new();
         for executor in executors {
             if !ended.contains(&executor.framework_id) {
                 let key = (
@@ -60,7 +61,7 @@ impl Core {
             } else {
                 let runner = Runner::Executor(executor.info.executor_id);
                 let held = (executor.info.resources, executor.info.lots);
-                unowned.push(((executor.framework_id, runner), held));
+                unowned.insert((executor.framework_id, runner), held);
             }
         }
         self.drop_executors(agent_id, &present);

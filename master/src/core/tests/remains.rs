@@ -60,6 +60,18 @@ fn what_a_container_of_a_removed_framework_holds_is_offered_when_it_has_ended() 
 }
 
 #[test]
+fn what_an_agent_in_confusion_names_twice_is_held_once() {
+    let (mut world, [gone, next], agent) = left_behind();
+    let task = task_with("t", &agent, res(1000, 1024), TAKEN);
+    let task = running(&gone.id, task, TaskState::Killing);
+    world.agent_gone(&agent);
+    let agent = world.reregister(&agent, agent_with(ALL), vec![task.clone(), task]);
+    stands(&world, &next, (res(3000, 3072), LEFT), res(1000, 1024));
+    world.update(&agent, &gone, "t", TaskState::Killed, 3);
+    stands(&world, &next, (res(4000, 4096), ALL), Resources::ZERO);
+}
+
+#[test]
 fn what_an_agent_comes_back_without_has_ended() {
     let (mut world, [gone, next], agent) = left_behind();
     let mut task = running(

@@ -7,7 +7,7 @@
 //! weight (**equal**). Then its load **steps** from a tenth of a core to nine tenths, each time on a machine that is
 //! full of revocable tasks which nothing holds back yet. Needs root, as the agent does.
 //!
-//! Each phase has a cluster of its own: an agent keeps room for minutes for what it saw outside of Ebb, and that is
+//! Each phase has a cluster of its own: an agent keeps room for a while for what it saw outside of Ebb, and that is
 //! what the other phases' batches are. What others use and what the hypervisor steals is told beside the latencies.
 //!
 //! `colocate [--service redis|nginx] [--rounds N] [--steps N] [--seconds S] [--no-bars]`
@@ -172,7 +172,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Does something with a cluster of its own: the agent keeps room for what ran outside of Ebb in the last minutes,
+    /// Does something with a cluster of its own: the agent keeps room for what ran outside of Ebb of late,
     /// and the other phases' batches are that to it.
     fn with_cluster<T>(
         &self,
