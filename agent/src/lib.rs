@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod containers;
 pub mod core;
+pub mod devices;
 pub mod driver;
 #[cfg(test)]
 mod fuzzing;
@@ -71,6 +72,12 @@ pub enum AgentError {
     )]
     Lots {
         /// What does not go together.
+        rule: String,
+    },
+    /// Its disks and the devices behind them do not go together.
+    #[error("{rule}")]
+    Devices {
+        /// What does not, and what to do.
         rule: String,
     },
     /// Its work folder is unusable.

@@ -19,6 +19,7 @@ use crate::checkpoint::writer::Writer;
 use crate::config::Config;
 use crate::containers::{self, Containers, Recovered, Tools};
 use crate::core::{Core, CoreConfig, Found, Place, VOLUMES, folders, with_dynamic};
+use crate::devices::{self, Devices};
 use crate::driver::{Clock, Driver, Event, Parts};
 use crate::machine;
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ pub(crate) struct Prepared {
     opened: Opened,
     runtime: Runtime,
     device: Option<BlockDevice>,
+    devices: Devices,
     recovered: Recovered,
     core_config: CoreConfig,
     sampling: sampling::Setup,
@@ -70,6 +72,11 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
     }
     let identity = work_dir.identity().clone();
     let mounts = Mounts::detect()?;
+    devices::check(&config.lots, &config.devices, work_dir.path(), mounts.v2())
+        .map_err(|rule| AgentError::Devices { rule })?;
+    for (disk, device) in &config.devices {
+        tracing::info!(disk, device = %device.display(), "given to tasks as a device");
+    }
     let found = machine::find(&config.resources, work_dir.path(), &mounts)?;
     for (kind, source) in &found.sources {
         let amount = found.total.get(*kind);
@@ -81,7 +88,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
     if let Some(exe) = &config.executor_exe {
         runtime = runtime.with_executor_exe(exe);
     }
-    let recovered = containers::recover(&runtime)?;
+    let recovered = containers::recover(&runtime, &config.devices)?;
     if recovered.orphans_removed > 0 {
         tracing::warn!(
             count = recovered.orphans_removed,
@@ -111,6 +118,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
     };
     Ok(Prepared {
         device: BlockDevice::behind(work_dir.path()).ok(),
+        devices: config.devices.clone(),
         work_dir,
         opened,
         runtime,
@@ -176,6 +184,7 @@ pub(crate) fn assemble(
     let containers = Containers::start(Tools {
         runtime: prepared.runtime.clone(),
         device: prepared.device,
+        devices: prepared.devices,
         executor_socket: socket.to_owned(),
         sampler: sampler.clone(),
         events,

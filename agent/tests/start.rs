@@ -200,6 +200,60 @@ fn wrong_settings_are_named() {
 }
 
 #[test]
+fn devices_that_are_none_or_are_in_use_are_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let root = root_device();
+    for (device, words) in [
+        (
+            "d=/dev/no-such-device",
+            ["/dev/no-such-device", "No such file", "lsblk"],
+        ),
+        ("d=/dev/null", ["/dev/null", "no block device", "lsblk"]),
+        (
+            &format!("d={}", image.display()),
+            ["image", "no block device", "lsblk"],
+        ),
+        (
+            &format!("d={root}"),
+            [root.as_str(), "is mounted at", "unmount"],
+        ),
+        (
+            "other=/dev/null",
+            ["\"d\" has no device", "[devices]", "--device d="],
+        ),
+        ("d", ["device", "a name and a device", "fast=/dev/sdb"]),
+    ] {
+        let work = folder.path().join("work");
+        let disk = ["--resources", "disk[block:d]:1MiB", "--device", device];
+        let said = gives_up(agent(own(), &work, &disk));
+        for word in words {
+            assert!(
+                said.contains(word),
+                "{device}: {word:?} is not said: {said}"
+            );
+        }
+    }
+}
+
+/// A block device that is mounted: of the file system of this machine that has one.
+fn root_device() -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let numbers = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+    let mut named = numbers.filter_map(|number| {
+        let event = fs::read_to_string(format!("/sys/dev/block/{number}/uevent")).ok()?;
+        let name = event
+            .lines()
+            .find_map(|line| line.strip_prefix("DEVNAME="))?;
+        Some(format!("/dev/{name}"))
+    });
+    named
+        .find(|path| Path::new(path).exists())
+        .expect("a file system on a block device: this test needs one")
+}
+
+#[test]
 fn a_master_that_is_down_is_told_once_and_the_agent_runs_on() {
     let folder = tempfile::tempdir().unwrap();
     // It hangs up on whoever calls: such calls can be counted, and calls at a closed port cannot.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::core::lending;
 use crate::core::qos::MAX_BUDGET;
+use crate::devices::{Devices, MAX_NAME_BYTES, is_name};
 
 mod units;
 
@@ -112,6 +113,8 @@ pub struct Config {
     pub resources: ConfiguredResources,
     /// Its lots.
     pub lots: Lots,
+    /// The devices behind its BLOCK and RAW disks, by the disks' ids.
+    pub devices: Devices,
     /// What frameworks may choose by.
     pub attributes: Vec<Attribute>,
     /// The region and zone that it stands in.
@@ -139,6 +142,7 @@ impl Default for Config {
             hostname: None,
             resources: ConfiguredResources::default(),
             lots: Lots::NONE,
+            devices: Devices::new(),
             attributes: Vec::new(),
             domain: None,
             cgroup_base: DEFAULT_CGROUP_BASE.to_owned(),
@@ -184,6 +188,9 @@ pub struct Flags {
     /// What else to offer and what to reserve, like 'ports:[31000-32000];gpus:2;zones:{a,b};cpus(role):2;disk[mount:/mnt/d]:1TiB'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub resources: Option<String>,
+    /// The block device that a disk of --resources is, like fast=/dev/sdb for 'disk[block:fast]:1TiB'; once for each
+    #[arg(long, value_name = "NAME=PATH")]
+    pub device: Vec<String>,
     /// What frameworks may choose by, like 'rack:a;zone:b;ssds:2'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub attributes: Option<String>,
@@ -223,6 +230,8 @@ struct FileSettings {
     kill_tasks_on_shutdown: Option<bool>,
     sandbox_keep: Option<Quantity>,
     no_lending: Option<bool>,
+    #[serde(default)]
+    devices: Devices,
     #[serde(default)]
     lending: LendingSettings,
     #[serde(default)]
@@ -426,6 +435,7 @@ impl Config {
                 )?,
             },
             lots: lots(&flags.resources.or(file.resources).unwrap_or_default())?,
+            devices: devices(file.devices, &flags.device)?,
             attributes: attributes(&attribute_text)
                 .map_err(|bad| bad_value("attributes", &attribute_text, bad))?,
             domain: domain(flags.domain.or(file.domain))?,
@@ -450,6 +460,26 @@ fn lots(text: &str) -> Result<Lots, ConfigError> {
         return Err(bad(rule.to_owned()));
     }
     Ok(written.lots)
+}
+
+/// The devices of the file, and those of flags, which win.
+fn devices(mut devices: Devices, flags: &[String]) -> Result<Devices, ConfigError> {
+    for text in flags {
+        let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+            let rule = BadValue::new("give a name and a device, like fast=/dev/sdb");
+            return Err(bad_value("device", text, rule));
+        };
+        devices.insert(name.to_owned(), path.into());
+    }
+    match devices.keys().find(|name| !is_name(name)) {
+        Some(name) => {
+            let rule = format!(
+                "a device's name has 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes and underscores"
+            );
+            Err(bad_value("devices", name, BadValue::new(rule)))
+        }
+        None => Ok(devices),
+    }
 }
 
 fn read(path: &Path) -> Result<FileSettings, ConfigError> {
@@ -609,6 +639,20 @@ mod tests {
         };
         let config = Config::merge(flags, file).expect("good settings");
         assert_eq!(config.resources.cpu_milli, Some(2000));
+    }
+
+    #[test]
+    fn devices_of_flags_win_over_those_of_the_file() {
+        let text = "[devices]\nfast = '/dev/a'\nslow = '/dev/b'\n";
+        let config = parse(text).expect("a good file");
+        let of_flags = devices(config.devices, &["fast=/dev/c".to_owned()]);
+        let pairs = [("fast", "/dev/c"), ("slow", "/dev/b")];
+        let pairs = pairs.map(|(name, path)| (name.to_owned(), PathBuf::from(path)));
+        assert_eq!(of_flags.expect("good flags"), pairs.into());
+        for bad in ["fast", "=/dev/c", "fast=", "a/b=/dev/c"] {
+            let refused = devices(Devices::new(), &[bad.to_owned()]);
+            assert!(refused.is_err(), "{bad} is taken");
+        }
     }
 
     #[test]

@@ -20,12 +20,13 @@ use tokio::runtime::Handle as Tokio;
 use tokio::sync::mpsc;
 
 use crate::cgroup::{BlockDevice, Container, DiskLimits, Limits};
-use crate::core::{Exit, GPUS_VARIABLE, Input, LaunchOrder, VolumeMount};
+use crate::core::{DISKS_VARIABLE, Exit, GPUS_VARIABLE, Input, LaunchOrder, VolumeMount};
+use crate::devices::Devices;
 use crate::driver::Event;
 use crate::metrics::Metrics;
 use crate::readiness;
 use crate::runtime::{
-    CommandSpec, Executor, ExitRecord, LaunchRequest, Outcome, RunDir, RunKey, Runtime,
+    CommandSpec, DeviceSpec, Executor, ExitRecord, LaunchRequest, Outcome, RunDir, RunKey, Runtime,
     StartSignal, VolumeSpec,
 };
 use crate::sampling::SamplerHandle;
@@ -102,6 +103,7 @@ struct Known {
 struct Shared {
     runtime: Runtime,
     device: Option<BlockDevice>,
+    devices: Devices,
     executor_socket: PathBuf,
     sampler: SamplerHandle,
     events: mpsc::Sender<Event>,
@@ -117,6 +119,8 @@ pub struct Tools {
     pub runtime: Runtime,
     /// The disk behind the sandboxes, if there is one that can be limited.
     pub device: Option<BlockDevice>,
+    /// The devices that are given to containers, by the names of their disks.
+    pub devices: Devices,
     /// Where frameworks' own executors find the agent.
     pub executor_socket: PathBuf,
     /// Measures containers.
@@ -156,6 +160,7 @@ impl Containers {
         let shared = Arc::new(Shared {
             runtime: tools.runtime,
             device: tools.device,
+            devices: tools.devices,
             executor_socket: tools.executor_socket,
             sampler: tools.sampler,
             events: tools.events,
@@ -385,9 +390,10 @@ impl Shared {
             environment.insert("EBB_AGENT_SOCKET".to_owned(), socket);
         }
         environment.extend(order.command.environment.iter().cloned());
-        // Which GPUs it has is not the task's to say.
-        let gpus = order.environment.iter();
-        environment.extend(gpus.filter(|(name, _)| name == GPUS_VARIABLE).cloned());
+        // Which GPUs and devices it has is not the task's to say.
+        let is_kept = |name: &str| name == GPUS_VARIABLE || name == DISKS_VARIABLE;
+        let kept = order.environment.iter();
+        environment.extend(kept.filter(|(name, _)| is_kept(name)).cloned());
         LaunchRequest {
             framework_id: key.framework_id,
             task_id: key.task_id,
@@ -403,7 +409,20 @@ impl Shared {
             limits: self.limits(&order.resources, order.cpu_limit_milli),
             warn_signal: order.warn_signal,
             volumes: order.volumes.iter().map(volume).collect(),
+            devices: (!self.devices.is_empty()).then(|| self.devices_of(order)),
         }
+    }
+
+    /// The devices that a container has.
+    fn devices_of(&self, order: &LaunchOrder) -> Vec<DeviceSpec> {
+        let devices = self.devices.iter();
+        let taken = devices.filter(|(name, _)| order.devices.contains(*name));
+        taken
+            .map(|(name, path)| DeviceSpec {
+                name: name.clone(),
+                path: path.clone(),
+            })
+            .collect()
     }
 
     /// Waits for a container's start, if that is still to come, and for its end.

@@ -7,7 +7,8 @@ use ebb_types::ContainerId;
 use super::{chain, exit_of};
 use crate::cgroup::{Container, Limits};
 use crate::core::Found;
-use crate::runtime::{Executor, Outcome, RunDir, RunState, Runtime, RuntimeError};
+use crate::devices::{Devices, number_at};
+use crate::runtime::{self, Executor, Outcome, RunDir, RunState, Runtime, RuntimeError};
 
 /// One run that was found.
 #[derive(Debug)]
@@ -33,14 +34,17 @@ pub struct Recovered {
 /// Looks at every run folder and cgroup of the agent. Cgroups of no run are emptied and removed.
 ///
 /// # Errors
-/// [`RuntimeError`] if the work folder or the cgroups cannot be read.
-pub fn recover(runtime: &Runtime) -> Result<Recovered, RuntimeError> {
+/// [`RuntimeError`] if the work folder or the cgroups cannot be read, or a container has a device that is not its disk's now.
+pub fn recover(runtime: &Runtime, devices: &Devices) -> Result<Recovered, RuntimeError> {
     let recovery = runtime.recover()?;
     let mut recovered = Recovered::default();
     for run in recovery.runs {
         let Ok(container_id) = ContainerId::new(&run.key.container_id) else {
             continue;
         };
+        if matches!(run.state, RunState::Running { .. }) {
+            keep_apart(runtime, &run, devices)?;
+        }
         let folder = runtime.run_dir(&run.key)?;
         let (executor, found) = match run.state {
             RunState::Running { executor, .. } => (Some(executor), Some(Found::Running)),
@@ -84,4 +88,33 @@ pub fn recover(runtime: &Runtime) -> Result<Recovered, RuntimeError> {
         }
     }
     Ok(recovered)
+}
+
+/// Sees to it that a container that goes on has no device that is, by now, another's.
+fn keep_apart(
+    runtime: &Runtime,
+    run: &runtime::Recovered,
+    devices: &Devices,
+) -> Result<(), RuntimeError> {
+    let Some(view) = &run.spec.devices else {
+        if devices.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            container = run.key.container_id,
+            "it was started before there were devices for tasks and has no /dev of its own; from now on it can open none of \
+             them, but if it runs as root and is not trusted, end it"
+        );
+        return runtime.confine(&run.container);
+    };
+    for (disk, number) in view.own() {
+        let now = devices.get(disk).and_then(|path| number_at(path));
+        if now != Some(number) {
+            return Err(RuntimeError::OtherDevice {
+                container_id: run.key.container_id.clone(),
+                disk: disk.to_owned(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -16,6 +16,7 @@ use ebb_types::{
 
 use super::account::Since;
 use super::container::Verdict;
+use super::disks::name_devices;
 use super::launch::Refusal;
 use super::record::{EndCause, Ending, ExecutorRecord};
 use super::sample::sum;
@@ -169,6 +170,7 @@ impl Core {
         );
         self.name_gpus(&executor.gpus, &mut environment);
         Self::name_ports(&executor.info.lots, &mut environment);
+        let devices = name_devices(&executor.info.lots, &mut environment);
         let command = executor.info.command.clone();
         let mut order = LaunchOrder {
             container_id: executor.container_id.clone(),
@@ -183,6 +185,7 @@ impl Core {
             environment,
             resources: Resources::ZERO,
             volumes: self.mounts(&executor.info.lots),
+            devices,
             cpu_limit_milli: None,
             warn_signal: None,
         };

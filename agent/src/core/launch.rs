@@ -9,6 +9,7 @@ use ebb_types::{
 };
 
 use super::account::Since;
+use super::disks::name_devices;
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::updates::{Says, Updates};
 use super::{Effect, LaunchOrder, MAX_TASKS, Record};
@@ -211,6 +212,7 @@ impl Core {
         environment.extend(agent_id.map(|id| ("EBB_AGENT_ID".to_owned(), id.to_string())));
         self.name_gpus(&task.gpus, &mut environment);
         Self::name_ports(&task.info.lots, &mut environment);
+        let devices = name_devices(&task.info.lots, &mut environment);
         let order = LaunchOrder {
             container_id: task.container_id.clone(),
             framework_id: key.0.clone(),
@@ -221,6 +223,7 @@ impl Core {
             environment,
             resources: task.info.usable(),
             volumes: self.mounts(&task.info.lots),
+            devices,
             cpu_limit_milli: task.info.cpu_limit_milli,
             warn_signal: task.info.warn_signal,
         };

@@ -12,6 +12,7 @@ use ebb_types::{
     DiskSource, GPUS, LotKey, LotValue, Lots, Quantities, ResourceKind, Volume, VolumeMode,
 };
 
+use super::disks::disk_name;
 use super::state::{Core, Outbox, Phase};
 use super::{Effect, Record, VolumeMount};
 
@@ -64,6 +65,14 @@ pub fn with_dynamic(settings: &Lots, total: &Quantities, dynamic: &Lots) -> Resu
     let all = left
         .checked_add(dynamic)
         .ok_or_else(|| format!("{dynamic} do not go together with {left}"))?;
+    let mut disks = BTreeSet::new();
+    for disk in all.iter().filter_map(|(key, _)| disk_name(key)) {
+        if !disks.insert(disk) {
+            return Err(format!(
+                "the disk {disk} is a device and given away as a whole, but there are two parts of it"
+            ));
+        }
+    }
     let reserved = all.out_of_plain();
     if !total.contains(&reserved) {
         return Err(format!(

@@ -15,7 +15,7 @@
 //!
 //! `check` asserts these after every step of a debug build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
     AgentId, AgentToMaster, Attribute, CommandInfo, ContainerId, Correction, ExecutorId,
@@ -25,6 +25,7 @@ use ebb_types::{
 
 mod check;
 mod container;
+mod disks;
 mod executors;
 mod kill;
 mod launch;
@@ -49,6 +50,7 @@ mod tests;
 
 pub use ebb_types::{ExecutorCall, ExecutorEvent};
 
+pub use disks::{DISKS_VARIABLE, disk_name};
 pub use lots::{GPUS_VARIABLE, Place, VOLUMES, folders, with_dynamic};
 pub use record::{EndCause, Ending, ExecutorRecord, Record, Restored, TaskRecord};
 pub use state::{Core, Counters, ExecutorView, TaskView};
@@ -248,6 +250,8 @@ pub struct LaunchOrder {
     pub resources: Resources,
     /// The volumes that it sees.
     pub volumes: Vec<VolumeMount>,
+    /// The names of the devices that it has.
+    pub devices: BTreeSet<String>,
     /// A hard ceiling on CPU in thousandths of a core.
     pub cpu_limit_milli: Option<u64>,
     /// The signal, by its number, that warns it before it is evicted.

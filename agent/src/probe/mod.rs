@@ -25,7 +25,10 @@ mod sampler;
 mod support;
 mod surge;
 
-pub use self::bpf::{BPF_MOUNT, ProbeCost, built_in_object, mount_bpf};
+pub use self::bpf::{
+    BPF_MOUNT, DeviceRule, ProbeCost, built_in_object, check_device_filter, confine_devices,
+    mount_bpf,
+};
 pub use self::error::ProbeError;
 pub use self::figures::{
     ContainerCounters, CpuSplit, Detail, Device, DeviceCounters, DeviceLatency, DiskTotals, Faults,

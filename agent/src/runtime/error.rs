@@ -102,6 +102,35 @@ pub enum RuntimeError {
         /// The path.
         path: PathBuf,
     },
+    /// The device behind a disk cannot be given to a container.
+    #[error("the device {} of the disk {disk} cannot be used: {rule}; tell its operator to look at [devices]", path.display())]
+    Device {
+        /// The disk.
+        disk: String,
+        /// Where the device should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        rule: String,
+    },
+    /// A container that goes on has a device that is not its disk's any more.
+    #[error(
+        "container {container_id} runs with a device that is not that of its disk {disk} now: name under [devices] the one that it has, or end its task before that is changed"
+    )]
+    OtherDevice {
+        /// The container.
+        container_id: String,
+        /// The disk.
+        disk: String,
+    },
+    /// The kernel does not keep a container to its devices.
+    #[error("container {container_id} cannot be kept to its devices")]
+    DeviceFilter {
+        /// The container.
+        container_id: String,
+        /// What the system answered.
+        #[source]
+        source: io::Error,
+    },
     /// A cgroup refused.
     #[error("the cgroups of the container failed")]
     Cgroup(#[from] CgroupError),

@@ -25,7 +25,7 @@ use super::OOM_SCORE_ADJ_REVOCABLE;
 use super::launch::{self, Fork};
 use super::rundir::RunDir;
 use super::spec::{ExecutorSpec, Outcome, PATH_DEFAULT, User};
-use super::volumes;
+use super::{devices, volumes};
 
 /// Pid 1's first word: the container stands and nobody has killed it.
 const READY: u8 = b'R';
@@ -76,7 +76,12 @@ pub(super) fn main(
         mut words,
         mut errors,
     } = voice;
-    let entered = enter(spec).and_then(|()| volumes::bind(&spec.volumes, &run.sandbox()));
+    let entered = enter(spec)
+        .and_then(|()| volumes::bind(&spec.volumes, &run.sandbox()))
+        .and_then(|()| match &spec.devices {
+            Some(view) => devices::enter(view, spec.user.as_ref()),
+            None => Ok(()),
+        });
     if let Err(error) = entered {
         report(&mut errors, &error);
         exit(1);
@@ -200,6 +205,9 @@ fn prepare_task(spec: &ExecutorSpec, sandbox: &Path, nice: i32) -> Result<(), St
     // As root still: the folders above the sandbox may be closed to the user.
     std::env::set_current_dir(sandbox)
         .map_err(|e| format!("cannot enter the sandbox {}: {e}", sandbox.display()))?;
+    if spec.devices.is_some() {
+        devices::give_up_rights()?;
+    }
     if let Some(user) = &spec.user {
         become_user(user).map_err(|e| format!("cannot become the user {:?}: {e}", user.name))?;
     }

@@ -11,7 +11,8 @@
 //! pidfd. Nothing of a container is left when [`crate::cgroup::Container::destroy`] has returned.
 //!
 //! **Limits.** A task that runs as root can leave its cgroups and reach the machine's devices and files: no capability
-//! is taken from it, only the gaining of new ones. Trusted frameworks, or a user, until containers have images.
+//! is taken from it, only the gaining of new ones. Trusted frameworks, or a user, until containers have images. On
+//! machines whose disks are given to tasks as devices it can do neither, but still reach files; see [`devices`].
 //!
 //! **Price.** Two processes of about 100 KiB for each task, a fork from one thread, two small records without and
 //! one with a sync to the disk. Calls block for a few milliseconds at most, [`Executor::wait_exit`] and
@@ -20,6 +21,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+mod devices;
 mod error;
 mod executor;
 mod identity;
@@ -34,6 +36,7 @@ mod spec;
 mod user;
 mod volumes;
 
+pub use devices::{DeviceSpec, View};
 pub use error::RuntimeError;
 pub use executor::executor_main;
 pub use reap::{Executor, StartSignal};
@@ -79,6 +82,8 @@ pub struct LaunchRequest {
     pub limits: Limits,
     /// The volumes that it sees.
     pub volumes: Vec<VolumeSpec>,
+    /// The block devices that it has, in a `/dev` of its own; the machine's `/dev` if none.
+    pub devices: Option<Vec<DeviceSpec>>,
     /// The signal, by its number, that warns it before it is evicted.
     pub warn_signal: Option<u32>,
 }
@@ -182,9 +187,17 @@ impl Runtime {
         for volume in &request.volumes {
             volumes::prepare(volume, &run.sandbox(), user.as_ref())?;
         }
+        let devices = request.devices.as_deref().map(View::of).transpose()?;
         let container = self
             .cgroups
             .create(&request.container_id, &request.limits)?;
+        if let Some(view) = &devices
+            && let Err(error) = view.confine(&container)
+        {
+            // Nobody has entered; what cannot be removed is found by `CgroupRoot::list`.
+            let _ = container.destroy();
+            return Err(error);
+        }
         made(&container);
         let spec = ExecutorSpec {
             agent_id: self.agent_id.clone(),
@@ -203,6 +216,7 @@ impl Runtime {
             join: container.join_paths(),
             executors_dir: self.cgroups.executors_dir(),
             volumes: request.volumes.clone(),
+            devices,
             warn_signal: request.warn_signal,
         };
         let spawned = run
@@ -220,6 +234,14 @@ impl Runtime {
                 Err(e)
             }
         }
+    }
+
+    /// Keeps a container that runs without a `/dev` of its own to the devices that everybody may use, whatever it sees.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn confine(&self, container: &Container) -> Result<(), RuntimeError> {
+        View::of(&[])?.confine(container)
     }
 
     /// Finds every run of this agent that was not retired.

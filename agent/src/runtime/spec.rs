@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::View;
 use super::volumes::VolumeSpec;
 use crate::cgroup::{JoinPaths, Limits};
 
@@ -72,6 +73,9 @@ pub struct ExecutorSpec {
     /// The volumes that are seen inside.
     #[serde(default)]
     pub volumes: Vec<VolumeSpec>,
+    /// What stands in its own `/dev`, if it has one.
+    #[serde(default)]
+    pub devices: Option<View>,
     /// The signal, by its number, that warns the task before it is evicted.
     #[serde(default)]
     pub warn_signal: Option<u32>,

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::shell::{command, root};
 
-/// What a guest needs: its disks. Where one is built into the kernel there is no module, and none is needed.
-const WANTED: [&str; 2] = ["virtio_pci", "virtio_blk"];
+/// What a guest needs: its disks, and devices that tests make of files. Where one is built into the kernel there is no
+/// module, and none is needed.
+const WANTED: [&str; 3] = ["virtio_pci", "virtio_blk", "loop"];
 
 /// A module, ready to be loaded.
 #[derive(Debug)]

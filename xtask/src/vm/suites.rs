@@ -61,6 +61,10 @@ pub const SUITES: &[Suite] = &[
                 why: "it gives the shell another name, and by its name busybox knows that it is a shell",
             },
             Skipped {
+                test: "devices::redis_nginx_and_apt_run_beside_devices",
+                why: "the guests have none of these programs",
+            },
+            Skipped {
                 test: "hierarchies::v1_alone_limits_freezes_and_kills",
                 why: "the guests have no v1 hierarchies",
             },

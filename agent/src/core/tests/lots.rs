@@ -1,6 +1,7 @@
 //! Lots on the agent: what is held, which GPUs a container has, reservations and volumes over a restart.
 
 use super::*;
+use crate::core::DISKS_VARIABLE;
 use crate::core::lots::{GPUS_VARIABLE, PORTS_VARIABLE, with_dynamic};
 use ebb_types::{
     Disk, LotKey, LotValue, Lots, Reservation, ReservationKind, Volume, VolumeMode,
@@ -113,6 +114,25 @@ fn a_task_is_not_started_on_ports_that_another_has() {
     world.exited("a", ExitStatus::Code(0));
     world.launch(using("c", "ports:[2-3]"));
     assert_eq!(world.core.lots_held(), &lots("ports:[2-3]"));
+}
+
+#[test]
+fn a_container_is_told_the_devices_that_it_has() {
+    let mut world = with_lots("disk[block:fast]:1GiB;disk[raw:slow:hdd]:2GiB;ports:[1-2]");
+    let told = |order: &LaunchOrder| {
+        let mut variables = order.environment.iter();
+        let found = variables.find(|(name, _)| name == DISKS_VARIABLE);
+        found.map(|(_, value)| value.clone())
+    };
+    world.launch(using("a", "disk[block:fast]:1GiB"));
+    let order = launched(&world);
+    assert_eq!(told(&order).as_deref(), Some("fast=/dev/ebb/fast"));
+    assert_eq!(order.devices, ["fast".to_owned()].into());
+    world.launch(using("b", "disk[raw:slow:hdd]:2GiB"));
+    assert_eq!(launched(&world).devices, ["slow".to_owned()].into());
+    world.launch(using("c", "ports:[1-1]"));
+    let order = launched(&world);
+    assert_eq!((told(&order), order.devices.len()), (None, 0));
 }
 
 #[test]
@@ -244,5 +264,27 @@ fn what_was_made_of_settings_that_are_gone_is_not_taken_over_silently() {
     assert_eq!(
         with_dynamic(&lots("x:2.5"), &total, &ports).map(|all| all.to_string()),
         Ok("x:1.500;x(eng/ci):1".to_owned())
+    );
+}
+
+#[test]
+fn a_disk_that_is_a_device_is_not_divided() {
+    let settings = lots("disk[block:fast]:2GiB");
+    let of_eng = |gib: u64| {
+        let one = |(key, _): (&LotKey, &LotValue)| {
+            let mut key = key.clone();
+            let of_cpus = reserved("cpus", 1, None);
+            let (like, _) = of_cpus.iter().next().expect("one");
+            key.reservations.clone_from(&like.reservations);
+            (key, LotValue::Scalar(gib << 30))
+        };
+        Lots::new(settings.iter().map(one)).expect("good")
+    };
+    let made = |gib| with_dynamic(&settings, &Quantities::ZERO, &of_eng(gib));
+    assert_eq!(made(2), Ok(of_eng(2)));
+    let refused = made(1).expect_err("divided");
+    assert!(
+        refused.contains("fast") && refused.contains("as a whole"),
+        "{refused}"
     );
 }

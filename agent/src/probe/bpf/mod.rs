@@ -15,6 +15,7 @@
 //! costs as much as the programs; the figures are scaled up.
 
 mod costs;
+mod devices;
 mod mapped;
 mod object;
 mod packets;
@@ -34,6 +35,7 @@ use ebb_agent_ebpf_common::{
 
 use self::costs::Costs;
 pub use self::costs::ProbeCost;
+pub use self::devices::{DeviceRule, check_device_filter, confine_devices};
 use self::mapped::Mapped;
 pub use self::object::built_in_object;
 use self::object::{Alerts, Events, Loaded};

@@ -18,8 +18,10 @@ use ebb_agent_ebpf_common::{
 const MAP_LOOKUP: libc::c_int = 1;
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
+const PROGRAM_LOAD: libc::c_int = 5;
 const OBJECT_PIN: libc::c_int = 6;
 const OBJECT_GET: libc::c_int = 7;
+const PROGRAM_ATTACH: libc::c_int = 8;
 const PROGRAM_RUN: libc::c_int = 10;
 const TRACEPOINT_OPEN: libc::c_int = 17;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -29,6 +31,12 @@ const LINK_CREATE: libc::c_int = 28;
 const RUN_ON_CPU: u32 = 1;
 /// Entries of a hash that are read with one call.
 const BATCH: u32 = 512;
+
+/// A program that filters devices, and the place in a cgroup where such stand.
+const DEVICE_FILTER: u32 = 15;
+const CGROUP_DEVICE: u32 = 6;
+/// Attached beside those that stand there, and above and below.
+const BESIDE_OTHERS: u32 = 2;
 
 /// Packets that a cgroup's sockets receive.
 pub const CGROUP_INGRESS: u32 = 0;
@@ -135,6 +143,58 @@ struct Link {
     target: u32,
     kind: u32,
     flags: u32,
+}
+
+/// Arguments of loading a program, as far as filters need them.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    licence: u64,
+    log_level: u32,
+    log_bytes: u32,
+    log: u64,
+}
+
+/// Arguments of attaching to a cgroup for as long as that stands.
+#[repr(C)]
+#[derive(Default)]
+struct Stay {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+/// One instruction of a program, as the kernel has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Instruction {
+    code: u8,
+    /// The register that is changed in the lower half, the one that is read in the upper.
+    registers: u8,
+    offset: i16,
+    number: i32,
+}
+
+impl Instruction {
+    /// Puts one together.
+    pub const fn new(code: u8, to: u8, from: u8, offset: i16, number: i32) -> Self {
+        Self {
+            code,
+            registers: to | from << 4,
+            offset,
+            number,
+        }
+    }
+
+    /// Its code, the register that it changes or compares, its offset and its number.
+    #[cfg(test)]
+    pub const fn parts(self) -> (u8, u8, i16, i32) {
+        (self.code, self.registers & 0xf, self.offset, self.number)
+    }
 }
 
 fn call<T>(command: libc::c_int, arguments: &mut T) -> io::Result<RawFd> {
@@ -278,6 +338,30 @@ pub fn attach_packets(
         ..Link::default()
     };
     call(LINK_CREATE, &mut link).map(owned)
+}
+
+/// Loads a filter of devices.
+pub fn load_device_filter(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let licence = c"Apache-2.0";
+    let mut load = Load {
+        kind: DEVICE_FILTER,
+        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr() as u64,
+        licence: licence.as_ptr() as u64,
+        ..Load::default()
+    };
+    call(PROGRAM_LOAD, &mut load).map(owned)
+}
+
+/// Attaches a filter of devices to a cgroup until that is removed.
+pub fn attach_device_filter(filter: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+    let mut stay = Stay {
+        target: number(cgroup),
+        program: number(filter),
+        kind: CGROUP_DEVICE,
+        flags: BESIDE_OTHERS,
+    };
+    call(PROGRAM_ATTACH, &mut stay).map(drop)
 }
 
 fn path_of(path: &Path) -> io::Result<CString> {

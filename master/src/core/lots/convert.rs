@@ -3,7 +3,9 @@
 //! Each lot of an operation is written as it is with the reservation or volume in question; without that it is what
 //! the operation starts from or ends with.
 
-use ebb_types::{LotKey, LotValue, Lots, OperationKind, Quantities, ReservationKind, VolumeMode};
+use ebb_types::{
+    DiskSource, LotKey, LotValue, Lots, OperationKind, Quantities, ReservationKind, VolumeMode,
+};
 
 /// A part of what an agent has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,6 +137,18 @@ fn without_volume(kind: OperationKind, key: &LotKey) -> Result<LotKey, String> {
         Some(volume) if kind == OperationKind::Create && volume.mode != VolumeMode::ReadWrite => {
             Err(format!(
                 "volume {} is to be made read-only, so that nothing could ever be in it; make it writable",
+                volume.id
+            ))
+        }
+        Some(volume)
+            if kind == OperationKind::Create
+                && matches!(
+                    key.source(),
+                    Some(DiskSource::Block { .. } | DiskSource::Raw { .. })
+                ) =>
+        {
+            Err(format!(
+                "volume {} is to be on a disk that is a device, which tasks have as it is and without folders; take space of another disk",
                 volume.id
             ))
         }

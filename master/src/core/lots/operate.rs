@@ -373,15 +373,15 @@ fn changed(before: &Bag, conversion: &Conversion) -> Result<Bag, String> {
                 volume.id
             ));
         }
-        let space = key.without_volume();
-        if space.is_whole() && after.lots.get(&space).is_some() {
-            return Err(format!(
-                "volume {} takes a part of {space}, which is given away as a whole; take all of it",
-                volume.id
-            ));
-        }
     }
-    Ok(after)
+    let taken = conversion.from.lots.iter().map(|(key, _)| key);
+    let mut parted = taken.filter(|key| key.is_whole() && after.lots.get(key).is_some());
+    match parted.next() {
+        Some(key) => Err(format!(
+            "it takes a part of {key}, which is given away as a whole; take all of it"
+        )),
+        None => Ok(after),
+    }
 }
 
 /// A framework reserves for the role of the offer, in its own name.

@@ -428,6 +428,31 @@ fn two_volumes_of_one_role_have_two_ids() {
 }
 
 #[test]
+fn a_disk_that_is_a_device_is_reserved_as_a_whole_and_is_no_volume() {
+    let mut world = World::new();
+    let scheduler = world.subscribe(framework_info("f", &["eng"]));
+    let agent = world.register(agent_with("disk[block:fast]:2GiB;disk[raw:slow:hdd]:2GiB"));
+    let reserve = OperationKind::Reserve;
+    let part = reserved("disk[block:fast]:1GiB", "eng");
+    convert_one(&mut world, &scheduler, ("w", reserve), &part);
+    let whole = reserved("disk[block:fast]:2GiB", "eng");
+    convert_one(&mut world, &scheduler, ("x", reserve), &whole);
+    let volume = volume_of(&whole, "v", false);
+    let create = OperationKind::Create;
+    convert_one(&mut world, &scheduler, ("y", create), &volume);
+    let said: Vec<_> = answers(&world, &scheduler)
+        .into_iter()
+        .map(|answer| (answer.state, answer.message))
+        .collect();
+    assert_eq!(said.len(), 2, "{said:#?}");
+    for ((state, message), word) in said.iter().zip(["as a whole", "is a device"]) {
+        assert_eq!(*state, OperationState::Error);
+        assert!(message.contains(word), "{message}");
+    }
+    assert_eq!(ordered(&world, &agent).map(|(_, made)| made), Some(whole));
+}
+
+#[test]
 fn a_disk_of_its_own_is_taken_as_a_whole() {
     let mut world = World::new();
     let scheduler = world.subscribe(framework_info("f", &["eng"]));
