@@ -9,6 +9,7 @@ use ebb_types::{
 };
 
 use crate::check::{Invalid, bounded, duration_ms, id, optional_id, text};
+use crate::lasting::{lasting, write_lasting};
 use crate::lots::{owned_with_lots, with_lots, write_owned_with_lots, write_with_lots};
 use crate::proto;
 
@@ -280,6 +281,7 @@ impl TryFrom<proto::Offer> for Offer {
             deadline: offer.deadline_ms.map(Timestamp::from_ms),
             domain: domain("offer.domain", offer.domain)?,
             unavailability: offer.unavailability.map(TryInto::try_into).transpose()?,
+            lasting: lasting("offer.lasting", offer.lasting)?,
         })
     }
 }
@@ -298,6 +300,7 @@ impl From<Offer> for proto::Offer {
             deadline_ms: offer.deadline.map(Timestamp::as_ms),
             domain: offer.domain.map(Into::into),
             unavailability: offer.unavailability.map(Into::into),
+            lasting: write_lasting(&offer.lasting),
         }
     }
 }

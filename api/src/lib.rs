@@ -10,6 +10,7 @@ mod check;
 mod common;
 mod executor;
 mod explain;
+mod lasting;
 mod link;
 mod lots;
 mod maintenance;

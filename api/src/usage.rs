@@ -14,6 +14,7 @@ use crate::check::{
     Invalid, bounded, duration_ms, id, optional_id, quantities, required, resources,
     write_quantities, write_resources,
 };
+use crate::lasting::{lasting, write_lasting};
 use crate::proto;
 
 /// More tasks than any frame could hold; a bound of its own keeps the reason in the error.
@@ -471,6 +472,7 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
                 .map(Disturbance::try_from)
                 .collect::<Result<_, _>>()?,
             promises: promises(usage.promises),
+            lasting: lasting("usage.lasting", usage.lasting)?,
         })
     }
 }
@@ -492,6 +494,7 @@ impl From<AgentUsage> for proto::AgentUsage {
             recent: usage.recent.into_iter().map(Into::into).collect(),
             disturbances: usage.disturbances.into_iter().map(Into::into).collect(),
             promises: Some(write_promises(&usage.promises)),
+            lasting: write_lasting(&usage.lasting),
         }
     }
 }

@@ -290,6 +290,19 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
             },
             budget_ppm: 15,
         },
+        lasting: ebb_types::Lasting {
+            confidence_permille: 900,
+            points: vec![
+                ebb_types::LastingPoint {
+                    time_ms: 600_000,
+                    amount: ebb_types::Quantities::cpus_mem(1_000, 0),
+                },
+                ebb_types::LastingPoint {
+                    time_ms: 3_600_000,
+                    amount: ebb_types::Quantities::cpus_mem(250, 0),
+                },
+            ],
+        },
         corrections: vec![correction()],
         ..ebb_types::AgentUsage::default()
     };

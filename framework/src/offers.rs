@@ -77,6 +77,16 @@ pub fn is_leaving(offer: &Offer, now: Timestamp, run_ms: u64) -> bool {
     })
 }
 
+/// What of an offer can be expected to be there for so long, in milliseconds: all that is its own, and of what may be taken
+/// back what its agent says will stay ([`ebb_types::Lasting`]). Where that is not known, nothing of it.
+pub fn lasting(offer: &Offer, run_ms: u64) -> Resources {
+    let stays = offer.lasting.amount_for(run_ms);
+    Resources {
+        regular: offer.resources.regular,
+        revocable: offer.resources.revocable.min(&stays),
+    }
+}
+
 /// How many tasks of one demand fit into resources; nothing wanted fits without bound.
 pub fn how_many(wanted: &Resources, resources: &Resources) -> u64 {
     let of = |wanted: &Quantities, there: &Quantities| {
@@ -115,6 +125,7 @@ mod tests {
             deadline: None,
             domain: None,
             unavailability: None,
+            lasting: ebb_types::Lasting::UNKNOWN,
         }
     }
 
@@ -132,6 +143,32 @@ mod tests {
         assert!(!is(&offer(Resources::ZERO)));
         assert!(is(&of(1_499, None)) && !is(&of(1_500, None)));
         assert!(is(&of(900, Some(101))) && !is(&of(900, Some(100))));
+    }
+
+    #[test]
+    fn what_lasts_of_an_offer_is_what_is_its_own_and_what_the_agent_says_will_stay() {
+        let both = Resources {
+            regular: Quantities::cpus_mem(500, 64),
+            revocable: Quantities::cpus_mem(2_000, 32),
+        };
+        let stays = Quantities::cpus_mem(1_500, 0);
+        let said = Offer {
+            lasting: ebb_types::Lasting {
+                confidence_permille: 900,
+                points: vec![ebb_types::LastingPoint {
+                    time_ms: 600_000,
+                    amount: stays,
+                }],
+            },
+            ..offer(both)
+        };
+        let ten_minutes = lasting(&said, 600_000);
+        assert_eq!(
+            (ten_minutes.regular, ten_minutes.revocable),
+            (both.regular, stays)
+        );
+        assert!(lasting(&said, 600_001).revocable.is_zero());
+        assert!(lasting(&offer(both), 1).revocable.is_zero());
     }
 
     #[test]

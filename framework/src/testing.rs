@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ebb_types::{
-    AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, InverseOffer,
+    AgentId, Call, Event, ExitStatus, FrameworkId, Generation, Incarnation, InverseOffer, Lasting,
     MasterInfo, Offer, OfferId, Operation, Quantities, Reason, Resources, Role, Source, TaskId,
     TaskInfo, TaskState, TaskStatus, Timestamp, Unavailability, UpdateUuid,
 };
@@ -96,6 +96,8 @@ pub(crate) struct World<S> {
     agents: Vec<Agent>,
     /// The agent that will be out of use, and when.
     pub(crate) leaving: Option<(usize, Unavailability)>,
+    /// This agent says how long what it lends stays.
+    pub(crate) lasting: Option<(usize, Lasting)>,
     /// The inverse offer that is open on this connection.
     asked: Option<OfferId>,
     /// The answers to inverse offers: whether the framework will be gone.
@@ -152,6 +154,7 @@ impl<S: Scheduler> World<S> {
                 })
                 .collect(),
             leaving: None,
+            lasting: None,
             asked: None,
             answers: Vec::new(),
             offers: BTreeMap::new(),
@@ -597,6 +600,9 @@ impl<S: Scheduler> World<S> {
                 unavailability: (self.leaving)
                     .filter(|(leaving, _)| *leaving == index)
                     .map(|(_, window)| window),
+                lasting: (self.lasting.as_ref())
+                    .filter(|(lasting, _)| *lasting == index)
+                    .map_or(Lasting::UNKNOWN, |(_, lasting)| lasting.clone()),
             }]));
         }
     }

@@ -177,6 +177,7 @@ impl Book {
             deadline: None,
             domain: None,
             unavailability: None,
+            lasting: ebb_types::Lasting::UNKNOWN,
         }])
     }
 
@@ -557,6 +558,7 @@ fn batch_config(server: &Server, lines: &str) -> BatchConfig {
         demand: Demand::cpus_mem(1_000, 1 << 20),
         retries: 1,
         preemptions: 0,
+        expected_run_ms: None,
         max_completion_ms: None,
         kill_grace_ms: None,
         state: None,

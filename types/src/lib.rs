@@ -14,6 +14,7 @@ mod executor;
 mod explain;
 mod framework;
 mod ids;
+mod lasting;
 pub mod limits;
 mod link;
 mod lots;
@@ -38,6 +39,7 @@ pub use ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, InvalidId, OfferId,
     OperationId, Role, TaskId, UpdateUuid,
 };
+pub use lasting::{Lasting, LastingPoint};
 pub use link::{
     AgentInfo, AgentToMaster, Attribute, AttributeValue, FaultDomain, InvalidDomain, MasterToAgent,
     RunningExecutor, RunningTask,

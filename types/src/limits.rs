@@ -95,5 +95,7 @@ pub const MAX_RECENT_CORRECTIONS: usize = 32;
 pub const MAX_DISTURBANCES: usize = 64;
 /// Most neighbours that are named for one disturbed task.
 pub const MAX_DISTURBERS: usize = 4;
+/// Most times of which an agent says how much of what it lends stays so long.
+pub const MAX_LASTING_POINTS: usize = 8;
 /// Largest number of a signal that a task may choose as its warning.
 pub const MAX_SIGNAL: u32 = 31;

@@ -6,6 +6,7 @@ use crate::framework::FrameworkInfo;
 use crate::ids::{
     AgentId, ExecutorId, FrameworkId, Generation, OfferId, OperationId, Role, TaskId, UpdateUuid,
 };
+use crate::lasting::Lasting;
 use crate::limits::DEFAULT_REFUSE_MS;
 use crate::link::{Attribute, FaultDomain};
 use crate::lots::Lots;
@@ -42,6 +43,9 @@ pub struct Offer {
     pub domain: Option<FaultDomain>,
     /// When it will be out of use, if that is scheduled.
     pub unavailability: Option<Unavailability>,
+    /// How much of its revocable part can be expected to stay for how long; nothing is known where nothing of it is
+    /// revocable, or the agent does not say.
+    pub lasting: Lasting,
 }
 
 /// What a refusal asks for.

@@ -2,6 +2,7 @@
 //! interference.
 
 use crate::ids::{ContainerId, FrameworkId, TaskId};
+use crate::lasting::Lasting;
 use crate::quantities::Quantities;
 use crate::resources::Resources;
 use crate::time::Timestamp;
@@ -438,4 +439,6 @@ pub struct AgentUsage {
     pub disturbances: Vec<Disturbance>,
     /// How well owners' resources were kept for them since the agent started.
     pub promises: Promises,
+    /// How much of what is lent can be expected to stay lent for how long.
+    pub lasting: Lasting,
 }

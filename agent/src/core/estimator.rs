@@ -16,7 +16,8 @@
 //!
 //! The window is minutes long. Once a task has been there for two hours, what all of them together will need within an
 //! hour ([`peaks`]) counts too, wherever it is more: of memory, which comes back only by ending its user, not less than
-//! their largest sum of three days.
+//! their largest sum of three days. CPU and bandwidth come back within milliseconds: beside revocable tasks that say when
+//! they end, they are lent against what will be needed while these still run ([`peaks::ends`]).
 //!
 //! **Units.** Thousandths of a core, bytes, bytes a second; shares in thousandths; milliseconds.
 //! Integers only, rounded so that less is lent.
@@ -36,6 +37,7 @@
 //! is lent then rests on the QoS controller. What is known survives a restart of the agent ([`Estimator::kept`]).
 //! Disk bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
 
+pub mod lasting;
 pub mod peaks;
 
 mod damper;
@@ -47,6 +49,7 @@ use ebb_types::{ContainerId, Quantities, ResourceKind, Timestamp};
 
 use self::damper::Damper;
 use self::history::{Fading, History};
+use self::peaks::ends::Held;
 use self::peaks::kept::{Kept, Unfit};
 use self::peaks::{Member, Peak, Peaks, Weights};
 use super::lending::TaskView;
@@ -337,7 +340,7 @@ impl Estimator {
             peaks = peaks.saturating_add(demand);
         }
         let together = self.together[index].step(now, &members);
-        let more = hour(kind, together).saturating_sub(alone);
+        let more = hour(now, kind, together, facts.tasks).saturating_sub(alone);
         let (slack, peaks) = (slack.saturating_sub(more), peaks.saturating_add(more));
         let Some(overhead) = self.overhead(now, index, usage, facts) else {
             return 0;
@@ -411,12 +414,17 @@ impl Estimator {
     }
 }
 
-/// What all tasks together will need within the hour; nothing is known of that until one has shown itself.
-fn hour(kind: ResourceKind, together: Peak) -> u64 {
+/// What all tasks together will need within the hour, beside revocable tasks that end in it; nothing is known of that until
+/// one has shown itself. Memory is not taken back in time: of it no end is counted on.
+fn hour(now: Timestamp, kind: ResourceKind, together: Peak, tasks: &[TaskView]) -> u64 {
+    let held = tasks.iter().map(|task| Held {
+        amount: task.allocated.revocable.get(kind),
+        ends_at: task.ends_at,
+    });
     match (together.shown, kind) {
         (0, _) => 0,
         (_, ResourceKind::Mem) => together.keep.max(together.longest),
-        _ => together.keep,
+        _ => together.beside(now, held),
     }
 }
 

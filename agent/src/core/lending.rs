@@ -29,6 +29,7 @@ use ebb_types::{
 
 pub mod promise;
 
+use super::estimator::lasting::{CONFIDENCE_PERMILLE, Survival};
 use super::estimator::{self, Estimate, Estimator};
 use super::qos::{self, Controller};
 use super::usage::{self, ContainerUse, Meter, Rates, Sample, SampleVerdict, UsageView};
@@ -66,6 +67,8 @@ pub struct TaskView {
     pub cpu_limit_milli: Option<u64>,
     /// When it started.
     pub started_at: Timestamp,
+    /// When it will have ended, at the latest; `None` where nobody said.
+    pub ends_at: Option<Timestamp>,
 }
 
 /// What follows from one sample.
@@ -115,6 +118,7 @@ pub struct Lending {
     told: Quantities,
     counters: Counters,
     keeper: promise::Keeper,
+    survival: Survival,
 }
 
 impl Lending {
@@ -132,6 +136,7 @@ impl Lending {
             told: Quantities::ZERO,
             counters: Counters::default(),
             keeper: promise::Keeper::new(config.promise),
+            survival: Survival::new(CONFIDENCE_PERMILLE, config.usage.max_gap_ms),
         }
     }
 
@@ -241,6 +246,7 @@ impl Lending {
                 holding_back: corrected || self.qos.taken_back_milli(tasks) > 0,
             },
         );
+        self.survival.step(now, &self.estimate.lendable);
         corrections
     }
 
@@ -256,6 +262,7 @@ impl Lending {
                 holding_back: self.qos.taken_back_milli(tasks) > 0,
             },
         );
+        self.survival.step(now, &self.estimate.lendable);
     }
 
     fn outcome(
@@ -290,6 +297,7 @@ impl Lending {
             recent: Vec::new(),
             disturbances: self.qos.disturbances().to_vec(),
             promises: self.keeper.promises(),
+            lasting: self.survival.lasting(&self.estimate.lendable),
         };
         LendingOutcome {
             usage,

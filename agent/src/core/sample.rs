@@ -14,7 +14,7 @@ use super::estimator::Past;
 use super::estimator::peaks::kept::Unfit;
 use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
-use super::state::{Core, Outbox, Owner, Phase};
+use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::timers::Timer;
 use super::updates::Says;
 use super::usage::Sample;
@@ -165,7 +165,7 @@ impl Core {
     }
 
     /// Containers that run and are not being ended, in the order of their ids.
-    fn lending_views(&self) -> Vec<TaskView> {
+    pub(super) fn lending_views(&self) -> Vec<TaskView> {
         self.containers
             .iter()
             .filter_map(|(container_id, owner)| match owner {
@@ -184,6 +184,7 @@ impl Core {
             allocated: task.info.usable(),
             cpu_limit_milli: task.info.cpu_limit_milli,
             started_at: task.started_at.unwrap_or_default(),
+            ends_at: ends_at(task),
         })
     }
 
@@ -204,6 +205,7 @@ impl Core {
             allocated: self.executor_resources(key),
             cpu_limit_milli: None,
             started_at: executor.ordered_at,
+            ends_at: None,
         })
     }
 
@@ -290,6 +292,13 @@ impl Core {
         restrain(&mut executor.frozen, container_id, correction.action, out);
         true
     }
+}
+
+/// When a task will have ended: the agent ends it once it has run for as long as it may, and its grace is over.
+fn ends_at(task: &Task) -> Option<Timestamp> {
+    let limit_ms = task.info.max_completion_ms?;
+    let grace_ms = task.info.kill_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+    Some(task.started_at?.plus_ms(limit_ms.saturating_add(grace_ms)))
 }
 
 /// Caps, freezes or releases a container.

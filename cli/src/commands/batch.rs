@@ -58,6 +58,9 @@ pub(crate) struct BatchArgs {
     /// Kill a command that runs longer
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub(crate) timeout: Option<u64>,
+    /// How long a command is expected to run: with --revocable, take only what can be expected to stay lent so long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
+    pub(crate) duration: Option<u64>,
     /// Remember in this file what was done, so that a batch that was killed goes on
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
@@ -148,6 +151,7 @@ fn config(args: &BatchArgs) -> Result<BatchConfig, CliError> {
         retries: args.retries,
         preemptions: args.preemptions,
         max_completion_ms: args.timeout,
+        expected_run_ms: args.duration,
         kill_grace_ms: args.demand.grace,
         state: args.state.clone(),
         give_up_after_ms: Some(GIVE_UP_AFTER_MS),

@@ -67,6 +67,7 @@ fn of_agent(state: &ClusterState, agent: &AgentState) -> Vec<Line> {
             let back = Quantities::cpus_mem(usage.taken_back_cpu_milli, 0);
             lines.push(("taken back", quantities(&back)));
             lines.extend(qos::promises(&usage.promises));
+            lines.extend(qos::lasting(&usage.lasting));
             let disturbances = usage.disturbances.iter();
             lines.extend(disturbances.map(|d| ("disturbed", qos::disturbance(state.at, d))));
             lines.extend(qos::recent(state.at, usage));
@@ -174,7 +175,7 @@ fn of_offer(state: &ClusterState, offer: &Offer) -> Vec<Line> {
         Some(at) => format!("in {}", duration_ms(at.ms_since(state.at))),
         None => "never".to_owned(),
     };
-    vec![
+    let mut lines = vec![
         ("offer", offer.id.to_string()),
         ("framework", offer.framework_id.to_string()),
         ("role", offer.role.to_string()),
@@ -182,7 +183,9 @@ fn of_offer(state: &ClusterState, offer: &Offer) -> Vec<Line> {
         ("host", offer.hostname.clone()),
         ("resources", with_lots(&offer.resources, &offer.lots)),
         ("lapses", lapses),
-    ]
+    ];
+    lines.extend(qos::lasting(&offer.lasting));
+    lines
 }
 
 fn of_role(role: &RoleState) -> Vec<Line> {

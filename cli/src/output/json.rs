@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use lots::LotJson;
 use quota::{LotQuotaJson, QuotaJson};
-use usage::AgentUsageJson;
+use usage::{AgentUsageJson, LastingJson};
 
 /// An amount of every kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -406,6 +406,7 @@ pub(crate) struct OfferJson {
     attributes: Vec<AttributeJson>,
     executor_ids: Vec<String>,
     deadline_ms: Option<u64>,
+    lasting: LastingJson,
 }
 
 impl From<&Offer> for OfferJson {
@@ -421,6 +422,7 @@ impl From<&Offer> for OfferJson {
             attributes: attributes(&offer.attributes),
             executor_ids: texts(&offer.executor_ids),
             deadline_ms: offer.deadline.map(|at| at.as_ms()),
+            lasting: (&offer.lasting).into(),
         }
     }
 }

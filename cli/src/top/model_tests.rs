@@ -138,6 +138,7 @@ fn report(at_ms: u64, corrections: Vec<Correction>) -> AgentUsage {
         recent: Vec::new(),
         disturbances: Vec::new(),
         promises: ebb_types::Promises::default(),
+        lasting: ebb_types::Lasting::UNKNOWN,
     }
 }
 

@@ -456,6 +456,13 @@ async fn json_keeps_its_shape() {
                     "cpu": {"watched_ms": 100_000, "broken_ms": 250, "broken_ppm": 2_500},
                     "mem": {"watched_ms": 0, "broken_ms": 0, "broken_ppm": null},
                     "budget_ppm": 1_000
+                },
+                "lasting": {
+                    "confidence_permille": 900,
+                    "points": [
+                        {"time_ms": 600_000, "amount": amounts(1_000, 0)},
+                        {"time_ms": 3_600_000, "amount": amounts(250, 0)},
+                    ]
                 }
             }
         })
@@ -524,6 +531,7 @@ async fn json_keeps_its_shape() {
             "framework_id",
             "hostname",
             "id",
+            "lasting",
             "lots",
             "resources",
             "role"

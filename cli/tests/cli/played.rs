@@ -264,6 +264,19 @@ fn agent(port: u16) -> AgentState {
                 mem: Promise::default(),
                 budget_ppm: 1_000,
             },
+            lasting: ebb_types::Lasting {
+                confidence_permille: 900,
+                points: vec![
+                    ebb_types::LastingPoint {
+                        time_ms: 600_000,
+                        amount: Quantities::cpus_mem(1_000, 0),
+                    },
+                    ebb_types::LastingPoint {
+                        time_ms: 3_600_000,
+                        amount: Quantities::cpus_mem(250, 0),
+                    },
+                ],
+            },
         }),
         activity: AgentActivity::Active,
     }
@@ -423,6 +436,7 @@ fn offer(framework: &FrameworkId) -> Offer {
         deadline: None,
         domain: None,
         unavailability: None,
+        lasting: ebb_types::Lasting::UNKNOWN,
     }
 }
 

@@ -64,6 +64,9 @@ pub struct BatchConfig {
     pub preemptions: u32,
     /// A command is killed after so long, in milliseconds.
     pub max_completion_ms: Option<u64>,
+    /// How long a command is expected to run, in milliseconds: of revocable resources only those are used that can be
+    /// expected to stay so long ([`crate::offers::lasting`]). Unset means any.
+    pub expected_run_ms: Option<u64>,
     /// Time between the polite and the forced kill, in milliseconds.
     pub kill_grace_ms: Option<u64>,
     /// A file that remembers what was launched and how it ended, so that a batch that was itself

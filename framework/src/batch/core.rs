@@ -26,7 +26,7 @@ use super::ledger::{Entry, Ledger, Stage};
 use super::report::{CommandEnd, Failure, Progress, Report};
 use crate::command::{Program, stem};
 use crate::fate::{Fate, fate, is_heard};
-use crate::offers::{EXPECTED_RUN_MS, is_leaving};
+use crate::offers::{EXPECTED_RUN_MS, is_leaving, lasting};
 use crate::scheduler::{Calls, Outcome, Scheduler, Subscribed};
 
 /// A batch in the making.
@@ -272,8 +272,13 @@ impl Batch {
 
     /// Spreads ready commands over offers, one a round on each. Nothing is changed yet.
     fn place(&self, now: Timestamp, offers: &[Offer]) -> Result<Vec<Placed>, InvalidId> {
-        let run_ms = self.config.max_completion_ms.unwrap_or(EXPECTED_RUN_MS);
-        let on = |offer| Placed::on(offer, is_leaving(offer, now, run_ms));
+        let expected = self.config.expected_run_ms;
+        let run_ms = expected.or(self.config.max_completion_ms);
+        let run_ms = run_ms.unwrap_or(EXPECTED_RUN_MS);
+        let on = |offer: &Offer| {
+            let usable = expected.map_or(offer.resources, |run_ms| lasting(offer, run_ms));
+            Placed::on(offer, usable, is_leaving(offer, now, run_ms))
+        };
         let mut placed: Vec<Placed> = offers.iter().map(on).collect();
         if self.stop_deadline.is_some() {
             return Ok(placed);
@@ -351,11 +356,11 @@ struct Placed {
 }
 
 impl Placed {
-    fn on(offer: &Offer, is_leaving: bool) -> Self {
+    fn on(offer: &Offer, usable: Resources, is_leaving: bool) -> Self {
         Self {
             offer_id: offer.id.clone(),
             agent_id: offer.agent_id.clone(),
-            left: offer.resources,
+            left: usable,
             bytes: 0,
             is_leaving,
             tasks: Vec::new(),

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ebb_types::Role;
+use ebb_types::{Lasting, LastingPoint, Role};
 use proptest::prelude::*;
 
 use super::core::Batch;
 use super::journal::{Journal, NoJournal, Record};
 use super::*;
 use crate::command::CommandSpec;
-use crate::offers::Demand;
+use crate::offers::{Claim, Demand};
 use crate::scheduler::Input;
 use crate::testing::{Faults, Manners, World};
 
@@ -39,6 +39,7 @@ fn config(commands: usize, at_most: usize, retries: u32, preemptions: u32) -> Ba
         demand: Demand::cpus_mem(1000, 1 << 20),
         retries,
         preemptions,
+        expected_run_ms: None,
         max_completion_ms: None,
         kill_grace_ms: None,
         state: None,
@@ -136,6 +137,44 @@ fn no_command_starts_where_the_agent_will_be_out_of_use_before_it_ends() {
         let used = world.started.iter().map(|task| task.agent_id.as_str());
         assert_eq!(used.into_iter().any(|id| id == "agent-0"), is_used);
     }
+}
+
+#[test]
+fn a_command_runs_only_on_what_is_expected_to_stay_lent_until_it_ends() {
+    let mut config = config(12, 3, 0, 0);
+    config.demand = config.demand.claiming(Claim::Revocable);
+    let lasting = Lasting {
+        confidence_permille: 900,
+        points: vec![LastingPoint {
+            time_ms: 600_000,
+            amount: config.demand.amount,
+        }],
+    };
+    for (run_ms, others_are_used) in [(Some(600_000), false), (None, true)] {
+        config.expected_run_ms = run_ms;
+        let mut world = world(&config, 1);
+        world.lasting = Some((1, lasting.clone()));
+        world.until(STEPS, "the end", |world| world.finished.is_some());
+        assert!(check_end(&world, &config).is_success());
+        let on = |id| {
+            world
+                .started
+                .iter()
+                .any(|task| task.agent_id.as_str() == id)
+        };
+        assert!(on("agent-1") || others_are_used, "{run_ms:?}");
+        assert_eq!(
+            on("agent-0") || on("agent-2"),
+            others_are_used,
+            "{run_ms:?}"
+        );
+    }
+    // Longer than anybody says.
+    config.expected_run_ms = Some(600_001);
+    let mut world = world(&config, 1);
+    world.lasting = Some((1, lasting));
+    (0..2_000).for_each(|_| world.step());
+    assert!(world.started.is_empty());
 }
 
 #[test]

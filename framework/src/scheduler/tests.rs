@@ -143,6 +143,7 @@ fn offer() -> Offer {
         deadline: None,
         domain: None,
         unavailability: None,
+        lasting: ebb_types::Lasting::UNKNOWN,
     }
 }
 

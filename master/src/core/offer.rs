@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use ebb_types::limits::MIN_DECLINE_MS;
-use ebb_types::{AgentId, Event, Filters, FrameworkId, Lots, Offer, OfferId, Resources, Role};
+use ebb_types::{
+    AgentId, Event, Filters, FrameworkId, Lasting, Lots, Offer, OfferId, Resources, Role,
+};
 
 use super::claims::{BatchId, Seat};
 use super::input::{ConnectionId, Effect};
@@ -159,6 +161,7 @@ impl Core {
         }
         let record = OfferRecord {
             unavailability: self.unavailability(&agent_id),
+            lasting: self.lasting(&agent_id, &resources),
             framework_id,
             agent_id,
             role,
@@ -171,6 +174,22 @@ impl Core {
         self.note(|| News::Offer(id.clone(), record.clone()));
         self.offers.insert(id, record);
         offer
+    }
+
+    /// For how long what is revocable of `offered` can be expected to stay, by the last word of its agent. All that is
+    /// out already, this offer too, is in the books.
+    fn lasting(&self, agent_id: &AgentId, offered: &Resources) -> Lasting {
+        let agent = self.agents.get(agent_id).filter(|_| offered.is_revocable());
+        let Some((agent, usage)) = agent.and_then(|agent| Some((agent, agent.usage.as_ref()?)))
+        else {
+            return Lasting::UNKNOWN;
+        };
+        let out =
+            (agent.holding.offered.revocable).saturating_add(&agent.holding.allocated.revocable);
+        let others = out.saturating_sub(&offered.revocable);
+        usage
+            .lasting
+            .of_offer(&agent.oversubscribed, &others, &offered.revocable)
     }
 
     /// An offer as its framework sees it.
@@ -195,6 +214,7 @@ impl Core {
             deadline: record.deadline,
             domain: agent.info.domain.clone(),
             unavailability: record.unavailability,
+            lasting: record.lasting.clone(),
         })
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ebb_types::{
     AgentId, AgentInfo, AgentUsage, ExecutorId, ExecutorInfo, FaultDomain, FrameworkId,
-    FrameworkInfo, Generation, Incarnation, Lots, MasterInfo, OfferId, OfferTerms, OperationId,
-    Quantities, Quota, Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
+    FrameworkInfo, Generation, Incarnation, Lasting, Lots, MasterInfo, OfferId, OfferTerms,
+    OperationId, Quantities, Quota, Resources, Role, TaskId, TaskKey, Timestamp, Unavailability,
 };
 
 use super::allocate::Planner;
@@ -252,6 +252,7 @@ pub struct OfferRecord {
     pub(crate) lots: Lots,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) unavailability: Option<Unavailability>,
+    pub(crate) lasting: Lasting,
 }
 
 /// The whole state of a master.

@@ -278,6 +278,7 @@ impl View {
             deadline: record.deadline,
             domain: info.domain.clone(),
             unavailability: record.unavailability,
+            lasting: record.lasting.clone(),
         })
     }
 

@@ -8,6 +8,23 @@ use crate::score::Figures;
 use crate::timeline::Timeline;
 use crate::trace::Kind;
 
+/// What says what to keep on a machine.
+pub trait Keeps {
+    /// What is kept in each bin.
+    fn keep(&self) -> &[f64];
+
+    /// What is kept in a bin beside revocable tasks that began in these bins, ascending, and end after an hour.
+    fn beside(&self, bin: usize, _began: &VecDeque<usize>) -> f64 {
+        self.keep()[bin]
+    }
+}
+
+impl Keeps for Vec<f64> {
+    fn keep(&self) -> &[f64] {
+        self
+    }
+}
+
 /// What happened on some machines.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
@@ -33,7 +50,7 @@ pub fn is_played(kind: Kind, line: &Timeline, range: Range<usize>) -> bool {
 
 impl Played {
     /// Plays the bins of one machine.
-    pub fn play(&mut self, kind: Kind, line: &Timeline, range: Range<usize>, keep: &[f64]) {
+    pub fn play(&mut self, kind: Kind, line: &Timeline, range: Range<usize>, keep: &impl Keeps) {
         let (unit, hour, capacity) = (kind.unit(), kind.hour(), kind.capacity());
         // When each began; the youngest at the back.
         let mut running: VecDeque<usize> = VecDeque::new();
@@ -62,7 +79,7 @@ impl Played {
                 self.good += hour as f64 * unit;
             }
             let holds = running.len() as f64 * unit;
-            for _ in 0..whole_units(capacity - keep[bin] - holds, unit) {
+            for _ in 0..whole_units(capacity - keep.beside(bin, &running) - holds, unit) {
                 running.push_back(bin);
                 self.started += 1.0;
             }

@@ -1,10 +1,13 @@
 //! The agent's own rule, driven by a trace: the code that production runs, not a copy.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ebb_agent::core::estimator::peaks::{Member, Peaks, Weights};
+use ebb_agent::core::estimator::peaks::ends::Held;
+use ebb_agent::core::estimator::peaks::{Member, Peak, Peaks, Weights};
 use ebb_types::Timestamp;
 
+use crate::backlog::Keeps;
 use crate::timeline::Timeline;
 use crate::trace::Kind;
 
@@ -20,20 +23,64 @@ pub struct Cost {
     pub samples: u64,
 }
 
+/// What the rule says of a machine in each bin.
+#[derive(Clone, Debug)]
+pub struct Said {
+    kind: Kind,
+    /// What is kept for the hour.
+    pub keep: Vec<f64>,
+    /// What is kept against the next five minutes.
+    pub soon: Vec<f64>,
+    peaks: Vec<Peak>,
+}
+
+impl Keeps for Said {
+    fn keep(&self) -> &[f64] {
+        &self.keep
+    }
+
+    /// Of memory no end counts.
+    fn beside(&self, bin: usize, began: &VecDeque<usize>) -> f64 {
+        let kind = self.kind;
+        let peak = &self.peaks[bin];
+        if kind.is_memory() || peak.keep == 0 {
+            return self.keep[bin];
+        }
+        let scale = UNITS / kind.capacity();
+        let at = |bin: usize| Timestamp::from_ms(bin as u64 * kind.step_s() * 1_000);
+        let held = began.iter().map(|began| Held {
+            amount: (kind.unit() * scale).round() as u64,
+            ends_at: Some(at(began + kind.hour())),
+        });
+        let keep = peak.beside(at(bin), held);
+        match keep >= peak.keep {
+            true => self.keep[bin],
+            false => keep as f64 / scale,
+        }
+    }
+}
+
 /// What the rule keeps in each bin of a machine. A task counts its limit until it has shown itself.
-pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> Vec<f64> {
+pub fn keep(kind: Kind, line: &Timeline, cost: &mut Cost) -> Said {
     let scale = UNITS / kind.capacity();
     let tasks = &line.machine.tasks;
     let limits: Vec<u64> = tasks
         .iter()
         .map(|task| (task.limit * scale).round() as u64)
         .collect();
-    let mut peaks: Peaks<usize> = Peaks::new(weights);
-    let mut keep = vec![0.0; line.machine.bins];
+    let mut rule: Peaks<usize> = Peaks::new(Weights::default());
+    let bins = line.machine.bins;
+    let mut said = Said {
+        kind,
+        keep: vec![0.0; bins],
+        soon: vec![0.0; bins],
+        peaks: vec![Peak::default(); bins],
+    };
     let mut members = Vec::new();
     let begin = Instant::now();
     for span in &line.present {
-        for (bin, keep) in (span.from..).zip(&mut keep[span.from..span.to]) {
+        let all: u64 = span.members.iter().map(|at| limits[*at]).sum();
+        for bin in span.from..span.to {
             members.clear();
             members.extend(span.members.iter().map(|at| {
                 let used = tasks[*at].used[bin - tasks[*at].start];
@@ -45,15 +92,17 @@ pub fn keep(kind: Kind, line: &Timeline, weights: Weights, cost: &mut Cost) -> V
                 }
             }));
             let now = Timestamp::from_ms(bin as u64 * kind.step_s() * 1_000);
-            let peak = peaks.step(now, &members);
-            let all: u64 = span.members.iter().map(|at| limits[*at]).sum();
-            *keep = match peak.keep >= all {
+            let peak = rule.step(now, &members);
+            let amount = |keep: u64| match keep >= all {
                 true => line.limits[bin],
-                false => peak.keep as f64 / scale,
+                false => keep as f64 / scale,
             };
+            said.keep[bin] = amount(peak.keep);
+            said.soon[bin] = amount(peak.soon);
+            said.peaks[bin] = peak;
             cost.samples += members.len() as u64;
         }
     }
     cost.spent += begin.elapsed();
-    keep
+    said
 }

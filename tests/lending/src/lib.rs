@@ -12,6 +12,7 @@
 pub mod backlog;
 pub mod ebb;
 pub mod golden;
+pub mod lasting;
 pub mod names;
 pub mod place;
 pub mod rolling;

@@ -1,24 +1,32 @@
-//! Runs every rule on every set, on two threads, and Ebb's own in its two settings.
+//! Runs every rule on every set, on two threads, and Ebb's own: beside revocable tasks that say when they end, beside such
+//! that do not, and what of it is kept against the next five minutes, as though that were all.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
-use ebb_agent::core::estimator::peaks::Weights;
+use ebb_agent::core::estimator::lasting::HORIZONS_MS;
 
 use crate::ebb::{self, Cost};
+use crate::lasting::{self, Said};
 use crate::names;
 use crate::rules::Rule;
 use crate::score::Figures;
 use crate::set::Set;
+use crate::timeline::Timeline;
 
 /// Threads that take rules in turn.
 const THREADS: usize = 2;
-/// Ebb's rule as it is set.
+/// Ebb's rule. In the closed loop it knows when the tasks of the backlog end, as an agent does of tasks that say how long
+/// they may run; nothing else of its figures depends on that.
 pub const EBB: &str = "ebb";
-/// Ebb's rule for an agent that takes back within seconds.
-pub const EBB_BOLD: &str = "ebb, bold";
+/// The same where no task says when it ends.
+pub const EBB_ENDLESS: &str = "ebb, ends unknown";
+/// What Ebb's rule keeps against the next five minutes, as though that were all that it keeps.
+pub const EBB_SOON: &str = "ebb, five minutes";
+/// Ebb's.
+const OWN: [&str; 3] = [EBB, EBB_ENDLESS, EBB_SOON];
 
 /// The figures of one set.
 #[derive(Clone, Debug)]
@@ -33,6 +41,8 @@ pub struct Outcome {
     pub results: BTreeMap<String, Figures>,
     /// What Ebb's rule cost.
     pub cost: Cost,
+    /// What Ebb said to stay lent, for each time.
+    pub lasting: [Said; HORIZONS_MS.len()],
 }
 
 impl Outcome {
@@ -62,10 +72,10 @@ pub fn run(set: &Set, names: &[String]) -> Result<Outcome> {
         .iter()
         .map(|name| Ok((name.clone(), Some(Rule::named(name)?))))
         .collect::<Result<Vec<_>>>()?;
-    rules.push((EBB.to_owned(), None));
-    rules.push((EBB_BOLD.to_owned(), None));
+    rules.extend(OWN.map(|name| (name.to_owned(), None)));
     let results = Mutex::new(BTreeMap::new());
     let cost = Mutex::new(Cost::default());
+    let lasting = Mutex::new([Said::default(); HORIZONS_MS.len()]);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -73,7 +83,7 @@ pub fn run(set: &Set, names: &[String]) -> Result<Outcome> {
                 while let Some((name, rule)) = rules.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let figures = match rule {
                         Some(rule) => set.run(rule),
-                        None => own(set, name, &cost),
+                        None => own(set, name, &cost, &lasting),
                     };
                     if let Ok(mut results) = results.lock() {
                         results.insert(name.clone(), figures);
@@ -88,23 +98,37 @@ pub fn run(set: &Set, names: &[String]) -> Result<Outcome> {
         facts: set.facts(),
         results: results.into_inner().unwrap_or_default(),
         cost: cost.into_inner().unwrap_or_default(),
+        lasting: lasting.into_inner().unwrap_or_default(),
     })
 }
 
-fn own(set: &Set, name: &str, cost: &Mutex<Cost>) -> Figures {
-    let weights = match name {
-        EBB_BOLD => Weights::bold(),
-        _ => Weights::default(),
-    };
-    set.run_with(|line| {
+fn own(
+    set: &Set,
+    name: &str,
+    cost: &Mutex<Cost>,
+    lasting: &Mutex<[Said; HORIZONS_MS.len()]>,
+) -> Figures {
+    let said = |line: &Timeline| {
         let mut spent = Cost::default();
-        let keep = ebb::keep(set.kind, line, weights, &mut spent);
+        let said = ebb::keep(set.kind, line, &mut spent);
         if let Ok(mut cost) = cost.lock() {
             cost.spent += spent.spent;
             cost.samples += spent.samples;
         }
-        keep
-    })
+        if name == EBB
+            && let Ok(mut lasting) = lasting.lock()
+        {
+            let of_line = lasting::play(set.kind, line, &said.keep);
+            let each = lasting.iter_mut().zip(&of_line);
+            each.for_each(|(all, said)| all.add(said));
+        }
+        said
+    };
+    match name {
+        EBB_ENDLESS => set.run_with(|line| said(line).keep),
+        EBB_SOON => set.run_with(|line| said(line).soon),
+        _ => set.run_with(said),
+    }
 }
 
 /// The names to run on a set: those of a golden file, else the usual ones; the oracle's always.

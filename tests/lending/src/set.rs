@@ -1,6 +1,6 @@
 //! A trace ready to be run: placed, added up, with what came after every bin.
 
-use crate::backlog::{self, Played};
+use crate::backlog::{self, Keeps, Played};
 use crate::place::place;
 use crate::rules::Rule;
 use crate::score::{self, Figures};
@@ -99,7 +99,7 @@ impl Set {
     }
 
     /// The figures of anything that says what to keep on a machine.
-    pub fn run_with(&self, keep: impl Fn(&Timeline) -> Vec<f64>) -> Figures {
+    pub fn run_with<K: Keeps>(&self, keep: impl Fn(&Timeline) -> K) -> Figures {
         let eras: Vec<(usize, Figures)> = self
             .eras
             .iter()
@@ -109,7 +109,7 @@ impl Set {
     }
 
     /// The figures of one era.
-    pub fn run_era(&self, era: &PlacedEra, keep: &impl Fn(&Timeline) -> Vec<f64>) -> Figures {
+    pub fn run_era<K: Keeps>(&self, era: &PlacedEra, keep: &impl Fn(&Timeline) -> K) -> Figures {
         let mut played = Played::default();
         let machines: Vec<_> = era
             .lines
@@ -119,7 +119,7 @@ impl Set {
                 if line.played {
                     played.play(self.kind, &line.timeline, self.kind.scored(era.bins), &keep);
                 }
-                score::judge(&line.timeline, &line.bins, &keep, &line.came)
+                score::judge(&line.timeline, &line.bins, keep.keep(), &line.came)
             })
             .collect();
         let mut figures = score::era(&machines, &self.kind.horizons());

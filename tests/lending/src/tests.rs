@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use ebb_agent::core::estimator::peaks::Weights;
+use ebb_agent::core::estimator::lasting::HORIZONS_MS;
 
-use crate::backlog::Played;
+use crate::backlog::{Keeps, Played};
 use crate::ebb::{self, Cost};
+use crate::lasting::{self, Said};
 use crate::place::Machine;
 use crate::rolling::interpolated;
 use crate::rules::Rule;
@@ -199,15 +200,25 @@ fn rules_are_what_their_pages_say() {
 
 #[test]
 fn ebb_s_rule_keeps_between_what_is_used_and_the_limits() {
+    let mut freed = 0.0;
     for (kind, line) in timelines() {
         let mut cost = Cost::default();
-        let keep = ebb::keep(kind, &line, Weights::default(), &mut cost);
-        for (bin, keep) in keep.iter().enumerate() {
+        let keep = ebb::keep(kind, &line, &mut cost);
+        for (bin, whole) in keep.keep.iter().enumerate() {
             let slack = 1e-6 * kind.capacity();
-            assert!(*keep >= line.used[bin] - slack && *keep <= line.limits[bin] + slack);
+            assert!(keep.soon[bin] >= line.used[bin] - slack && *whole <= line.limits[bin] + slack);
+            // Four tasks, one in each of the last four quarters of an hour: between the two.
+            let quarter = kind.hour() / 4;
+            let began = (0..4)
+                .rev()
+                .filter_map(|back| bin.checked_sub(back * quarter));
+            let beside = keep.beside(bin, &began.collect());
+            assert!(keep.soon[bin] <= beside + slack && beside <= *whole + slack);
+            freed += (whole - beside) / kind.capacity();
         }
         assert!(cost.samples > 0);
     }
+    assert!(freed > 1.0, "no end was counted on");
 }
 
 #[test]
@@ -251,7 +262,7 @@ fn a_backlog_takes_what_is_lent_and_its_youngest_go_first() {
     // 40 units of 2,500: 80 % are kept for two bins, so 8 start; then 60 % are used, and 90 %.
     let line = alone(vec![10_000.0, 10_000.0, 60_000.0, 90_000.0]);
     let mut played = Played::default();
-    let keep = [80_000.0, 70_000.0, 70_000.0, 95_000.0];
+    let keep = vec![80_000.0, 70_000.0, 70_000.0, 95_000.0];
     played.play(Kind::BitbrainsCpu, &line, 0..4, &keep);
     // 8 start, then 4; in the last bin 12 hold 30,000 and 20,000 is too much: 8 go.
     let figures = played.figures();
@@ -280,4 +291,29 @@ fn figures_are_shares_of_the_machine_bins_that_are_scored() {
     assert_eq!(figures["viol1"], 0.5);
     assert!((figures["sev1"] - (1.0 / 3.0 + 0.5) / 2.0).abs() < 1e-12);
     assert_eq!(figures["viol1_max"], 0.5);
+}
+
+#[test]
+fn what_is_said_to_stay_lent_stays_as_often_as_is_said() {
+    let mut all = [Said::default(); HORIZONS_MS.len()];
+    for (kind, line) in timelines() {
+        let rule = ebb::keep(kind, &line, &mut Cost::default());
+        let said = lasting::play(kind, &line, &rule.keep);
+        all.iter_mut()
+            .zip(&said)
+            .for_each(|(all, said)| all.add(said));
+    }
+    for (time_ms, said) in HORIZONS_MS.into_iter().zip(&all) {
+        println!(
+            "{time_ms} ms: {said:?}, held {}, of lent {}",
+            said.share_held(),
+            said.share_said()
+        );
+    }
+    // A minute shows only in SURF's half minutes; for ten hours the excerpts are too short.
+    for (said, least) in all.iter().zip([1_000, 10_000, 10_000]) {
+        assert!(said.bins >= least, "{said:?}");
+        assert!(said.share_held() >= lasting::confidence(), "{said:?}");
+        assert!(said.share_said() > 0.5, "{said:?}");
+    }
 }

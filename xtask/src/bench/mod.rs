@@ -167,6 +167,12 @@ const BENCHES: &[Bench] = &[
         needs: &[],
     },
     Bench {
+        name: "estimator",
+        about: "the estimator's time for a task and a sample, and that of all of lending",
+        run: Run::Program,
+        needs: &[],
+    },
+    Bench {
         name: "colocate",
         about: "a service beside revocable work: its latency, what the machine yields, and steps of the load",
         run: Run::Colocate,

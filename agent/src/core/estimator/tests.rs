@@ -47,6 +47,7 @@ fn task(name: &str, allocated: Resources) -> TaskView {
         allocated,
         cpu_limit_milli: None,
         started_at: Timestamp::default(),
+        ends_at: None,
     }
 }
 
@@ -256,6 +257,44 @@ fn what_revocable_tasks_own_is_not_lent_on() {
         lent.mem_bytes() > 0 && lent.mem_bytes() <= 3 * GIB,
         "{lent}"
     );
+}
+
+/// What is lent once an owner has shown itself, beside a revocable task that ends then.
+fn lent_beside_an_end(ends_after_s: Option<u64>) -> Quantities {
+    let owned = Quantities::cpus_mem(4_000, 12 * GIB);
+    let mut batch = task(
+        "batch",
+        Resources::revocable(Quantities::cpus_mem(1_000, GIB)),
+    );
+    let last_s = 9_000;
+    batch.ends_at = ends_after_s.map(|after_s| Timestamp::from_ms((last_s + after_s) * 1_000));
+    let tasks = [task("owner", Resources::regular(owned)), batch];
+    let mut estimator = Estimator::new(bare());
+    let mut lent = Quantities::ZERO;
+    for at in (0..=last_s).step_by(5) {
+        // Busy in every other bin; not in the last.
+        let used = match at / 300 % 2 {
+            0 => (300, GIB, 0),
+            _ => (1_500, 5 * GIB, 0),
+        };
+        let view = view(&tasks, &[Some(used), Some((0, 0, 0))], 0);
+        lent = step(&mut estimator, at, Some(&view), &tasks);
+    }
+    lent
+}
+
+#[test]
+fn beside_what_ends_soon_more_cpu_is_lent_and_no_more_memory() {
+    let unknown = lent_beside_an_end(None);
+    let late = lent_beside_an_end(Some(3_600));
+    let soon = lent_beside_an_end(Some(60));
+    assert!(unknown.cpu_milli() > 500, "{unknown}");
+    assert_eq!(late, unknown);
+    assert!(
+        soon.cpu_milli() >= unknown.cpu_milli() + 200,
+        "{soon} beside an end, {unknown} without"
+    );
+    assert_eq!(soon.mem_bytes(), unknown.mem_bytes());
 }
 
 #[test]

@@ -123,6 +123,7 @@ impl World {
             allocated,
             cpu_limit_milli: None,
             started_at: Timestamp::from_ms(self.now_ms),
+            ends_at: None,
         };
         let counters = ContainerSample {
             cpu_ns: Some(0),

@@ -33,3 +33,25 @@ fn without_samples_nothing_is_lent_and_the_use_is_reported_once_a_second() {
     assert!(world.core.counters().stale_samples > 0);
     assert!(world.core.lent().is_zero());
 }
+
+#[test]
+fn lending_hears_when_a_task_ends_if_its_framework_said_so() {
+    let mut world = World::registered();
+    for (name, max_completion_ms) in [("a", Some(60_000)), ("b", None)] {
+        world.launch(TaskInfo {
+            max_completion_ms,
+            kill_grace_ms: Some(2_000),
+            ..task(name)
+        });
+        world.started(name);
+    }
+    let ends: Vec<_> = world.core.lending_views();
+    let ends: Vec<_> = ends
+        .iter()
+        .map(|view| (view.task_id.as_str(), view.ends_at))
+        .collect();
+    let at = Timestamp::from_ms(world.now_ms + 62_000);
+    assert_eq!(ends.len(), 2);
+    assert!(ends.contains(&("a", Some(at))), "{ends:?}");
+    assert!(ends.contains(&("b", None)), "{ends:?}");
+}

@@ -1,12 +1,12 @@
 //! What the QoS controller did and saw, in sentences.
 
 use ebb_types::{
-    AgentUsage, ChoiceRule, Correction, Disturbance, Disturber, Promise, Promises, TaskId,
+    AgentUsage, ChoiceRule, Correction, Disturbance, Disturber, Lasting, Promise, Promises, TaskId,
     Timestamp,
 };
 
 use super::{Line, ago, correction, in_unit, usage::percent};
-use crate::output::quantity::{bytes, duration_ms, milli};
+use crate::output::quantity::{bytes, duration_ms, milli, quantities};
 
 /// Why a correction struck this container.
 pub(crate) fn choice(of: &Correction) -> String {
@@ -123,6 +123,24 @@ pub(super) fn promises(promises: &Promises) -> Vec<Line> {
         ppm_percent(promises.budget_ppm)
     );
     vec![("owners' demand", text)]
+}
+
+/// How much of what is lent stays for how long.
+pub(super) fn lasting(lasting: &Lasting) -> Option<Line> {
+    let points = lasting
+        .points
+        .iter()
+        .filter(|point| !point.amount.is_zero());
+    let points = points.map(|point| {
+        let amount = quantities(&point.amount);
+        format!("{amount} for {}", duration_ms(point.time_ms))
+    });
+    let points: Vec<String> = points.collect();
+    let confidence = ppm_percent(lasting.confidence_permille * 1_000);
+    (!points.is_empty()).then(|| {
+        let text = format!("{}; in {confidence} of cases", points.join("; "));
+        ("stays lent", text)
+    })
 }
 
 /// Millionths as a percentage, with as many places as there are.

@@ -1,7 +1,7 @@
 //! What is measured, as JSON. A figure that was not measured is null; each says its source, or its kind stands in the
 //! agent's `sources`.
 
-use ebb_types::{AgentUsage, FigureSource, MeasureSource, Promise, TaskUsage};
+use ebb_types::{AgentUsage, FigureSource, Lasting, MeasureSource, Promise, TaskUsage};
 use serde::Serialize;
 
 use super::{CorrectionJson, DisturbanceJson, QuantitiesJson, ResourcesJson};
@@ -139,6 +139,7 @@ pub(crate) struct AgentUsageJson {
     recent: Vec<CorrectionJson>,
     disturbances: Vec<DisturbanceJson>,
     promises: PromisesJson,
+    lasting: LastingJson,
 }
 
 /// How well one kind of resource was kept for its owners while part of it was lent.
@@ -168,6 +169,34 @@ pub(crate) struct PromisesJson {
     budget_ppm: u64,
 }
 
+/// How much of what is lent stays lent for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LastingJson {
+    confidence_permille: u64,
+    /// Empty where nothing is known.
+    points: Vec<LastingPointJson>,
+}
+
+/// What stays for one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LastingPointJson {
+    time_ms: u64,
+    amount: QuantitiesJson,
+}
+
+impl From<&Lasting> for LastingJson {
+    fn from(lasting: &Lasting) -> Self {
+        let points = lasting.points.iter().map(|point| LastingPointJson {
+            time_ms: point.time_ms,
+            amount: (&point.amount).into(),
+        });
+        Self {
+            confidence_permille: lasting.confidence_permille,
+            points: points.collect(),
+        }
+    }
+}
+
 impl From<&AgentUsage> for AgentUsageJson {
     fn from(usage: &AgentUsage) -> Self {
         Self {
@@ -189,6 +218,7 @@ impl From<&AgentUsage> for AgentUsageJson {
                 mem: (&usage.promises.mem).into(),
                 budget_ppm: usage.promises.budget_ppm,
             },
+            lasting: (&usage.lasting).into(),
         }
     }
 }

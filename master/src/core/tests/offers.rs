@@ -1,6 +1,7 @@
 //! How offers are made and end.
 
 use ebb_types::limits::MIN_DECLINE_MS;
+use ebb_types::{AgentUsage, Lasting, LastingPoint};
 
 use super::*;
 
@@ -217,6 +218,70 @@ fn a_smaller_estimate_withdraws_revocable_offers_and_a_larger_one_does_not() {
         .map(|offer| offer.resources.revocable.cpu_milli())
         .sum();
     assert_eq!(lent, 300);
+}
+
+#[test]
+fn a_revocable_offer_says_how_long_it_stays_less_what_others_hold() {
+    let mut world = World::new();
+    let mut info = framework_info("f", &["r"]);
+    info.capabilities.push(Capability::RevocableResources);
+    let agent = world.register(agent_info(1000, 1024));
+    let cpus = |milli| Quantities::cpus_mem(milli, 0);
+    let points = [(60_000, 800), (600_000, 500)].map(|(time_ms, milli)| LastingPoint {
+        time_ms,
+        amount: cpus(milli),
+    });
+    let usage = AgentUsage {
+        lasting: Lasting {
+            confidence_permille: 900,
+            points: points.to_vec(),
+        },
+        ..AgentUsage::default()
+    };
+    world.say(&agent, AgentToMaster::Usage(usage));
+    world.say(&agent, AgentToMaster::Oversubscribed(cpus(800)));
+    let scheduler = world.subscribe(info);
+    let revocable = |world: &World| {
+        let offers = world.offers(&scheduler).into_iter();
+        let mut offers = offers.filter(|offer| offer.resources.is_revocable());
+        let offer = offers.next().expect("a revocable offer");
+        assert!(offers.next().is_none());
+        offer
+    };
+    let stays = |offer: &Offer| {
+        [60_000, 600_000, 600_001].map(|time_ms| offer.lasting.amount_for(time_ms).cpu_milli())
+    };
+    let first = revocable(&world);
+    assert_eq!(stays(&first), [800, 500, 0]);
+    let wanted = Resources {
+        regular: Quantities::ZERO,
+        revocable: cpus(300),
+    };
+    let task = command_task("t", &agent.id, wanted);
+    world.accept(&scheduler, &first, vec![task]);
+    let second = revocable(&world);
+    assert_eq!(second.resources.revocable, cpus(500));
+    assert_eq!(stays(&second), [500, 200, 0]);
+    world.say(&agent, AgentToMaster::Oversubscribed(cpus(400)));
+    let third = revocable(&world);
+    assert_eq!(stays(&third), [100, 100, 0]);
+}
+
+#[test]
+fn an_agent_that_says_nothing_of_how_long_it_lends_is_one_of_which_nothing_is_known() {
+    let mut world = World::new();
+    let mut info = framework_info("f", &["r"]);
+    info.capabilities.push(Capability::RevocableResources);
+    let scheduler = world.subscribe(info);
+    let agent = world.register(agent_info(1000, 1024));
+    world.say(&agent, AgentToMaster::Usage(AgentUsage::default()));
+    world.say(
+        &agent,
+        AgentToMaster::Oversubscribed(Quantities::cpus_mem(800, 0)),
+    );
+    let offers = world.offers(&scheduler);
+    assert!(offers.iter().any(|offer| offer.resources.is_revocable()));
+    assert!(offers.iter().all(|offer| offer.lasting.points.is_empty()));
 }
 
 #[test]

@@ -60,6 +60,7 @@ proptest! {
             let members: Vec<_> = uses.iter().zip(0..).map(|(used, key)| member(key, *used)).collect();
             let peak = restarted.step(at(bin), &members);
             prop_assert!(peak.keep >= keep, "{} before, {:?} now", keep, peak);
+            prop_assert_eq!(peak.soon, peak.keep);
             prop_assert!(peak.keep <= 3 * LIMIT);
         }
     }

@@ -40,7 +40,7 @@ impl Everything {
     }
 
     /// The rule as its page says it; one sample a bin, limits of 65,535 so that shares are exact.
-    fn step(&mut self, bin: u64, members: &[Member<u32>], weights: &Weights) -> u64 {
+    fn step(&mut self, bin: u64, members: &[Member<u32>], weights: &Weights) -> (u64, u64) {
         self.values
             .retain(|key, _| members.iter().any(|member| member.key == *key));
         for member in members {
@@ -87,19 +87,23 @@ impl Everything {
         let sway = ((count * squares - sum * sum).isqrt() / count) as u64;
         let part = |amount: u64, weight: u64| (amount * weight).div_ceil(1_000);
         let beyond = |amount: u64| amount.saturating_sub(recent);
-        let base = part(now, weights.now)
-            + part(recent, weights.recent)
-            + part(beyond(self.largest(end - 143, end)), weights.half_day)
-            + part(beyond(same_time), weights.time_of_day)
-            + part(gaps.iter().sum(), weights.gaps)
-            + part(sway, weights.sway)
-            + part(rooms.iter().copied().max().unwrap_or(0), weights.room)
-            + unknown;
-        let base = base.min(limits);
+        let weighed = |weights: &Weights| {
+            part(now, weights.now)
+                + part(recent, weights.recent)
+                + part(beyond(self.largest(end - 143, end)), weights.half_day)
+                + part(beyond(same_time), weights.time_of_day)
+                + part(gaps.iter().sum(), weights.gaps)
+                + part(sway, weights.sway)
+                + part(rooms.iter().copied().max().unwrap_or(0), weights.room)
+                + unknown
+        };
+        let base = weighed(weights).min(limits);
+        let soon = weighed(&Weights::soon()).max(now);
         self.expected.insert(bin, base);
-        (base + part(self.wrong(bin), weights.mistakes))
+        let keep = (base + part(self.wrong(bin), weights.mistakes))
             .max(now)
-            .min(limits)
+            .min(limits);
+        (keep, soon.min(keep))
     }
 
     /// The largest mistake that has shown within twelve hours. Only for tasks that do not change.
@@ -122,7 +126,7 @@ proptest! {
     ) {
         let weights = Weights::default();
         let (mut peaks, mut all) = (Peaks::new(weights), Everything::default());
-        let mut chance = seed | 1;
+        let (mut chance, mut sooner) = (seed | 1, 0);
         for bin in 0..1_300u64 {
             let members: Vec<_> = levels
                 .iter()
@@ -135,8 +139,11 @@ proptest! {
                 })
                 .collect();
             let expected = all.step(bin, &members, &weights);
-            prop_assert_eq!(peaks.step(at(bin), &members).keep, expected, "bin {}", bin);
+            let peak = peaks.step(at(bin), &members);
+            prop_assert_eq!((peak.keep, peak.soon), expected, "bin {}", bin);
+            sooner += peak.keep - peak.soon;
         }
+        prop_assert!(sooner > 0);
     }
 
     #[test]
@@ -160,7 +167,8 @@ proptest! {
                 .iter()
                 .map(|member| member.used.map_or(member.limit, |used| used.min(member.limit)))
                 .sum();
-            prop_assert!(used <= peak.keep && peak.keep <= limits, "{} {:?} {}", used, peak, limits);
+            prop_assert!(used <= peak.soon && peak.soon <= peak.keep, "{} {:?}", used, peak);
+            prop_assert!(peak.keep <= limits, "{:?} {}", peak, limits);
         }
     }
 
@@ -185,6 +193,7 @@ proptest! {
             let peak = peaks.step(at(bin), &some);
             if some.iter().any(|member| member.used.is_none()) {
                 prop_assert!(peak.keep >= before, "{} before, {:?} now", before, peak);
+                prop_assert_eq!(peak.soon, peak.keep);
             } else {
                 before = peak.keep;
             }
