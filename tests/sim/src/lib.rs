@@ -23,6 +23,7 @@
 
 mod agent;
 mod check;
+pub mod day;
 mod framework;
 mod lots;
 mod master;
@@ -32,6 +33,7 @@ mod operator;
 mod planted;
 mod rng;
 pub mod scale;
+mod steady;
 mod world;
 
 pub use planted::Planted;

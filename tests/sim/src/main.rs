@@ -1,8 +1,12 @@
 //! Shows one run of the simulation, step by step: `ebb-tests-sim SEED`; or runs it at scale and says how long that took:
-//! `ebb-tests-sim --scale [AGENTSxFRAMEWORKS] [--placements N] [--seed N]`.
+//! `ebb-tests-sim --scale [AGENTSxFRAMEWORKS] [--placements N] [--seed N]`; or a day of a cluster that lends:
+//! `ebb-tests-sim --day [AGENTS] [--minutes N] [--seed N] [--traces DIRECTORY]`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
+use ebb_tests_sim::day::{self, Day, Loads};
 use ebb_tests_sim::scale::{self, Report, Scale, Times};
 
 /// As in `ebb-master`.
@@ -10,7 +14,8 @@ use ebb_tests_sim::scale::{self, Report, Scale, Times};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "give the seed of the run as a number, for example `cargo run -p ebb-tests-sim -- 7`, or a shape, for \
-    example `cargo run --release -p ebb-tests-sim -- --scale 50000x6000 --placements 1000000 --seed 1`";
+    example `cargo run --release -p ebb-tests-sim -- --scale 50000x6000 --placements 1000000 --seed 1`, or a day, for \
+    example `cargo run --release -p ebb-tests-sim -- --day 200 --minutes 1440 --seed 1`";
 
 /// Most CPU time of a run of the usual shape, in seconds.
 const MAX_CPU_S: f64 = 600.0;
@@ -22,6 +27,10 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--scale", ref rest @ ..] => match read_scale(rest) {
             Some(scale) => at_scale(scale),
+            None => usage(),
+        },
+        ["--day", ref rest @ ..] => match read_day(rest) {
+            Some((day, traces)) => over_a_day(day, traces),
             None => usage(),
         },
         [seed] => seed.parse().map_or_else(|_| usage(), show),
@@ -77,6 +86,88 @@ fn at_scale(scale: Scale) -> ExitCode {
             eprintln!("{broken}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn read_day(words: &[&str]) -> Option<(Day, PathBuf)> {
+    let mut day = Day {
+        agents: 200,
+        minutes: 24 * 60,
+        seed: 1,
+        planted: None,
+    };
+    let mut traces = day::excerpts();
+    let mut words = words.iter().peekable();
+    if let Some(agents) = words.next_if(|word| !word.starts_with('-')) {
+        day.agents = agents.parse().ok().filter(|agents| *agents > 0)?;
+    }
+    while let Some(word) = words.next() {
+        let value = words.next()?;
+        match *word {
+            "--minutes" => day.minutes = value.parse().ok()?,
+            "--seed" => day.seed = value.parse().ok()?,
+            "--traces" => traces = PathBuf::from(value),
+            _ => return None,
+        }
+    }
+    Some((day, traces))
+}
+
+fn over_a_day(day: Day, traces: PathBuf) -> ExitCode {
+    let start = Instant::now();
+    let loads = Loads::read(&traces).map_err(|error| format!("{error:#}"));
+    match loads.and_then(|loads| day::run(day, &loads)) {
+        Ok(report) => {
+            println!("{report:#?}");
+            println!("digest {:016x}", report.digest);
+            print_day(&day, &report, start.elapsed().as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            eprintln!("{what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A row a line, as `cargo xtask bench` reads it.
+fn print_day(day: &Day, report: &day::Report, run_s: f64) {
+    let case = format!("{} agents, {} minutes", day.agents, day.minutes);
+    let none = None;
+    let rows = [
+        ("time", run_s, "s", none),
+        (
+            "busy_with_owners",
+            report.owned_permille as f64 / 10.0,
+            "%",
+            none,
+        ),
+        ("busy", report.busy_permille as f64 / 10.0, "%", none),
+        ("jumps", report.jumps as f64, "jumps", none),
+        ("shortages", report.shortages as f64, "shortages", none),
+        ("late_shortages", report.late as f64, "shortages", Some(0)),
+        (
+            "longest_shortage",
+            report.longest_ms as f64,
+            "ms",
+            Some(day::REACTION_MS),
+        ),
+        ("short", report.short_ppm as f64, "ppm", none),
+        ("evictions", report.evictions as f64, "tasks", none),
+        (
+            "lost_to_evictions",
+            report.lost_ppm as f64,
+            "ppm",
+            Some(day::MAX_LOST_PPM),
+        ),
+    ];
+    for (metric, value, unit, at_most) in rows {
+        let bar = at_most.map_or_else(String::new, |at_most| {
+            format!(r#","bar":{{"at_most":{at_most}.0}}"#)
+        });
+        println!(
+            r#"{{"case":"{case}","metric":"{metric}","value":{value:.3},"unit":"{unit}"{bar}}}"#
+        );
     }
 }
 

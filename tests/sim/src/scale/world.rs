@@ -4,19 +4,16 @@
 //! as many agents as a pass of a worker thread takes at most; its proposals are the core's next input.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use ebb_master::allocator::{MAX_AGENTS_PER_PASS, pass};
-use ebb_master::core::allocate::Planner;
-use ebb_master::core::record::Restored;
-use ebb_master::core::{Core, CoreConfig, Effect, Input};
-use ebb_master::ledger::Ledger;
-use ebb_types::{AgentId, Generation, Offer, Timestamp};
+use ebb_master::core::Input;
+use ebb_types::{AgentId, Offer};
 
 use super::peers::{Agent, Framework, Task};
 use super::{Broken, Report, Scale};
 use crate::rng::Rng;
+use crate::steady::{Master, Said};
 
 /// When everything starts, so that no time is 0.
 const EPOCH_MS: u64 = 1_000_000;
@@ -57,9 +54,7 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) now_ms: u64,
     pub(super) phase: Phase,
-    pub(super) core: Core,
-    pub(super) ledger: Ledger,
-    pub(super) planner: Planner,
+    pub(super) master: Master,
     pub(super) agents: Vec<Agent>,
     pub(super) frameworks: Vec<Framework>,
     pub(super) tasks: Vec<Task>,
@@ -74,8 +69,6 @@ pub(super) struct World {
     pub(super) running: u32,
     pub(super) report: Report,
     pub(super) check_time: Duration,
-    awake: BTreeSet<AgentId>,
-    all_awake: bool,
     pass_due: bool,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     queued: u64,
@@ -84,21 +77,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(scale: Scale) -> Self {
-        let restored = Restored {
-            cluster: "scale".to_owned(),
-            generation: Generation(1),
-            ..Restored::default()
-        };
-        let config = CoreConfig::default();
-        let core = Core::new(Timestamp::from_ms(EPOCH_MS), config, restored);
         let mut rng = Rng::new(scale.seed);
         Self {
             scale,
             now_ms: EPOCH_MS,
             phase: Phase::Placing,
-            planner: Planner::new(core.claims().copy()),
-            core,
-            ledger: Ledger::new(),
+            master: Master::new(EPOCH_MS, "scale"),
             agents: (0..scale.agents).map(|_| Agent::new(&mut rng)).collect(),
             frameworks: (0..scale.frameworks).map(Framework::new).collect(),
             rng,
@@ -122,8 +106,6 @@ impl World {
                 simulated_ms: 0,
             },
             check_time: Duration::ZERO,
-            awake: BTreeSet::new(),
-            all_awake: false,
             pass_due: false,
             queue: BinaryHeap::new(),
             queued: 0,
@@ -150,7 +132,7 @@ impl World {
         let placed = self.frameworks.iter().map(|framework| framework.placed);
         self.report.fewest = placed.clone().min().unwrap_or(0);
         self.report.most = placed.max().unwrap_or(0);
-        self.report.steps = self.core.counters().steps;
+        self.report.steps = self.master.core.counters().steps;
         self.report.simulated_ms = self.now_ms - EPOCH_MS;
         Ok(self.report)
     }
@@ -178,9 +160,7 @@ impl World {
 
     /// The core's deadlines up to a time.
     fn tick_until(&mut self, at_ms: u64) -> Result<(), Broken> {
-        while let Some(due) = self.core.next_deadline().map(Timestamp::as_ms)
-            && due <= at_ms
-        {
+        while let Some(due) = self.master.due_by(at_ms) {
             self.now_ms = due.max(self.now_ms);
             self.step(Input::Tick)?;
         }
@@ -190,14 +170,7 @@ impl World {
     /// A pass of the allocator.
     fn pass(&mut self) -> Result<(), Broken> {
         self.pass_due = false;
-        if std::mem::take(&mut self.all_awake) {
-            self.awake.extend(self.ledger.slots().keys().cloned());
-        }
-        let now: Vec<AgentId> = std::iter::from_fn(|| self.awake.pop_first())
-            .take(MAX_AGENTS_PER_PASS)
-            .collect();
-        self.planner.follow(&self.core.publish());
-        let proposals = pass(&self.ledger, &mut self.planner, &now);
+        let proposals = self.master.plan();
         if !proposals.is_empty() {
             let batch = None;
             self.step(Input::Proposals { batch, proposals })?;
@@ -207,7 +180,7 @@ impl World {
     }
 
     fn plan_pass(&mut self) {
-        if !self.pass_due && (self.all_awake || !self.awake.is_empty()) {
+        if !self.pass_due && self.master.has_work() {
             self.pass_due = true;
             self.at(PASS_MS, Happening::Pass);
         }
@@ -217,9 +190,17 @@ impl World {
     pub(super) fn step(&mut self, input: Input) -> Result<(), Broken> {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
-            let now = Timestamp::from_ms(self.now_ms);
-            for effect in self.core.step(now, input) {
-                self.perform(effect)?;
+            let said = match self.master.step(self.now_ms, input) {
+                Ok(said) => said,
+                Err(what) => return self.fail(what),
+            };
+            for said in said {
+                match said {
+                    Said::Scheduler(connection, event) => {
+                        self.framework_hears(connection, event)?;
+                    }
+                    Said::Agent(connection, message) => self.agent_hears(connection, message)?,
+                }
             }
         }
         self.plan_pass();
@@ -229,43 +210,6 @@ impl World {
     /// What is said to the master in answer to what it has just said.
     pub(super) fn reply(&mut self, input: Input) {
         self.inputs.push_back(input);
-    }
-
-    fn perform(&mut self, effect: Effect) -> Result<(), Broken> {
-        match effect {
-            // Nothing is restarted here, so nothing need be durable. What is published is followed before a pass.
-            Effect::Persist(_) | Effect::Publish => {}
-            Effect::ToScheduler { connection, event } => self.framework_hears(connection, event)?,
-            Effect::ToAgent {
-                connection,
-                message,
-            } => self.agent_hears(connection, message)?,
-            Effect::InsertSlot {
-                agent_id,
-                number,
-                ledger,
-            } => {
-                self.ledger.insert(agent_id, number, ledger);
-            }
-            Effect::Ledger {
-                agent_id,
-                incarnation,
-                transition,
-            } => {
-                if let Err(refused) = self.ledger.apply(&agent_id, incarnation, &transition) {
-                    return self.fail(format!(
-                        "the ledger refuses {transition:?} of {agent_id}: {refused}"
-                    ));
-                }
-            }
-            Effect::Wake(agents) => self.awake.extend(agents),
-            Effect::WakeAll | Effect::WakeHeldBack => self.all_awake = true,
-            Effect::Answer {
-                outcome: Ok(()), ..
-            } => {}
-            effect => return self.fail(format!("nothing here asks for {effect:?}")),
-        }
-        Ok(())
     }
 
     /// Lets something happen after a while.
@@ -297,7 +241,6 @@ impl World {
     fn check(&mut self) -> Result<(), Broken> {
         let start = Instant::now();
         self.report.checks += 1;
-        self.planner.follow(&self.core.publish());
         let checked = self.check_books();
         self.check_time += start.elapsed();
         checked
