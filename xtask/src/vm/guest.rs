@@ -1,7 +1,11 @@
 //! One machine: QEMU with a kernel, its first files and two disks; what it says is read until it is off.
+//!
+//! Every ten seconds the guest writes into its kernel's log what each of its processes waits for. A log that ceases to grow
+//! is a machine that stands still, and the last pulse of one that is merely late says what it was late with.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -11,16 +15,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::console::Console;
+use super::folder;
 
 /// A guest that is not off after this is stopped, and has failed.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// A guest without a pulse for this stands still.
+const STILL: Duration = Duration::from_secs(60);
+/// How often its log is looked at, while it says nothing.
+const LOOK: Duration = Duration::from_secs(1);
+/// As much of the end of the log as is shown with a failure.
+const LOG_LINES: usize = 40;
+/// The monitor's socket, beside the disks.
+const MONITOR: &str = "monitor";
 const CPUS: &str = "2";
 const MEMORY: &str = "2G";
 /// The kernel's command line, but for what a boot adds. Its own words go to the first serial line, the tests' to the
 /// second, so that neither breaks into the other's; a fault of the kernel ends the machine. The time stamp counter is the
 /// host's clock: a guest that is late by the host's doing must not give it up, and with it the steady clock of its scheduler.
-const APPEND: &str =
-    "console=ttyS0 panic=-1 oops=panic loglevel=4 rdinit=/init random.trust_cpu=on tsc=reliable";
+/// The pulse must not be held back; and where a machine stood still is told by addresses that are those of every boot.
+const APPEND: &str = "console=ttyS0 panic=-1 oops=panic loglevel=4 rdinit=/init random.trust_cpu=on tsc=reliable \
+    printk.devkmsg=on nokaslr";
 /// Lines that wait to be read; the guest stands still when there are more.
 const LINES_MAX: usize = 1024;
 
@@ -40,29 +54,35 @@ pub struct Machine<'a> {
     pub log: &'a Path,
 }
 
-/// The end of a kernel.
+/// How a boot came to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Panic {
+pub enum End {
+    /// It switched itself off.
+    Off,
+    /// It was stopped at the deadline, alive.
+    Late,
+    /// It was stopped because it showed no life.
+    Still,
     /// The emulation ran a breakpoint that the kernel had taken away again while it patched its code: with more than
     /// one processor QEMU may keep such an instruction. No real processor does; another boot tells.
     Emulation,
-    /// Anything else, in the kernel's words.
-    Kernel(String),
+    /// The kernel gave up, in its words.
+    Panic(String),
 }
 
-/// The panic in a kernel's log.
-fn panic_in(log: &str) -> Option<Panic> {
+/// The end that a kernel's log tells of.
+fn panic_in(log: &str) -> Option<End> {
     let panic = log.lines().find(|line| line.contains("Kernel panic"))?;
     let first = log.lines().find(|line| line.contains("[#1]"));
     if first.is_some_and(|line| line.contains("int3: 0000")) {
-        return Some(Panic::Emulation);
+        return Some(End::Emulation);
     }
-    Some(Panic::Kernel(first.unwrap_or(panic).trim().to_owned()))
+    Some(End::Panic(first.unwrap_or(panic).trim().to_owned()))
 }
 
 impl Machine<'_> {
-    /// Starts it and reads until it is off or its time is over.
-    pub fn boot(&self) -> Result<Console> {
+    /// Starts it and reads until it is off, stands still, or its time is over. Prints what is known of a boot that failed.
+    pub fn boot(&self) -> Result<(Console, End)> {
         let mut qemu = self
             .command()
             .spawn()
@@ -72,24 +92,53 @@ impl Machine<'_> {
             anyhow::bail!("the guest has no serial line");
         };
         let mut console = Console::default();
-        let done = follow(&read_lines(stdout), &mut console);
-        if !done {
-            println!("vm: not off after {} s; stopped", DEADLINE.as_secs());
+        let log_bytes = || fs::metadata(self.log).map_or(0, |log| log.len());
+        let followed = follow(&read_lines(stdout), log_bytes, &mut console);
+        if followed != End::Off {
+            println!("vm: stopped; where its processors are:");
+            println!("{}", self.registers());
             stop(&mut qemu);
         }
         qemu.wait().context("cannot wait for qemu-system-x86_64")?;
+        let log = String::from_utf8_lossy(&fs::read(self.log).unwrap_or_default()).into_owned();
+        let end = panic_in(&log).unwrap_or(followed);
         let evidence = console.evidence();
         if !evidence.is_empty() {
             println!("{evidence}");
         }
-        Ok(console)
+        if end != End::Off {
+            println!("vm: the end of the kernel's log, {}:", self.log.display());
+            println!("{}", last_lines(&log, LOG_LINES));
+        }
+        Ok((console, end))
     }
 
-    /// Why the kernel gave up, if it did.
-    pub fn panic(&self) -> Option<Panic> {
-        panic_in(&String::from_utf8_lossy(
-            &fs::read(self.log).unwrap_or_default(),
-        ))
+    /// What QEMU says of the processors, of each the lines that tell where it is.
+    fn registers(&self) -> String {
+        let ask = || -> std::io::Result<String> {
+            let mut monitor = UnixStream::connect(folder().join(MONITOR))?;
+            monitor.set_read_timeout(Some(LOOK))?;
+            monitor.write_all(b"info registers -a\n")?;
+            let mut answer = Vec::new();
+            // The monitor stays open: its silence ends the answer.
+            let mut part = [0; 4096];
+            while let Ok(bytes @ 1..) = monitor.read(&mut part) {
+                answer.extend_from_slice(&part[..bytes]);
+            }
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        match ask() {
+            Ok(answer) => answer
+                .lines()
+                .filter(|line| {
+                    ["CPU#", "RIP=", "RSP="]
+                        .iter()
+                        .any(|name| line.contains(name))
+                })
+                .collect::<Vec<_>>()
+                .join("\n"),
+            Err(error) => format!("the monitor cannot be asked: {error}"),
+        }
     }
 
     fn command(&self) -> Command {
@@ -101,7 +150,11 @@ impl Machine<'_> {
             .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
             .args(["-smp", CPUS, "-m", MEMORY])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-display", "none", "-monitor", "none"])
+            .args(["-display", "none"])
+            // Relative, because a socket's path is short.
+            .current_dir(folder())
+            .arg("-monitor")
+            .arg(format!("unix:{MONITOR},server=on,wait=off"))
             .arg("-serial")
             .arg(format!("file:{}", self.log.display()))
             .args(["-serial", "stdio"])
@@ -146,20 +199,38 @@ fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// False if the deadline passed before the machine was off.
-fn follow(lines: &Receiver<String>, console: &mut Console) -> bool {
+/// Follows the guest's words until it is off, stands still or is late; its log's size tells that it lives.
+fn follow(lines: &Receiver<String>, log_bytes: impl Fn() -> u64, console: &mut Console) -> End {
     let start = Instant::now();
+    let mut grown = (0, start);
     loop {
-        match lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed())) {
+        let bytes = log_bytes();
+        if bytes != grown.0 {
+            grown = (bytes, Instant::now());
+        }
+        match lines.recv_timeout(LOOK) {
             Ok(line) => {
                 if console.take(&line) {
                     println!("  {:3} s  {}", start.elapsed().as_secs(), line.trim_end());
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => return true,
-            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => return End::Off,
+            Err(RecvTimeoutError::Timeout) if grown.1.elapsed() >= STILL => {
+                println!("vm: no sign of life for {} s", STILL.as_secs());
+                return End::Still;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if start.elapsed() >= DEADLINE {
+            println!("vm: not off after {} s", DEADLINE.as_secs());
+            return End::Late;
         }
     }
+}
+
+fn last_lines(text: &str, most: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(most)..].join("\n")
 }
 
 #[cfg(test)]
@@ -169,12 +240,12 @@ mod tests {
     #[test]
     fn a_stale_breakpoint_is_the_emulations_fault_and_nothing_else_is() {
         let log = "[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP\r\n[ 9.2] Kernel panic - not syncing: Fatal\r\n";
-        assert_eq!(panic_in(log), Some(Panic::Emulation));
+        assert_eq!(panic_in(log), Some(End::Emulation));
         let fault = log.replace("int3", "general protection fault");
         let told = "[ 9.1] Oops: general protection fault: 0000 [#1] PREEMPT SMP";
-        assert_eq!(panic_in(&fault), Some(Panic::Kernel(told.to_owned())));
+        assert_eq!(panic_in(&fault), Some(End::Panic(told.to_owned())));
         let bare = "[ 1.0] Kernel panic - not syncing: No working init found.";
-        assert_eq!(panic_in(bare), Some(Panic::Kernel(bare.to_owned())));
+        assert_eq!(panic_in(bare), Some(End::Panic(bare.to_owned())));
         assert_eq!(panic_in("[ 9.0] reboot: Power down"), None);
     }
 }

@@ -29,7 +29,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use self::console::Console;
-use self::guest::{Machine, Panic};
+use self::guest::{End, Machine};
 use self::image::Images;
 use self::kernels::Kernel;
 use self::suites::Boot;
@@ -39,6 +39,8 @@ use crate::{ebpf, setup};
 
 /// Boots where the emulation fails.
 const BOOTS_MAX: u32 = 3;
+/// Boots where a machine stands still: once may be the emulation's doing, twice is the kernel's or the program's.
+const STILL_MAX: u32 = 2;
 
 /// Which kernels, and which tests.
 #[derive(clap::Args, Default)]
@@ -131,7 +133,8 @@ fn one(
     let runs = images.runs(kernel.series, boot, filter)?;
     let mut said = Console::default();
     let mut attempt = 1;
-    let (log, panic) = loop {
+    let mut stills = 0;
+    let end = loop {
         // One for each boot, so that what an earlier one said is not lost.
         let log = format!("{}-{}-{attempt}.log", kernel.series, boot.name);
         let log = folder().join(log);
@@ -143,16 +146,19 @@ fn one(
             append: boot.append,
             log: &log,
         };
-        let mut console = machine.boot()?;
+        let (mut console, end) = machine.boot()?;
         console.go_on_from(said);
         said = console;
-        let panic = machine.panic();
-        if panic != Some(Panic::Emulation) || attempt == BOOTS_MAX {
-            break (log, panic);
+        stills += u32::from(end == End::Still);
+        let why = match end {
+            End::Emulation => "the emulation ran a stale instruction",
+            End::Still if stills < STILL_MAX => "the machine stood still",
+            _ => break end,
+        };
+        if attempt == BOOTS_MAX {
+            break end;
         }
-        println!(
-            "vm: the emulation ran a stale instruction (boot {attempt} of {BOOTS_MAX}); on with what is left"
-        );
+        println!("vm: {why} (boot {attempt} of {BOOTS_MAX}); on with what is left");
         attempt += 1;
     };
     for run in said.runs() {
@@ -160,12 +166,11 @@ fn one(
     }
     let needs_tests = filter.is_none();
     let mut problems = said.problems(&runs.names(), needs_tests);
-    problems.extend(panic.map(|panic| match panic {
-        Panic::Emulation => format!("the emulation failed in each of {BOOTS_MAX} boots"),
-        Panic::Kernel(words) => words,
-    }));
-    if !problems.is_empty() {
-        println!("vm: the kernel's own words: {}", log.display());
-    }
+    problems.extend(match end {
+        End::Off | End::Late => None,
+        End::Still => Some(format!("the machine stood still {stills} times")),
+        End::Emulation => Some(format!("the emulation failed in each of {BOOTS_MAX} boots")),
+        End::Panic(words) => Some(words),
+    });
     Ok(problems)
 }
