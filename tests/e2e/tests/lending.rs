@@ -1,0 +1,143 @@
+//! What is lent, on the kernel: an idle owner's CPU runs revocable tasks, and when the owner wants all of it back, who is
+//! in the way is warned, may set its things in order, and ends.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use ebb_framework::CommandSpec;
+use ebb_tests_e2e::framework::Heard;
+use ebb_tests_e2e::host::files_below;
+use ebb_tests_e2e::{Cluster, Framework};
+use ebb_types::{
+    Capability, Filters, Lots, Offer, Quantities, Reason, Resources, TaskId, TaskInfo, TaskState,
+    TaskStatus,
+};
+
+/// A test has no five minutes to get to know an owner, and none to wait for an end.
+const SETTINGS: &str = "[lending]\nwarm_up = '5s'\nhold = '1s'\ncool_down = '2s'\nevict_after = '1s'\nevict_grace = '30s'\n";
+const SIGUSR1: u32 = 10;
+/// Longer than the test lasts: who ends before it, was asked to and did.
+const GRACE_MS: u64 = 30_000;
+/// As much as each of the two borrows.
+const BORROWED_MILLI: u64 = 100;
+
+fn borrower(offer: &Offer, id: &str, line: &str, warn_signal: Option<u32>) -> TaskInfo {
+    TaskInfo {
+        warn_signal,
+        task_id: TaskId::new(id).unwrap(),
+        name: id.to_owned(),
+        agent_id: offer.agent_id.clone(),
+        resources: Resources {
+            regular: Quantities::cpus_mem(0, 0),
+            revocable: Quantities::cpus_mem(BORROWED_MILLI, 0),
+        },
+        lots: Lots::NONE,
+        command: Some(CommandSpec::shell(line).to_command()),
+        executor: None,
+        kill_grace_ms: Some(GRACE_MS),
+        max_completion_ms: None,
+        cpu_limit_milli: None,
+        data: Vec::new(),
+        labels: Vec::new(),
+    }
+}
+
+/// What a task left in its sandbox.
+fn left(cluster: &Cluster, name: &str) -> Option<PathBuf> {
+    let mut files = files_below(&cluster.work_dir()).into_iter();
+    files.find(|file| file.ends_with(format!("sandbox/{name}")))
+}
+
+#[test]
+fn whoever_is_in_its_owners_way_is_warned_and_ends_in_order() {
+    let mut cluster = Cluster::new_with(&[], &["--cpus", "1"]);
+    cluster.add_agent_settings(SETTINGS);
+    cluster.bring_up();
+    let address = cluster.address();
+
+    let mut owner = Framework::start(address, "owner", |_| ());
+    let whole = owner.offer("the whole agent", |offer| {
+        offer.resources.regular.cpu_milli() == 1000
+    });
+    let gate = cluster.gate("rise");
+    let line = format!("read go < {}; while :; do :; done", gate.display());
+    let all = Resources::regular(Quantities::cpus_mem(1000, 64 << 20));
+    owner.launch(&whole, "service", &line, (all, Lots::NONE));
+    owner.state("service", TaskState::Running);
+
+    let mut batch = Framework::start(address, "batch", |config| {
+        config
+            .info
+            .capabilities
+            .push(Capability::RevocableResources);
+        config.info.capabilities.sort();
+    });
+    let lent = batch.offer("what the owner leaves idle", |offer| {
+        offer.resources.revocable.cpu_milli() >= 2 * BORROWED_MILLI
+    });
+    let saves = "trap 'cp EVICTION saved; exit 75' USR1; while :; do :; done";
+    let finishes = "trap 'cp EVICTION done; exit 0' TERM; while :; do :; done";
+    let tasks = vec![
+        borrower(&lent, "saves", saves, Some(SIGUSR1)),
+        borrower(&lent, "finishes", finishes, None),
+    ];
+    let offer_id = lent.id.clone();
+    batch.ask(move |calls| calls.accept(vec![offer_id], tasks, Filters { refuse_ms: 0 }));
+    let mut running = 0;
+    batch.until("both at work", |heard| {
+        running += usize::from(matches!(
+            heard,
+            Heard::Status(status) if status.state == TaskState::Running
+        ));
+        (running == 2).then_some(())
+    });
+
+    fs::write(&gate, "go\n").unwrap();
+    let mut warned = Vec::new();
+    let mut ended: Vec<TaskStatus> = Vec::new();
+    batch.until("the end of both", |heard| {
+        if let Heard::Status(status) = heard {
+            if status.state.is_terminal() {
+                ended.push(status.clone());
+            } else {
+                warned.push(status.clone());
+            }
+        }
+        (ended.len() == 2).then_some(())
+    });
+    let preempted = Some(Reason::ContainerPreempted);
+    // A success counts, also after a warning: what did its work must not do it twice.
+    let cases = [
+        ("saves", "saved", (TaskState::Gone, preempted)),
+        ("finishes", "done", (TaskState::Finished, None)),
+    ];
+    for (task, file, end) in cases {
+        let names = |status: &&TaskStatus| status.task_id.as_str() == task;
+        let warnings: Vec<_> = warned.iter().filter(names).collect();
+        assert_eq!(warnings.len(), 1, "{warned:#?}");
+        assert_eq!(warnings[0].reason, preempted, "{warned:#?}");
+        let ends: Vec<_> = ended.iter().filter(names).collect();
+        assert_eq!((ends[0].state, ends[0].reason), end, "{ended:#?}");
+        let text = fs::read_to_string(left(&cluster, file).unwrap()).unwrap();
+        let warning: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let cause = warning["cause"].as_str().unwrap();
+        assert!(
+            !cause.is_empty() && warning["ends_at_ms"].is_u64(),
+            "{text}"
+        );
+    }
+    // The operator is told who did what to whom, and why; the owner has noticed nothing.
+    let agent = cluster.state().agents[0].id.to_string();
+    let told = cluster.ebb(&["status", &agent]);
+    assert!(told.stdout.contains("evict"), "{told:?}");
+    owner.news();
+    let lost = owner
+        .all
+        .iter()
+        .any(|heard| matches!(heard, Heard::Status(status) if status.state.is_terminal()));
+    assert!(!lost, "{:#?}", owner.all);
+    owner.finish();
+    batch.finish();
+    cluster.finish();
+}
