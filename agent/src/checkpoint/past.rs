@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file:    MAGIC version (u8) | CRC-32 of the payload (u32) | payload
-//! payload: kinds (u64) | of each kind: bin, what was kept, mistakes, tasks
+//! payload: kinds (u64) | of each kind: bin, what was kept, mistakes, tasks | how estimates have lasted
 //! ```
 //!
 //! Numbers are little-endian; lists and texts carry their length. The journal's rules do not apply: nothing rests on this
@@ -22,12 +22,13 @@ use ebb_types::ContainerId;
 use super::journal::{crc32, sync_folder};
 use super::{CheckpointError, error};
 use crate::core::estimator::Past;
+use crate::core::estimator::lasting::KEPT_COUNTS;
 use crate::core::estimator::peaks::BINS;
 use crate::core::estimator::peaks::kept::{Kept, KeptTask, MAX_KEPT_TASKS, MISTAKES};
 use crate::metrics::Metrics;
 
 const MAGIC: &[u8; 7] = b"EBBPAST";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes before the payload.
 const HEADER_BYTES: usize = MAGIC.len() + 1 + 4;
 /// Longest file that is read, in bytes.
@@ -130,6 +131,8 @@ pub fn encode(past: &Past) -> Vec<u8> {
             out.extend(shares);
         }
     }
+    put(past.lasted.len() as u64, &mut out);
+    past.lasted.iter().for_each(|count| put(*count, &mut out));
     let sum = crc32(&out[HEADER_BYTES..]);
     out[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
     out
@@ -155,8 +158,9 @@ pub fn decode(content: &[u8]) -> Result<Past, &'static str> {
     let kinds = (0..rest.count(MAX_KINDS)?)
         .map(|_| rest.kind())
         .collect::<Result<_, _>>()?;
+    let lasted = rest.numbers(KEPT_COUNTS)?;
     match rest.0 {
-        [] => Ok(Past { kinds }),
+        [] => Ok(Past { kinds, lasted }),
         _ => Err("is longer than it says"),
     }
 }
@@ -188,11 +192,15 @@ impl<'a> Rest<'a> {
         usize::try_from(count).map_err(|_| "names more than there can be")
     }
 
+    fn numbers(&mut self, most: usize) -> Result<Vec<u64>, &'static str> {
+        (0..self.count(most as u64)?)
+            .map(|_| self.number())
+            .collect()
+    }
+
     fn kind(&mut self) -> Result<Kept<ContainerId>, &'static str> {
         let (bin, keep) = (self.number()?, self.number()?);
-        let mistakes = (0..self.count(MISTAKES as u64)?)
-            .map(|_| self.number())
-            .collect::<Result<_, _>>()?;
+        let mistakes = self.numbers(MISTAKES)?;
         let tasks = (0..self.count(MAX_KEPT_TASKS as u64)?)
             .map(|_| self.task())
             .collect::<Result<_, _>>()?;
@@ -291,6 +299,13 @@ mod tests {
 
     use super::*;
 
+    fn empty() -> Past {
+        Past {
+            kinds: Vec::new(),
+            lasted: Vec::new(),
+        }
+    }
+
     fn past() -> impl Strategy<Value = Past> {
         let task = (
             "[a-z]{1,8}",
@@ -315,7 +330,9 @@ mod tests {
                 mistakes: vec![bin; MISTAKES],
                 tasks,
             });
-        prop::collection::vec(kind, 0..4).prop_map(|kinds| Past { kinds })
+        let lasted = prop::collection::vec(any::<u64>(), 0..=KEPT_COUNTS);
+        (prop::collection::vec(kind, 0..4), lasted)
+            .prop_map(|(kinds, lasted)| Past { kinds, lasted })
     }
 
     proptest! {
@@ -338,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_as_such() {
-        let mut bytes = encode(&Past { kinds: Vec::new() });
+        let mut bytes = encode(&empty());
         bytes[MAGIC.len()] = VERSION + 1;
         assert_eq!(decode(&bytes), Err("was written by another version"));
     }
@@ -349,7 +366,7 @@ mod tests {
         let path = folder.path().join("lending");
         assert!(matches!(read(&path), Ok(None)));
         let keeper = Keeper::start(path.clone(), Arc::new(Metrics::new())).expect("a thread");
-        keeper.keep(Past { kinds: Vec::new() });
+        keeper.keep(empty());
         let last = Past {
             kinds: vec![Kept {
                 bin: 7,
@@ -357,6 +374,7 @@ mod tests {
                 mistakes: vec![1; MISTAKES],
                 tasks: Vec::new(),
             }],
+            lasted: vec![3; KEPT_COUNTS],
         };
         keeper.finish(Some(last.clone()));
         assert_eq!(read(&path).expect("a good file"), Some(last));

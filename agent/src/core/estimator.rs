@@ -210,11 +210,13 @@ pub struct Facts<'a> {
     pub holding_back: bool,
 }
 
-/// What is kept over a restart.
+/// What of lending is kept over a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
     /// Of each of [`LENT_KINDS`], in their order.
     pub kinds: Vec<Kept<ContainerId>>,
+    /// How estimates have lasted ([`lasting::Survival::kept`]).
+    pub lasted: Vec<u64>,
 }
 
 /// The estimator of one agent.
@@ -250,18 +252,17 @@ impl Estimator {
     }
 
     /// What to keep over a restart: of each of [`LENT_KINDS`] what tasks have shown together.
-    pub fn kept(&self) -> Option<Past> {
-        let kinds: Option<Vec<_>> = self.together.iter().map(Peaks::kept).collect();
-        Some(Past { kinds: kinds? })
+    pub fn kept(&self) -> Option<Vec<Kept<ContainerId>>> {
+        self.together.iter().map(Peaks::kept).collect()
     }
 
     /// Takes up what was kept before a restart. The minutes' windows and what is lent begin anew.
     ///
     /// # Errors
     /// [`Unfit`] if any of it is of no use; then every task is cold.
-    pub fn take_up(&mut self, now: Timestamp, past: Past) -> Result<(), Unfit> {
+    pub fn take_up(&mut self, now: Timestamp, kinds: Vec<Kept<ContainerId>>) -> Result<(), Unfit> {
         let kinds: [Kept<ContainerId>; LENT_KINDS.len()] =
-            past.kinds.try_into().map_err(|_| Unfit::Absurd)?;
+            kinds.try_into().map_err(|_| Unfit::Absurd)?;
         let mut together = self.together.clone();
         for (peaks, kept) in together.iter_mut().zip(kinds) {
             peaks.take_up(now, kept)?;

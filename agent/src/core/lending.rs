@@ -195,19 +195,27 @@ impl Lending {
 
     /// What to keep over a restart.
     pub fn past(&self) -> Option<estimator::Past> {
-        self.estimator.kept()
+        Some(estimator::Past {
+            kinds: self.estimator.kept()?,
+            lasted: self.survival.kept(),
+        })
     }
 
     /// Takes up what was kept before a restart.
     ///
     /// # Errors
-    /// [`estimator::peaks::kept::Unfit`] if it is of no use; then every task is cold.
+    /// [`estimator::peaks::kept::Unfit`] if any of it is of no use; then every task is cold, and of no time is known what
+    /// lasts.
     pub fn take_up(
         &mut self,
         now: Timestamp,
         past: estimator::Past,
     ) -> Result<(), estimator::peaks::kept::Unfit> {
-        self.estimator.take_up(now, past)
+        let mut survival = self.survival.clone();
+        survival.take_up(&past.lasted)?;
+        self.estimator.take_up(now, past.kinds)?;
+        self.survival = survival;
+        Ok(())
     }
 
     /// What the master was told last to be lent in all.

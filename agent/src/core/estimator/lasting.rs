@@ -6,8 +6,9 @@
 //!
 //! **Rule.** Eight times in each of [`HORIZONS_MS`] a trial begins: what is lendable now. It ends when the time is over, and
 //! counts in one of seventeen classes: how many sixteenths of it were lendable all through. What stays of the present
-//! amount is the largest such part that so many of all trials kept that half as many failed as the stated confidence allows. As many trials as fit in one horizon count as
-//! failed from the outset, so nothing is said of a time until nine times as long has been seen.
+//! amount is the largest such part that so many of all trials kept that half as many failed as the stated confidence
+//! allows. As many trials as fit in one horizon count as failed from the outset, so nothing is said of a time until nine
+//! times as long has been seen.
 //! Trials begin by the clock and not where others end, so that bad times are not seen more often than good ones.
 //!
 //! **Units.** Those of the amounts; milliseconds; thousandths. Integers, rounded so that less stays.
@@ -16,8 +17,10 @@
 //! one. Times without data count as if nothing had been lendable in them: missing data only ever shortens. What was lent
 //! while nothing was lendable is no trial.
 //!
-//! **Price.** 1.1 KiB a kind, and some eighty comparisons a sample. The history begins anew with the agent: ten hours are
-//! spoken of after four days. Trials of one horizon overlap, so that they say less than their number; this is why the
+//! **Restarts.** What has ended is kept over a restart of the agent; what is open has failed, since what is lent begins
+//! anew. So an agent that ends once a week does not speak of ten hours before its third week, and then does.
+//!
+//! **Price.** 1.1 KiB a kind, and some eighty comparisons a sample. Ten hours are spoken of after four days. Trials of one horizon overlap, so that they say less than their number; this is why the
 //! failures from the outset are eight and not one. It says what was so far: a new kind of tenant is learned as it lives.
 
 use std::collections::VecDeque;
@@ -25,6 +28,7 @@ use std::collections::VecDeque;
 use ebb_types::{Lasting, LastingPoint, Quantities, Timestamp};
 
 use super::LENT_KINDS;
+use super::peaks::kept::Unfit;
 
 /// The times that are spoken of, in milliseconds: a minute, ten minutes, an hour, ten hours.
 pub const HORIZONS_MS: [u64; 4] = [60_000, 600_000, 3_600_000, 36_000_000];
@@ -42,6 +46,8 @@ const MAX_OPEN: usize = TRIALS_A_HORIZON as usize + 1;
 const PARTS: usize = 16;
 /// When so many trials have ended, each class is halved: of old ones less and less remains.
 const MAX_ENDED: u64 = 2_048;
+/// Counts that are kept over a restart: of each kind, of each horizon, of each class.
+pub const KEPT_COUNTS: usize = LENT_KINDS.len() * HORIZONS_MS.len() * (PARTS + 1);
 
 /// An estimate that is watched.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +106,15 @@ impl Horizon {
         }
     }
 
+    /// The classes as they would be if the agent ended now.
+    fn kept(&self) -> [u64; PARTS + 1] {
+        let mut kept = self.clone();
+        while let Some(trial) = kept.open.pop_front() {
+            kept.end(Trial { least: 0, ..trial });
+        }
+        kept.ended
+    }
+
     /// How many parts stay.
     fn parts(&self, confidence_permille: u64) -> u64 {
         let all = self.ended.iter().sum::<u64>() + TRIALS_A_HORIZON;
@@ -153,6 +168,39 @@ impl Survival {
                 horizon.step(now, time_ms, lendable.get(kind), seen);
             }
         }
+    }
+
+    /// What to keep over a restart: [`KEPT_COUNTS`] numbers.
+    pub fn kept(&self) -> Vec<u64> {
+        let horizons = self.kinds.iter().flatten();
+        horizons.flat_map(Horizon::kept).collect()
+    }
+
+    /// Takes up what was kept before a restart, in the place of what is known.
+    ///
+    /// # Errors
+    /// [`Unfit::Absurd`] if it cannot have been kept; then nothing has changed.
+    pub fn take_up(&mut self, kept: &[u64]) -> Result<(), Unfit> {
+        let (counts, []) = kept.as_chunks::<{ PARTS + 1 }>() else {
+            return Err(Unfit::Absurd);
+        };
+        let can_be = |ended: &[u64; PARTS + 1]| {
+            let sum = ended
+                .iter()
+                .try_fold(0u64, |sum, count| sum.checked_add(*count));
+            sum.is_some_and(|sum| sum < MAX_ENDED)
+        };
+        if kept.len() != KEPT_COUNTS || !counts.iter().all(can_be) {
+            return Err(Unfit::Absurd);
+        }
+        let horizons = self.kinds.iter_mut().flatten();
+        for (horizon, ended) in horizons.zip(counts) {
+            *horizon = Horizon {
+                ended: *ended,
+                ..Horizon::default()
+            };
+        }
+        Ok(())
     }
 
     /// What stays of what is lendable now.

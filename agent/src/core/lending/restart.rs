@@ -30,7 +30,10 @@ fn a_restart_of_the_agent_lends_nothing_at_first_and_then_no_more_than_before() 
 
     world.lending = restarted(&world);
     let now = Timestamp::from_ms(world.now_ms);
+    let lasted = past.lasted.clone();
     world.lending.take_up(now, past).expect("it is fresh");
+    let kept = world.lending.past().expect("what was taken up");
+    assert!(kept.lasted == lasted && lasted.iter().any(|count| *count > 0));
     for second in 0..90 {
         let lent = world.seconds(1).usage.lent.cpu_milli();
         assert!(lent <= before, "{lent} after {second} s, {before} before");

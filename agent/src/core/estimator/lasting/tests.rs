@@ -103,6 +103,33 @@ fn old_trials_fade() {
     assert!(ended < MAX_ENDED);
 }
 
+#[test]
+fn what_was_learnt_outlives_the_agent_and_each_restart_counts_as_a_failure() {
+    let mut survival = survival();
+    let four = || vec![4_000; steps(2 * 36_000_000)];
+    let before = run(&mut survival, 0, four());
+    assert_eq!(stays(&before), [4_000, 4_000, 4_000, 0]);
+    let again = |kept: &[u64]| {
+        let mut again = Survival::new(CONFIDENCE_PERMILLE, 2 * STEP_MS);
+        again.take_up(kept).map(|()| again)
+    };
+    let open: usize = survival.kinds[0].iter().map(|one| one.open.len()).sum();
+    let failed =
+        |survival: &Survival| -> u64 { survival.kinds[0].iter().map(|one| one.ended[0]).sum() };
+    let mut once = again(&survival.kept()).unwrap();
+    assert_eq!(failed(&once), failed(&survival) + open as u64);
+    assert_eq!(once.kept(), survival.kept());
+    let after = run(&mut once, 2 * 36_000_000, vec![4_000; 1]);
+    assert_eq!(stays(&after)[..2], [4_000, 4_000]);
+
+    let kept = survival.kept();
+    let mut many = kept.clone();
+    many[KEPT_COUNTS - 1] = u64::MAX;
+    for bad in [&kept[1..], &[], &many, &vec![MAX_ENDED; KEPT_COUNTS]] {
+        assert_eq!(again(bad).err(), Some(Unfit::Absurd));
+    }
+}
+
 /// What may have been said wrongly at first, after a long time that was good by chance: of ten minutes that are looked at
 /// twelve times each, four.
 const LUCKY: u64 = 48;
@@ -127,6 +154,23 @@ proptest! {
             let lasting = survival.lasting(&cpus(*milli));
             prop_assert!(lasting.is_ordered());
             prop_assert!(lasting.points.iter().all(|point| point.amount.cpu_milli() <= *milli));
+        }
+    }
+
+    #[test]
+    fn a_restart_never_lengthens(levels in levels()) {
+        let mut survival = survival();
+        for (at, milli) in (0..).zip(&levels) {
+            survival.step(Timestamp::from_ms(at * STEP_MS), &cpus(*milli));
+            if at % 97 > 0 {
+                continue;
+            }
+            let mut again = Survival::new(CONFIDENCE_PERMILLE, 2 * STEP_MS);
+            prop_assert_eq!(again.take_up(&survival.kept()), Ok(()));
+            let whole = cpus(*milli);
+            for (again, before) in stays(&again.lasting(&whole)).into_iter().zip(stays(&survival.lasting(&whole))) {
+                prop_assert!(again <= before, "{} after, {} before", again, before);
+            }
         }
     }
 
