@@ -1,17 +1,19 @@
-//! What is lent, on the kernel: an idle owner's CPU runs revocable tasks, and when the owner wants all of it back, who is
-//! in the way is warned, may set its things in order, and ends.
+//! What is lent, and who disturbs whom, on the kernel: an idle owner's CPU runs revocable tasks, and when the owner wants
+//! all of it back, who is in the way is warned, may set its things in order, and ends; a neighbour that takes more than it
+//! owns is named.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ebb_framework::CommandSpec;
 use ebb_tests_e2e::framework::Heard;
 use ebb_tests_e2e::host::files_below;
 use ebb_tests_e2e::{Cluster, Framework};
 use ebb_types::{
-    Capability, Filters, Lots, Offer, Quantities, Reason, Resources, TaskId, TaskInfo, TaskState,
-    TaskStatus,
+    AgentUsage, Capability, ClusterState, Contended, Filters, Lots, Offer, Quantities, Reason,
+    Resources, TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
 /// A test has no five minutes to get to know an owner, and none to wait for an end.
@@ -22,16 +24,23 @@ const GRACE_MS: u64 = 30_000;
 /// As much as each of the two borrows.
 const BORROWED_MILLI: u64 = 100;
 
-fn borrower(offer: &Offer, id: &str, line: &str, warn_signal: Option<u32>) -> TaskInfo {
+/// Eight processes that each take a CPU.
+const SPINNERS: &str = "for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done; wait";
+
+/// One test at a time: each takes the whole machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A line for the shell, as a task on an offer.
+fn task(offer: &Offer, id: &str, line: &str, resources: Resources) -> TaskInfo {
     TaskInfo {
-        warn_signal,
+        warn_signal: None,
         task_id: TaskId::new(id).unwrap(),
         name: id.to_owned(),
         agent_id: offer.agent_id.clone(),
-        resources: Resources {
-            regular: Quantities::cpus_mem(0, 0),
-            revocable: Quantities::cpus_mem(BORROWED_MILLI, 0),
-        },
+        resources,
         lots: Lots::NONE,
         command: Some(CommandSpec::shell(line).to_command()),
         executor: None,
@@ -43,6 +52,11 @@ fn borrower(offer: &Offer, id: &str, line: &str, warn_signal: Option<u32>) -> Ta
     }
 }
 
+fn launch(framework: &Framework, offer: &Offer, tasks: Vec<TaskInfo>) {
+    let offer_id = offer.id.clone();
+    framework.ask(move |calls| calls.accept(vec![offer_id], tasks, Filters { refuse_ms: 0 }));
+}
+
 /// What a task left in its sandbox.
 fn left(cluster: &Cluster, name: &str) -> Option<PathBuf> {
     let mut files = files_below(&cluster.work_dir()).into_iter();
@@ -51,6 +65,7 @@ fn left(cluster: &Cluster, name: &str) -> Option<PathBuf> {
 
 #[test]
 fn whoever_is_in_its_owners_way_is_warned_and_ends_in_order() {
+    let _alone = alone();
     let mut cluster = Cluster::new_with(&[], &["--cpus", "1"]);
     cluster.add_agent_settings(SETTINGS);
     cluster.bring_up();
@@ -61,7 +76,8 @@ fn whoever_is_in_its_owners_way_is_warned_and_ends_in_order() {
         offer.resources.regular.cpu_milli() == 1000
     });
     let gate = cluster.gate("rise");
-    let line = format!("read go < {}; while :; do :; done", gate.display());
+    // More than the agent has, so that whatever else runs on the machine leaves nothing to lend.
+    let line = format!("read go < {}; {SPINNERS}", gate.display());
     let all = Resources::regular(Quantities::cpus_mem(1000, 64 << 20));
     owner.launch(&whole, "service", &line, (all, Lots::NONE));
     owner.state("service", TaskState::Running);
@@ -78,12 +94,16 @@ fn whoever_is_in_its_owners_way_is_warned_and_ends_in_order() {
     });
     let saves = "trap 'cp EVICTION saved; exit 75' USR1; while :; do :; done";
     let finishes = "trap 'cp EVICTION done; exit 0' TERM; while :; do :; done";
-    let tasks = vec![
-        borrower(&lent, "saves", saves, Some(SIGUSR1)),
-        borrower(&lent, "finishes", finishes, None),
-    ];
-    let offer_id = lent.id.clone();
-    batch.ask(move |calls| calls.accept(vec![offer_id], tasks, Filters { refuse_ms: 0 }));
+    let borrowed = Resources {
+        regular: Quantities::cpus_mem(0, 0),
+        revocable: Quantities::cpus_mem(BORROWED_MILLI, 0),
+    };
+    let saves = TaskInfo {
+        warn_signal: Some(SIGUSR1),
+        ..task(&lent, "saves", saves, borrowed)
+    };
+    let finishes = task(&lent, "finishes", finishes, borrowed);
+    launch(&batch, &lent, vec![saves, finishes]);
     let mut running = 0;
     batch.until("both at work", |heard| {
         running += usize::from(matches!(
@@ -139,5 +159,68 @@ fn whoever_is_in_its_owners_way_is_warned_and_ends_in_order() {
     assert!(!lost, "{:#?}", owner.all);
     owner.finish();
     batch.finish();
+    cluster.finish();
+}
+
+/// Reports in which a task's waits were measured, until a baseline can be said to stand.
+const REPORTS: usize = 5;
+
+fn usage_of(state: &ClusterState) -> Option<&AgentUsage> {
+    state.agents.first()?.usage.as_ref()
+}
+
+#[test]
+fn a_neighbour_that_takes_more_than_it_owns_is_named_and_who_slows_itself_blames_nobody() {
+    let _alone = alone();
+    let cluster = Cluster::start();
+    let mut framework = Framework::start(cluster.address(), "mixed", |_| ());
+    let gate = cluster.gate("hog");
+    // One that wakes some hundred times a second; one that stands still for most of the time by its own quota; and one
+    // that owns half a CPU and takes what it gets.
+    let wakes = "while :; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; sleep 0.002; done";
+    let hogs = format!("read go < {}; {SPINNERS}", gate.display());
+    let offer = framework.offer("the agent", |_| true);
+    let owns = |cpu_milli| Resources::regular(Quantities::cpus_mem(cpu_milli, 64 << 20));
+    let limited = TaskInfo {
+        cpu_limit_milli: Some(100),
+        ..task(&offer, "limited", "while :; do :; done", owns(100))
+    };
+    let others = [
+        task(&offer, "steady", wakes, owns(1_000)),
+        task(&offer, "hog", &hogs, owns(500)),
+    ];
+    launch(
+        &framework,
+        &offer,
+        [limited].into_iter().chain(others).collect(),
+    );
+    let mut reports = Vec::new();
+    cluster.wait_until("what is normal", |state| {
+        let usage = usage_of(state)?;
+        let steady = usage
+            .tasks
+            .iter()
+            .find(|task| task.task_id.as_str() == "steady")?;
+        if steady.used.run_queue_p99_ns.is_some() && reports.last() != Some(&usage.at) {
+            reports.push(usage.at);
+        }
+        (reports.len() == REPORTS).then_some(())
+    });
+
+    fs::write(&gate, "go\n").unwrap();
+    let named = cluster.wait_until("a disturbance", |state| {
+        let disturbances = &usage_of(state)?.disturbances;
+        disturbances.iter().find(|one| !one.by.is_empty()).cloned()
+    });
+    assert_eq!(named.task_id.as_str(), "steady", "{named:#?}");
+    assert_eq!(named.resource, Contended::Cpu, "{named:#?}");
+    assert_eq!(named.by[0].task_id.as_str(), "hog", "{named:#?}");
+    assert!(named.value > named.baseline, "{named:#?}");
+    let told = cluster.ebb(&["neighbours"]);
+    assert!(
+        told.stdout.contains("steady") && told.stdout.contains("hog"),
+        "{told:?}"
+    );
+    framework.finish();
     cluster.finish();
 }
