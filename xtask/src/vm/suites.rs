@@ -61,8 +61,8 @@ pub const SUITES: &[Suite] = &[
                 why: "it gives the shell another name, and by its name busybox knows that it is a shell",
             },
             Skipped {
-                test: "devices::redis_nginx_and_apt_run_beside_devices",
-                why: "the guests have none of these programs",
+                test: "devices::python_and_apt_run_beside_devices",
+                why: "the guests have neither",
             },
             Skipped {
                 test: "hierarchies::v1_alone_limits_freezes_and_kills",
