@@ -391,6 +391,8 @@ mod faults;
 #[cfg(test)]
 mod gentle;
 #[cfg(test)]
+mod readings;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod tests;

@@ -185,7 +185,7 @@ fn two_containers_at_once_have_each_its_own_and_what_they_wrote_stays() {
         format!(
             "find /dev/ebb -type b; head -c 5 /dev/ebb/{name}; \
              printf {word} | dd of=/dev/ebb/{name} conv=notrunc,fsync 2> /dev/null; \
-             touch done; until test -e go; do sleep 0.02; done"
+             mkfifo go; touch done; read word < go"
         )
     };
     let requests = [("one", "ALPHA", &one), ("two", "OMEGA", &other)].map(|(name, word, disk)| {
@@ -197,7 +197,7 @@ fn two_containers_at_once_have_each_its_own_and_what_they_wrote_stays() {
         until("both have written", || done.exists());
     }
     for request in &requests {
-        fs::write(host.sandbox(request).join("go"), "").expect("released");
+        fs::write(host.sandbox(request).join("go"), "go\n").expect("released");
     }
     for one in running {
         let record = one.wait_and_destroy();
