@@ -92,7 +92,7 @@ fn run<E: Exchange + 'static>(slot: &Slot<Modelled<E>>, steps: &[Step]) -> Vec<O
         .iter()
         .map(|step| match step {
             Step::Load => Outcome::Loaded(slot.load()),
-            Step::Apply(transition) => match slot.apply(LIFE, transition, |after| *after).0 {
+            Step::Apply(transition) => match slot.apply(&(), LIFE, transition, |after| *after).0 {
                 Ok(after) => Outcome::Applied(*transition, after),
                 Err(refused) => Outcome::Refused(*transition, refused),
             },

@@ -165,14 +165,32 @@ impl Quantities {
         self.map2(other, u64::saturating_sub)
     }
 
+    /// The sum of what is known to have one: of a whole and its parts, say.
+    #[must_use]
+    #[inline]
+    pub fn plus(&self, other: &Self) -> Self {
+        debug_assert!(self.checked_add(other).is_some(), "{self} + {other}");
+        self.map2(other, u64::wrapping_add)
+    }
+
+    /// The rest of which `part` is known to be a part.
+    #[must_use]
+    #[inline]
+    pub fn without(&self, part: &Self) -> Self {
+        debug_assert!(self.contains(part), "{self} does not hold {part}");
+        self.map2(part, u64::wrapping_sub)
+    }
+
     /// The smaller amount of each kind.
     #[must_use]
+    #[inline]
     pub fn min(&self, other: &Self) -> Self {
         self.map2(other, u64::min)
     }
 
     /// The larger amount of each kind.
     #[must_use]
+    #[inline]
     pub fn max(&self, other: &Self) -> Self {
         self.map2(other, u64::max)
     }

@@ -18,7 +18,7 @@ use ebb_types::{AgentId, Incarnation, Resources};
 
 use crate::core::allocate::{AgentView, Outcome, Planner};
 use crate::core::claims::Seat;
-use crate::ledger::{AgentSlot, Ledger, Refused, Transition};
+use crate::ledger::{AgentSlot, Ledger, Pin, Refused, pin};
 
 pub use inbox::MAX_PUBLICATIONS_BEHIND;
 #[cfg(feature = "loom")]
@@ -85,10 +85,9 @@ fn pass_and_hold_back<'a, S: Borrow<AgentSlot>>(
         return Vec::new();
     }
     let mut proposals = Vec::with_capacity(slots.len());
-    // While one is held, those that the slots take cost next to nothing.
-    let _guard = crossbeam_epoch::pin();
+    let pin = pin();
     for slots in slots.chunks(AGENTS_AT_ONCE) {
-        pass_some(planner, slots, &mut proposals);
+        pass_some(planner, &pin, slots, &mut proposals);
         let left = planner.held_back().iter();
         left.for_each(|position| hold_back(&slots[*position]));
     }
@@ -97,13 +96,14 @@ fn pass_and_hold_back<'a, S: Borrow<AgentSlot>>(
 
 fn pass_some<S: Borrow<AgentSlot>>(
     planner: &mut Planner,
+    pin: &Pin,
     slots: &[S],
     proposals: &mut Vec<Proposal>,
 ) {
     let mut views = planner.views();
     views.extend(slots.iter().map(|slot| {
         let slot = slot.borrow();
-        let (incarnation, free) = slot.free();
+        let (incarnation, free) = slot.free(pin);
         AgentView {
             agent: slot.number(),
             incarnation,
@@ -111,7 +111,12 @@ fn pass_some<S: Borrow<AgentSlot>>(
         }
     }));
     planner.plan(&views, |position, part| {
-        commit(slots[position].borrow(), views[position].incarnation, part)
+        commit(
+            slots[position].borrow(),
+            pin,
+            views[position].incarnation,
+            part,
+        )
     });
     let claims = planner.claims();
     proposals.extend(planner.choices().iter().filter_map(|choice| {
@@ -128,11 +133,11 @@ fn pass_some<S: Borrow<AgentSlot>>(
     planner.keep_views(views);
 }
 
-fn commit(slot: &AgentSlot, incarnation: Incarnation, part: &Resources) -> Outcome {
-    match slot.apply(incarnation, &Transition::Offer(*part)) {
+fn commit(slot: &AgentSlot, pin: &Pin, incarnation: Incarnation, part: &Resources) -> Outcome {
+    match slot.offer(pin, incarnation, part) {
         Ok(_) => Outcome::Offered,
         Err(Refused::NotFree { .. } | Refused::Contended { .. }) => {
-            let (life, free) = slot.free();
+            let (life, free) = slot.free(pin);
             if life == incarnation {
                 Outcome::Changed(free)
             } else {

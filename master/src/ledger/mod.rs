@@ -27,6 +27,14 @@ pub use slot::model;
 pub use slot::{Conflict, Epoch, MAX_EXCHANGE_ATTEMPTS, Memory, Slot};
 pub use transition::{AgentLedger, Imbalance, RETIRED, Refused, Transition};
 
+/// While a thread holds one, no ledger is freed that it may be reading. To be held for as long as a pass takes, not longer.
+pub type Pin = <Epoch as Memory>::Pin;
+
+/// Pins the thread.
+pub fn pin() -> Pin {
+    Epoch::pin()
+}
+
 /// How the ledger's exchanges went since the start; all only rise.
 #[derive(Debug, Default)]
 pub struct LedgerStats {
@@ -100,8 +108,24 @@ impl AgentSlot {
     }
 
     /// Its life and what can be offered of it now.
-    pub fn free(&self) -> (Incarnation, Resources) {
-        self.slot.read(|ledger| (ledger.incarnation, ledger.free()))
+    #[inline]
+    pub fn free(&self, pin: &Pin) -> (Incarnation, Resources) {
+        self.slot
+            .read(pin, |ledger| (ledger.incarnation, ledger.free()))
+    }
+
+    /// Offers free resources of the given incarnation of the agent.
+    ///
+    /// # Errors
+    /// [`Refused`] says why nothing was changed.
+    #[inline]
+    pub fn offer(
+        &self,
+        pin: &Pin,
+        incarnation: Incarnation,
+        resources: &Resources,
+    ) -> Result<(), Refused> {
+        self.apply_pinned(pin, incarnation, &Transition::Offer(*resources))
     }
 
     /// Applies a transition to the given incarnation of the agent.
@@ -109,7 +133,17 @@ impl AgentSlot {
     /// # Errors
     /// [`Refused`] says why nothing was changed.
     pub fn apply(&self, incarnation: Incarnation, transition: &Transition) -> Result<(), Refused> {
-        let (result, conflicts) = self.slot.apply(incarnation, transition, |_| ());
+        self.apply_pinned(&pin(), incarnation, transition)
+    }
+
+    #[inline]
+    fn apply_pinned(
+        &self,
+        pin: &Pin,
+        incarnation: Incarnation,
+        transition: &Transition,
+    ) -> Result<(), Refused> {
+        let (result, conflicts) = self.slot.apply(pin, incarnation, transition, |_| ());
         self.stats.note(&result, conflicts);
         result
     }

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_epoch::{Atomic, Owned, pin};
+use crossbeam_epoch::{Atomic, Guard, Owned};
 use ebb_types::Incarnation;
 
 use super::transition::{AgentLedger, Refused, Transition};
@@ -31,11 +31,17 @@ pub struct Conflict;
 
 /// The atomic steps that a slot is made of.
 pub trait Memory {
+    /// While it lasts, nothing is freed that its thread may be reading.
+    type Pin;
+
     /// A cell that holds `first`.
     fn new(first: AgentLedger) -> Self;
 
+    /// Keeps what is read from being freed.
+    fn pin() -> Self::Pin;
+
     /// Shows what the cell holds.
-    fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T;
+    fn read<T>(&self, pin: &Self::Pin, look: impl FnOnce(&AgentLedger) -> T) -> T;
 
     /// Loads, lets `change` make the successor of a copy, and puts that in the cell unless the cell has
     /// changed meanwhile. A refusal by `change` leaves the cell as it is.
@@ -44,6 +50,7 @@ pub trait Memory {
     /// [`Conflict`] when the cell had changed; nothing was written then.
     fn attempt<T>(
         &self,
+        pin: &Self::Pin,
         change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
     ) -> Result<Result<T, Refused>, Conflict>;
 }
@@ -53,44 +60,50 @@ pub trait Memory {
 pub struct Epoch(Atomic<AgentLedger>);
 
 impl Memory for Epoch {
+    type Pin = Guard;
+
     fn new(first: AgentLedger) -> Self {
         Self(Atomic::new(first))
     }
 
+    fn pin() -> Guard {
+        crossbeam_epoch::pin()
+    }
+
     #[inline]
-    fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
-        let guard = pin();
+    fn read<T>(&self, pin: &Guard, look: impl FnOnce(&AgentLedger) -> T) -> T {
         step("load");
-        let shared = self.0.load(READ, &guard);
+        let shared = self.0.load(READ, pin);
         // SAFETY: the pointer is never null (`new` sets it, exchanges only replace it by another
         // allocation), what it points to is immutable, and it is freed no earlier than all guards
-        // that were pinned when it was replaced are gone; ours is held to the end of this function.
+        // that were pinned when it was replaced are gone; the caller holds ours to the end of this function.
         look(unsafe { shared.deref() })
     }
 
     #[inline]
     fn attempt<T>(
         &self,
+        pin: &Guard,
         change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
     ) -> Result<Result<T, Refused>, Conflict> {
-        let guard = pin();
         step("load to exchange");
-        let current = self.0.load(READ, &guard);
+        let current = self.0.load(READ, pin);
         // SAFETY: as in `read`; the guard is held to the end of this function.
-        let mut next = Owned::new(*unsafe { current.deref() });
+        let ledger = unsafe { current.deref() };
+        let mut next = Owned::new(*ledger);
         let seen = match change(&mut next) {
             Ok(seen) => seen,
             Err(refused) => return Ok(Err(refused)),
         };
         step("exchange");
         self.0
-            .compare_exchange(current, next, EXCHANGE, READ, &guard)
+            .compare_exchange(current, next, EXCHANGE, READ, pin)
             .map_err(|_| Conflict)?;
         step("have exchanged");
         // SAFETY: our exchange took `current` out of the only place from which it can be reached,
         // and exchanges that take out the same pointer cannot both succeed while a guard keeps it
         // from being freed and used again: so it is handed to the collector once.
-        unsafe { guard.defer_destroy(current) };
+        unsafe { pin.defer_destroy(current) };
         Ok(Ok(seen))
     }
 }
@@ -116,13 +129,13 @@ impl<M: Memory> Slot<M> {
 
     /// Shows the ledger as it is now.
     #[inline]
-    pub fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
-        self.0.read(look)
+    pub fn read<T>(&self, pin: &M::Pin, look: impl FnOnce(&AgentLedger) -> T) -> T {
+        self.0.read(pin, look)
     }
 
     /// A copy of the ledger as it is now.
     pub fn load(&self) -> AgentLedger {
-        self.read(|ledger| *ledger)
+        self.read(&M::pin(), |ledger| *ledger)
     }
 
     /// Applies a transition, and says what `look` has seen of the ledger after it, and how many exchanges were lost to
@@ -133,12 +146,13 @@ impl<M: Memory> Slot<M> {
     #[inline]
     pub fn apply<T>(
         &self,
+        pin: &M::Pin,
         incarnation: Incarnation,
         transition: &Transition,
         look: impl Fn(&AgentLedger) -> T,
     ) -> (Result<T, Refused>, u32) {
         for conflicts in 0..MAX_EXCHANGE_ATTEMPTS {
-            let attempt = self.0.attempt(|ledger| {
+            let attempt = self.0.attempt(pin, |ledger| {
                 if ledger.incarnation != incarnation {
                     return Err(Refused::Incarnation {
                         theirs: incarnation,
@@ -265,6 +279,10 @@ pub mod model {
     }
 
     impl<E: Exchange> Memory for Modelled<E> {
+        type Pin = ();
+
+        fn pin() {}
+
         fn new(first: AgentLedger) -> Self {
             let memory = Self {
                 current: AtomicUsize::new(0),
@@ -275,12 +293,13 @@ pub mod model {
             memory
         }
 
-        fn read<T>(&self, look: impl FnOnce(&AgentLedger) -> T) -> T {
+        fn read<T>(&self, (): &(), look: impl FnOnce(&AgentLedger) -> T) -> T {
             look(&self.get(self.current.load(READ)))
         }
 
         fn attempt<T>(
             &self,
+            (): &(),
             change: impl FnOnce(&mut AgentLedger) -> Result<T, Refused>,
         ) -> Result<Result<T, Refused>, Conflict> {
             let current = self.current.load(READ);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ebb_types::{AgentId, Incarnation, Quantities, Resources};
 use proptest::prelude::*;
 
-use super::{AgentLedger, Ledger, MAX_EXCHANGE_ATTEMPTS, RETIRED, Refused, Slot, Transition};
+use super::{AgentLedger, Ledger, MAX_EXCHANGE_ATTEMPTS, RETIRED, Refused, Slot, Transition, pin};
 
 const LIFE: Incarnation = Incarnation(7);
 
@@ -155,6 +155,7 @@ fn a_message_to_another_life_of_the_agent_is_refused() {
     let all = Quantities::cpus_mem(1, 1);
     let slot: Slot = Slot::new(AgentLedger::new(LIFE, all, all));
     let (result, conflicts) = slot.apply(
+        &pin(),
         Incarnation(6),
         &Transition::Offer(Resources::ZERO),
         |after| *after,

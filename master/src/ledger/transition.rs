@@ -166,14 +166,18 @@ impl AgentLedger {
         self.offered.saturating_add(&self.allocated)
     }
 
-    /// What can be offered.
+    /// What can be offered, of a ledger that adds up.
     #[must_use]
+    #[inline]
     pub fn free(&self) -> Resources {
-        let in_use = self.in_use();
-        Resources {
-            regular: self.total.saturating_sub(&in_use.regular),
-            revocable: self.oversubscribed.saturating_sub(&in_use.revocable),
+        let used = self.offered.regular.plus(&self.allocated.regular);
+        let mut free = Resources::regular(self.total.without(&used));
+        // Most agents lend nothing most of the time.
+        if !self.oversubscribed.is_zero() {
+            let lent = self.in_use().revocable;
+            free.revocable = self.oversubscribed.saturating_sub(&lent);
         }
+        free
     }
 
     /// How much more is lent (offered or in use) than the agent lends now.
@@ -205,7 +209,9 @@ impl AgentLedger {
                     let missing = wanted.saturating_sub(&free);
                     return Err(Refused::NotFree { missing });
                 }
-                self.offered = add(&self.offered, wanted)?;
+                // What is in use and free is never more than the agent has and lends.
+                self.offered.regular = self.offered.regular.plus(&wanted.regular);
+                self.offered.revocable = self.offered.revocable.plus(&wanted.revocable);
             }
             Transition::Accept { offered, used } => self.accept(offered, used)?,
             Transition::Convert {
@@ -287,14 +293,9 @@ impl AgentLedger {
     /// # Errors
     /// [`Imbalance`] holds the ledger that does not.
     pub fn check(&self) -> Result<(), Imbalance> {
-        let sum = self
-            .offered
-            .checked_add(&self.allocated)
-            .and_then(|in_use| Some((in_use, in_use.checked_add(&self.free())?)));
-        let holds = sum.is_some_and(|(in_use, all)| {
-            all.regular == self.total && all.revocable == self.oversubscribed.max(&in_use.revocable)
-        });
-        if holds {
+        let in_use = self.offered.checked_add(&self.allocated);
+        // So there is a rest that is free, and of what is lent nothing where more is in use.
+        if in_use.is_some_and(|in_use| self.total.contains(&in_use.regular)) {
             Ok(())
         } else {
             Err(Imbalance {
