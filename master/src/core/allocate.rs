@@ -240,6 +240,7 @@ impl Planner {
             };
             self.pool.add(&self.claims, view.agent, candidate);
         }
+        self.pool.look_up_refusals(&self.claims);
         self.hand_out(Class::Revocable, &mut commit);
         self.pay_creditors(&mut commit);
         self.hand_out(Class::Regular, &mut commit);

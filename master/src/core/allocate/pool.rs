@@ -29,6 +29,8 @@ pub(super) struct Pool {
     waiting: [Bits; CLASSES],
     /// Those of which more is free than all have refused who refused some.
     passing: [Bits; CLASSES],
+    /// By row of 64 agents: those that somebody may have refused.
+    refused: [Vec<u64>; CLASSES],
     candidates: Vec<Candidate>,
 }
 
@@ -55,10 +57,23 @@ impl Pool {
         true
     }
 
+    /// Looks up what was refused of the agents that were added; before the first search.
+    pub(super) fn look_up_refusals(&mut self, claims: &Claims) {
+        for class in Class::ALL {
+            let refused = &mut self.refused[class as usize];
+            for (row, waiting) in self.waiting[class as usize].pages() {
+                let by_anybody = claims.refused_by_anybody(row, class, waiting.count_ones());
+                note_refused(refused, row, by_anybody);
+            }
+        }
+    }
+
     /// Takes up what is free of an agent now.
     pub(super) fn look_again(&mut self, claims: &Claims, agent: u32) {
         for class in Class::ALL {
             self.remove(agent, class);
+            // It may wait for what nobody had looked up.
+            note_refused(&mut self.refused[class as usize], agent / 64, u64::MAX);
         }
         let candidate = self.candidates[agent as usize];
         self.add(claims, agent, candidate);
@@ -68,9 +83,12 @@ impl Pool {
         &mut self.candidates[agent as usize]
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, agent: u32, class: Class) {
-        self.waiting[class as usize].unset(agent);
-        self.passing[class as usize].unset(agent);
+        if self.waits(agent, class) {
+            self.waiting[class as usize].unset(agent);
+            self.passing[class as usize].unset(agent);
+        }
     }
 
     pub(super) fn waits(&self, agent: u32, class: Class) -> bool {
@@ -108,10 +126,12 @@ impl Pool {
             return None;
         }
         let slot = class as usize;
-        let refused_by = claims.refused(member, class);
         let takes_any = gate.is_open() && most.is_none();
         for (page, waiting) in self.waiting[slot].pages() {
-            let refused = refused_by.map_or(0, |bits| bits.word(page));
+            let refused = match self.refused[slot][page as usize] {
+                0 => 0,
+                by_anybody => by_anybody & claims.refused(member, page, class),
+            };
             let passing = !refused | self.passing[slot].word(page);
             let mut rest = waiting & !gate.kept_word(page) & passing;
             while rest != 0 {
@@ -132,4 +152,12 @@ impl Pool {
         }
         None
     }
+}
+
+fn note_refused(rows: &mut Vec<u64>, row: u32, by_anybody: u64) {
+    let row = row as usize;
+    if row >= rows.len() {
+        rows.resize(row + 1, 0);
+    }
+    rows[row] = by_anybody;
 }

@@ -17,6 +17,7 @@ mod access;
 mod entry;
 mod expiry;
 mod gatekeeper;
+mod grid;
 mod look;
 mod named;
 mod order;
@@ -38,6 +39,7 @@ pub use access::Traits;
 pub use entry::{BatchId, Entry};
 use expiry::Expiries;
 pub(super) use gatekeeper::{Gatekeeper, has_gpus};
+use grid::Grid;
 pub use named::Amounts;
 use refusals::{Meet, Profiles};
 pub use tree::DEFAULT_WEIGHT_MILLI;
@@ -120,6 +122,8 @@ pub struct Claims {
     free_agents: Vec<u32>,
     agent_numbers: BTreeMap<AgentId, u32>,
     profiles: Profiles,
+    /// Of whom members have refused something, by class.
+    refused: [Grid; CLASSES],
     expiries: Expiries,
     refusals: usize,
     kept: Kept,
@@ -672,7 +676,7 @@ impl Claims {
                 };
                 of_agents[agent as usize] += 1;
                 let refused = self.profiles.get(refusal.profile);
-                let is_marked = |class: Class| by.refusals.refused(class).has(agent);
+                let is_marked = |class: Class| self.refused[class as usize].has(member, agent);
                 if !Class::ALL
                     .into_iter()
                     .all(|class| is_marked(class) != class.part(refused).is_zero())
@@ -697,6 +701,16 @@ impl Claims {
             .agents
             .iter()
             .map(|agent| agent.as_ref().map_or(0, |agent| agent.refusals));
+        let marks = (0..self.agents.len() as u32).flat_map(|agent| {
+            let marked = self
+                .refused
+                .iter()
+                .flat_map(move |grid| grid.members(agent));
+            BTreeSet::from_iter(marked)
+        });
+        if marks.count() != users {
+            return Some(String::from("there are marks of refusals that are gone"));
+        }
         if !counts.eq(of_agents) || users != self.refusals || self.profiles.len() > users {
             return Some(String::from("the refusals are counted wrongly"));
         }

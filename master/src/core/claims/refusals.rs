@@ -1,5 +1,5 @@
-//! What a framework has refused in a role, agent by agent, and in words of 64 agents: who looks for an agent that a
-//! member has not refused passes over 64 of them in one step, however many refusals there are.
+//! What a framework has refused in a role, agent by agent. Who looks for an agent that a member has not refused asks the
+//! [grid](super::grid) instead, and passes over 64 of them in one step.
 //!
 //! A member has one refusal of an agent: the latest, unless an earlier one says all that it says. At worst it is offered
 //! once more what it refused. Amounts are kept once for all who refused the same ([`Profiles`]).
@@ -22,14 +22,6 @@ pub(super) struct Refusal {
     /// What was refused, by its number in [`Profiles`].
     pub(super) profile: u32,
     pub(super) expires: Timestamp,
-}
-
-/// What became of a refusal that was to be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    None,
-    Added,
-    Replaced(Refusal),
 }
 
 /// A place in a [`Table`]: of the refusal's parts, since as a whole it would take half as much again.
@@ -178,16 +170,9 @@ pub(super) struct Refusals {
     groups: Vec<Group>,
     /// The last refusal, and how many like it came one after another.
     run: Option<(Refusal, u32)>,
-    /// The agents of which something of a class was refused.
-    refused: [Bits; CLASSES],
 }
 
 impl Refusals {
-    /// The agents of which it has refused something of a class.
-    pub(super) const fn refused(&self, class: Class) -> &Bits {
-        &self.refused[class as usize]
-    }
-
     pub(super) fn get(&self, agent: u32) -> Option<Refusal> {
         match self.group_of(agent) {
             Some(at) => Some(self.groups[at].refusal),
@@ -199,32 +184,12 @@ impl Refusals {
         self.groups.iter().position(|group| group.agents.has(agent))
     }
 
-    /// Sets the refusal of an agent to what `next` makes of the one that was there, with the classes that there is some
-    /// of in it; the one that was there. Nothing changes where `next` has none.
-    pub(super) fn set(
-        &mut self,
-        agent: u32,
-        next: impl FnOnce(Option<Refusal>) -> Option<(Refusal, [bool; CLASSES])>,
-    ) -> Change {
-        let earlier = self.get(agent);
-        let Some((refusal, of_class)) = next(earlier) else {
-            return Change::None;
-        };
-        for (refused, is_some) in self.refused.iter_mut().zip(of_class) {
-            if is_some {
-                refused.set(agent);
-            } else {
-                refused.unset(agent);
-            }
-        }
-        if earlier.is_some() {
-            self.take_out(agent);
-        }
+    /// Sets the refusal of an agent that has none.
+    pub(super) fn add(&mut self, agent: u32, refusal: Refusal) {
         match self.group_for(refusal) {
             Some(group) => group.agents.set(agent),
             None => self.table.add(agent, refusal),
         }
-        earlier.map_or(Change::Added, Change::Replaced)
     }
 
     /// The group that a refusal belongs to, if any.
@@ -246,8 +211,8 @@ impl Refusals {
         self.groups.get_mut(at)
     }
 
-    /// Takes an agent that has a refusal out of where it stands.
-    fn take_out(&mut self, agent: u32) {
+    /// Drops the refusal of an agent that has one.
+    pub(super) fn remove(&mut self, agent: u32) {
         match self.group_of(agent) {
             Some(at) => {
                 self.groups[at].agents.unset(agent);
@@ -257,20 +222,6 @@ impl Refusals {
             }
             None => self.table.remove(agent),
         }
-    }
-
-    /// Drops the refusal of an agent if it is one of those.
-    pub(super) fn remove_if(
-        &mut self,
-        agent: u32,
-        is_one: impl FnOnce(&Refusal) -> bool,
-    ) -> Option<Refusal> {
-        let refusal = self.get(agent).filter(is_one)?;
-        self.take_out(agent);
-        for refused in &mut self.refused {
-            refused.unset(agent);
-        }
-        Some(refusal)
     }
 
     /// All of them, in no order.
@@ -414,7 +365,7 @@ mod tests {
             expires: Timestamp::from_ms(1),
         };
         for agent in 0..10_000 {
-            refusals.set(agent, |_| Some((refusal, [true, true])));
+            refusals.add(agent, refusal);
         }
         assert_eq!(refusals.table.len, MIN_RUN as usize);
         assert_eq!(refusals.groups.len(), 1);
@@ -428,29 +379,18 @@ mod tests {
             let (mut refusals, mut map) = (Refusals::default(), BTreeMap::new());
             for (refusal, first, count, is_set) in runs {
                 for agent in first..first + count {
-                    let earlier = map.get(&agent).copied();
+                    if map.remove(&agent).is_some() {
+                        refusals.remove(agent);
+                    }
                     if is_set {
-                        let change = refusals.set(agent, |known| {
-                            assert_eq!(known, earlier);
-                            Some((refusal, [true, false]))
-                        });
-                        let expected = earlier.map_or(Change::Added, Change::Replaced);
-                        prop_assert_eq!(change, expected);
+                        refusals.add(agent, refusal);
                         map.insert(agent, refusal);
-                    } else {
-                        let gone = refusals.remove_if(agent, |known| *known == refusal);
-                        let expected = earlier.filter(|known| *known == refusal);
-                        prop_assert_eq!(gone, expected);
-                        if expected.is_some() {
-                            map.remove(&agent);
-                        }
                     }
                 }
                 let mut all: Vec<_> = refusals.iter().collect();
                 all.sort_unstable_by_key(|(agent, _)| *agent);
                 prop_assert!(all.into_iter().eq(map.iter().map(|(agent, one)| (*agent, *one))));
                 prop_assert!((0..700).all(|agent| refusals.get(agent) == map.get(&agent).copied()));
-                prop_assert!(refusals.refused(Class::Regular).iter().eq(map.keys().copied()));
                 prop_assert!(refusals.groups.iter().all(|group| group.agents.len() > 0));
             }
         }

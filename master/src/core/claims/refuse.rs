@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use ebb_types::{AgentId, FrameworkId, Quantities, Resources, Role, Timestamp};
 
-use super::refusals::{Change, Meet, Refusal, Refusals};
+use super::refusals::{Meet, Refusal};
 use super::tree::Tree;
 use super::{AgentEntry, Claims, Entry, MAX_REFUSALS, Seat, expiry};
-use crate::core::bits::Bits;
 use crate::core::drf::Class;
 
 impl Claims {
@@ -79,23 +78,28 @@ impl Claims {
         if refused.is_zero() {
             return;
         }
-        let profiles = &mut self.profiles;
-        let change = by.refusals.set(agent, |earlier| {
-            let says_all = earlier.is_some_and(|earlier| {
-                earlier.expires >= expires && profiles.get(earlier.profile).contains(refused)
-            });
-            let of_class = Class::ALL.map(|class| !class.part(refused).is_zero());
-            (!says_all).then(|| {
-                let profile = profiles.take(refused);
-                (Refusal { profile, expires }, of_class)
-            })
-        });
-        match change {
-            Change::None => return,
-            Change::Replaced(earlier) => self.profiles.leave(earlier.profile),
-            Change::Added => {
-                of.refusals += 1;
-                self.refusals += 1;
+        let is_marked = self.refused.iter().any(|grid| grid.has(member, agent));
+        let earlier = is_marked.then(|| by.refusals.get(agent)).flatten();
+        if let Some(earlier) = earlier {
+            let says_all =
+                earlier.expires >= expires && self.profiles.get(earlier.profile).contains(refused);
+            if says_all {
+                return;
+            }
+            by.refusals.remove(agent);
+            self.profiles.leave(earlier.profile);
+        } else {
+            of.refusals += 1;
+            self.refusals += 1;
+        }
+        let profile = self.profiles.take(refused);
+        by.refusals.add(agent, Refusal { profile, expires });
+        for class in Class::ALL {
+            let grid = &mut self.refused[class as usize];
+            if !class.part(refused).is_zero() {
+                grid.set(member, agent);
+            } else if is_marked {
+                grid.unset(member, agent);
             }
         }
         of.meet.add(refused);
@@ -120,6 +124,9 @@ impl Claims {
         for (agent, refusal) in std::mem::take(&mut by.refusals).iter() {
             self.profiles.leave(refusal.profile);
             self.refusals -= 1;
+            for grid in &mut self.refused {
+                grid.unset(member, agent);
+            }
             if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
                 of.lose_refusal();
             }
@@ -142,15 +149,32 @@ impl Claims {
         }
         of.refusals = 0;
         of.meet = Meet::default();
-        let all: Vec<u32> = self.tree.members().map(|(member, _)| member).collect();
-        for member in all {
-            let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-            if let Some(refusal) = refusals.and_then(|refusals| refusals.remove_if(agent, |_| true))
-            {
-                self.profiles.leave(refusal.profile);
-                self.refusals -= 1;
-            }
+        let marked = self.refused.iter().flat_map(|grid| grid.members(agent));
+        for member in BTreeSet::from_iter(marked) {
+            self.drop_refusal(member, agent, |_| true);
         }
+    }
+
+    /// Drops a member's refusal of an agent if it is one of those; says whether it was.
+    fn drop_refusal(
+        &mut self,
+        member: u32,
+        agent: u32,
+        is_one: impl FnOnce(&Refusal) -> bool,
+    ) -> bool {
+        let Some(by) = self.tree.member_mut(member) else {
+            return false;
+        };
+        let Some(refusal) = by.refusals.get(agent).filter(is_one) else {
+            return false;
+        };
+        by.refusals.remove(agent);
+        for grid in &mut self.refused {
+            grid.unset(member, agent);
+        }
+        self.profiles.leave(refusal.profile);
+        self.refusals -= 1;
+        true
     }
 
     /// Drops the refusals that have expired; the agents that they spoke of, which the allocator is
@@ -173,15 +197,9 @@ impl Claims {
             any = true;
             for pair in pairs {
                 let (member, agent) = pair;
-                let refusals = self.tree.member_mut(member).map(|by| &mut by.refusals);
-                let ended = |refusals: &mut Refusals| {
-                    refusals.remove_if(agent, |refusal| refusal.expires == at)
-                };
-                let Some(refusal) = refusals.and_then(ended) else {
+                if !self.drop_refusal(member, agent, |refusal| refusal.expires == at) {
                     continue;
-                };
-                self.profiles.leave(refusal.profile);
-                self.refusals -= 1;
+                }
                 if let Some(Some(of)) = self.agents.get_mut(agent as usize) {
                     of.lose_refusal();
                 }
@@ -206,10 +224,16 @@ impl Claims {
         self.crowded_out
     }
 
-    /// The agents of which a member has refused something of a class.
-    pub(in crate::core) fn refused(&self, member: u32, class: Class) -> Option<&Bits> {
-        let member = self.tree.member(member)?;
-        Some(member.refusals.refused(class))
+    /// Of which of the agents from 64 times `row` on a member has refused something of a class.
+    #[inline]
+    pub(in crate::core) fn refused(&self, member: u32, row: u32, class: Class) -> u64 {
+        self.refused[class as usize].word(member, row)
+    }
+
+    /// Of which of them anybody has, or nobody knows whether somebody has; to be asked once before so many of them are
+    /// handed out.
+    pub(in crate::core) fn refused_by_anybody(&self, row: u32, class: Class, agents: u32) -> u64 {
+        self.refused[class as usize].by_anybody(row, agents)
     }
 
     /// Whether a member has refused as much of an agent as this.
