@@ -211,6 +211,7 @@ impl TryFrom<proto::QuotaState> for QuotaState {
             role: id("quota.role", &wire.role, |t| Role::new(t))?,
             quota: required("quota.quota", wire.quota)?.try_into()?,
             held: quantities("quota.held", &wire.held)?,
+            held_revocable: quantities("quota.held_revocable", &wire.held_revocable)?,
         })
     }
 }
@@ -221,6 +222,7 @@ impl From<QuotaState> for proto::QuotaState {
             role: state.role.to_string(),
             quota: Some(state.quota.into()),
             held: write_quantities(&state.held, false),
+            held_revocable: write_quantities(&state.held_revocable, false),
         }
     }
 }

@@ -200,6 +200,7 @@ impl TryFrom<proto::RoleState> for RoleState {
             allocated: resources("role.allocated", &role.allocated)?,
             quota: role.quota.unwrap_or_default().try_into()?,
             consumed: quantities("role.consumed", &role.consumed)?,
+            consumed_revocable: quantities("role.consumed_revocable", &role.consumed_revocable)?,
             lot_quotas: all(role.lot_quotas)?,
         })
     }
@@ -215,6 +216,7 @@ impl From<RoleState> for proto::RoleState {
             allocated: write_resources(&role.allocated),
             quota: (!role.quota.is_none()).then(|| role.quota.into()),
             consumed: write_quantities(&role.consumed, false),
+            consumed_revocable: write_quantities(&role.consumed_revocable, false),
             lot_quotas: write_all(role.lot_quotas),
         }
     }
@@ -238,6 +240,7 @@ impl TryFrom<proto::Quota> for Quota {
         Ok(Self {
             guarantee: quantities("quota.guarantee", &quota.guarantee)?,
             limits: limits("quota.limits", &quota.limits)?,
+            revocable_limits: limits("quota.revocable_limits", &quota.revocable_limits)?,
         })
     }
 }
@@ -248,6 +251,7 @@ impl From<Quota> for proto::Quota {
             guarantee: write_quantities(&quota.guarantee, false),
             limits: write_limits(&quota.limits),
             lot_limits: None,
+            revocable_limits: write_limits(&quota.revocable_limits),
         }
     }
 }

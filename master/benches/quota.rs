@@ -56,7 +56,14 @@ fn set_quotas(books: &mut Books) -> Result<(), Error> {
             .fold(Limits::NONE, |limits, (kind, amount)| {
                 limits.with(kind, Some(amount))
             });
-        books.claims.set_quota(&role, Quota { guarantee, limits });
+        books.claims.set_quota(
+            &role,
+            Quota {
+                guarantee,
+                limits,
+                ..Quota::default()
+            },
+        );
         let terms = FrameworkTerms {
             roles: BTreeSet::from([role]),
             active: true,

@@ -60,7 +60,7 @@ table! {
     MEM = "ebb_master_mem_bytes", Gauge, "Memory of registered agents by account, in bytes.";
     DISK = "ebb_master_disk_bytes", Gauge, "Disk space of registered agents by account, in bytes.";
     DISK_BANDWIDTH = "ebb_master_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of registered agents by account, in bytes a second.";
-    QUOTA_CPUS = "ebb_master_quota_cpus", Gauge, "Cores of a role with a quota by account: guarantee, limit, consumed (offered and allocated, what counts), allocated. With all roles below it.";
+    QUOTA_CPUS = "ebb_master_quota_cpus", Gauge, "Cores of a role with a quota by account: guarantee, limit, consumed (offered and allocated, what counts), allocated; revocable_limit and revocable_consumed of what is lent. With all roles below it.";
     QUOTA_MEM = "ebb_master_quota_mem_bytes", Gauge, "Memory of a role with a quota by account, in bytes.";
     QUOTA_DISK = "ebb_master_quota_disk_bytes", Gauge, "Disk space of a role with a quota by account, in bytes.";
     QUOTA_DISK_BANDWIDTH = "ebb_master_quota_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of a role with a quota by account, in bytes a second.";
@@ -255,20 +255,31 @@ fn quota_text(quotas: &[QuotaGauge]) -> String {
 
 fn show_quota(quota: &QuotaGauge) {
     let QuotaGauge {
-        quota: Quota { guarantee, limits },
+        quota:
+            Quota {
+                guarantee,
+                limits,
+                revocable_limits,
+            },
         consumed,
         allocated,
+        consumed_revocable,
         ..
     } = quota;
     for kind in ResourceKind::ALL {
-        if guarantee.get(kind) == 0 && limits.get(kind).is_none() {
-            continue;
-        }
+        let of_owned = guarantee.get(kind) > 0 || limits.get(kind).is_some();
+        let owned = |amount: u64| of_owned.then_some(amount);
+        let lent_limit = revocable_limits.get(kind);
         let accounts = [
-            ("guarantee", Some(guarantee.get(kind))),
+            ("guarantee", owned(guarantee.get(kind))),
             ("limit", limits.get(kind)),
-            ("consumed", Some(consumed.get(kind))),
-            ("allocated", Some(allocated.get(kind))),
+            ("consumed", owned(consumed.get(kind))),
+            ("allocated", owned(allocated.get(kind))),
+            ("revocable_limit", lent_limit),
+            (
+                "revocable_consumed",
+                lent_limit.map(|_| consumed_revocable.get(kind)),
+            ),
         ];
         for (account, amount) in accounts {
             let Some(amount) = amount else { continue };
@@ -445,9 +456,11 @@ mod tests {
             quota: Quota {
                 guarantee: all(1500),
                 limits: ebb_types::Limits::NONE.with(ResourceKind::Cpus, Some(2500)),
+                revocable_limits: ebb_types::Limits::NONE.with(ResourceKind::Cpus, Some(8000)),
             },
             consumed: all(700),
             allocated: all(500),
+            consumed_revocable: all(300),
         }
     }
 
@@ -464,6 +477,8 @@ mod tests {
             "ebb_master_quota_cpus{role=\"eng/web\",account=\"limit\"} 2.5",
             "ebb_master_quota_cpus{role=\"eng/web\",account=\"consumed\"} 0.7",
             "ebb_master_quota_mem_bytes{role=\"eng/web\",account=\"allocated\"} 500",
+            "ebb_master_quota_cpus{role=\"eng/web\",account=\"revocable_limit\"} 8",
+            "ebb_master_quota_cpus{role=\"eng/web\",account=\"revocable_consumed\"} 0.3",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -604,6 +604,7 @@ async fn quotas_hold_are_refused_with_reasons_and_outlast_the_master() {
         let quota = Quota {
             guarantee: *guarantee,
             limits: *limits,
+            ..Quota::default()
         };
         proto::SetQuotasRequest {
             quotas: vec![proto::set_quotas_request::RoleQuota {

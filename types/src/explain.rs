@@ -119,6 +119,8 @@ pub struct QuotaState {
     pub quota: Quota,
     /// What it and the roles below it hold of what is owned, offers that are out included.
     pub held: Quantities,
+    /// What they hold of what is lent, the same way.
+    pub held_revocable: Quantities,
 }
 
 /// A scheduler that is not connected.
@@ -333,15 +335,5 @@ impl Explanation {
         } else {
             Verdict::TooLittle
         }
-    }
-}
-
-impl QuotaState {
-    /// What its limits leave; the largest number of a kind without one.
-    pub fn left_by_limits(&self) -> Quantities {
-        let limits = self.quota.limits.iter();
-        limits.fold(Quantities::MAX, |left, (kind, limit)| {
-            left.with(kind, limit.saturating_sub(self.held.get(kind)))
-        })
     }
 }

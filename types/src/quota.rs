@@ -13,6 +13,13 @@ use crate::quantities::{Quantities, ResourceKind, write_amount};
 pub struct Limits([Option<u64>; ResourceKind::ALL.len()]);
 
 impl Limits {
+    /// What they leave beside what is held; the largest number of a kind without one.
+    pub fn left(&self, held: &Quantities) -> Quantities {
+        self.iter().fold(Quantities::MAX, |left, (kind, limit)| {
+            left.with(kind, limit.saturating_sub(held.get(kind)))
+        })
+    }
+
     /// No limit of anything.
     pub const NONE: Self = Self([None; ResourceKind::ALL.len()]);
 
@@ -111,19 +118,21 @@ pub struct LotQuota {
     pub held: u64,
 }
 
-/// What a role is guaranteed and limited to: of what is owned, with all roles below it.
+/// What a role is guaranteed and limited to, with all roles below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// Set aside for the role while it does not hold it.
+    /// Set aside for the role while it does not hold it: of what is owned, never met with what is lent.
     pub guarantee: Quantities,
-    /// What it may not pass.
+    /// What of what is owned it may not pass.
     pub limits: Limits,
+    /// What of what is lent it may not pass.
+    pub revocable_limits: Limits,
 }
 
 impl Quota {
     /// Whether it guarantees and limits nothing.
     pub fn is_none(&self) -> bool {
-        self.guarantee.is_zero() && self.limits.is_none()
+        self.guarantee.is_zero() && self.limits.is_none() && self.revocable_limits.is_none()
     }
 }
 

@@ -174,6 +174,8 @@ pub struct RoleState {
     pub quota: Quota,
     /// What counts towards the quota: of what is owned, offered and allocated, by it and the roles below it.
     pub consumed: Quantities,
+    /// What counts towards its limits of what is lent, the same way.
+    pub consumed_revocable: Quantities,
     /// Its limits of named lots, by name.
     pub lot_quotas: Vec<LotQuota>,
 }

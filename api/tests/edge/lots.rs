@@ -135,6 +135,7 @@ fn plain_amounts_stay_plain_where_no_lots_belong() {
         guarantee: vec![volume()],
         limits: Vec::new(),
         lot_limits: None,
+        ..proto::Quota::default()
     };
     assert!(ebb_types::Quota::try_from(quota).is_err());
     let bytes = proto::Lots {

@@ -418,8 +418,10 @@ fn explanation() -> Explanation {
             limits: Limits::NONE
                 .with(ResourceKind::Cpus, Some(one()))
                 .with(ResourceKind::Mem, Some(0)),
+            revocable_limits: Limits::NONE.with(ResourceKind::Mem, Some(one())),
         },
         held: Quantities::cpus_mem(one(), one()),
+        held_revocable: Quantities::cpus_mem(one(), 0),
     };
     let quotas = vec![quota(&role), quota(&Role::new("a").expect("valid"))];
     let lot_quota = ebb_types::LotQuota {

@@ -1,4 +1,4 @@
-//! `ebb quota`: what a role is guaranteed and limited to, of what is owned, with all roles below it.
+//! `ebb quota`: what a role is guaranteed and limited to, with all roles below it.
 //!
 //! The invariant: a quota that is wrong in itself is refused before the master is asked, so that what is refused by the
 //! master says something about the cluster. A limit of 0 is a limit of nothing, and never the absence of one.
@@ -19,8 +19,8 @@ use crate::output::quantity::{
 use crate::output::table::clean;
 
 const HELP: &str = "\
-Only owned resources count, never revocable ones: what the tasks of the role and of all roles below it hold, and what
-is out in offers to them. The quota that is given replaces the whole quota of the role: a kind that is
+What the tasks of the role and of all roles below it hold counts, and what is out in offers to them: owned resources for
+--guarantee and --limit, lent ones for --revocable-limit. The quota that is given replaces the whole quota of the role: a kind that is
 left out is not guaranteed, or not limited. A limit of 0 allows nothing. Without options the quota is shown.
 
 Kinds: cpus=0.5, mem=64MiB, disk=10GiB, disk-bandwidth=10MiB/s; limits also of lots by their names, like gpus=4 or
@@ -29,6 +29,7 @@ ports=100 (so many numbers or items)
 Examples:
   ebb quota eng --guarantee cpus=2,mem=4GiB --limit cpus=8
   ebb quota eng --limit gpus=4,licences=2.5
+  ebb quota batch --revocable-limit cpus=32,mem=64GiB
   ebb quota eng --remove";
 
 /// One amount of a quota.
@@ -46,7 +47,7 @@ pub(crate) enum Limit {
 /// `ebb quota`.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
-#[command(group(ArgGroup::new("amounts").args(["guarantee", "limit"]).multiple(true)))]
+#[command(group(ArgGroup::new("amounts").args(["guarantee", "limit", "revocable_limit"]).multiple(true)))]
 pub(crate) struct QuotaArgs {
     /// The role
     #[arg(value_parser = role)]
@@ -57,8 +58,11 @@ pub(crate) struct QuotaArgs {
     /// The most that the role is offered; may be given several times
     #[arg(long, value_name = "KIND=AMOUNT,…", value_delimiter = ',', value_parser = limit)]
     pub(crate) limit: Vec<Limit>,
+    /// The most of what is lent that the role is offered; may be given several times
+    #[arg(long, value_name = "KIND=AMOUNT,…", value_delimiter = ',', value_parser = lent_amount)]
+    pub(crate) revocable_limit: Vec<Amount>,
     /// Take the quota away: guarantee and limit nothing
-    #[arg(long, conflicts_with_all = ["guarantee", "limit", "force"])]
+    #[arg(long, conflicts_with_all = ["guarantee", "limit", "revocable_limit", "force"])]
     pub(crate) remove: bool,
     /// Even if the role holds more than the limit, or more is guaranteed than the cluster has
     #[arg(long, requires = "amounts")]
@@ -81,6 +85,7 @@ struct Shown<'a> {
     role: &'a str,
     quota: QuotaJson,
     consumed: Option<QuantitiesJson>,
+    consumed_revocable: Option<QuantitiesJson>,
     lot_quotas: Vec<LotQuotaJson>,
 }
 
@@ -119,6 +124,7 @@ fn show(role: &Role, state: Option<&RoleState>, out: &mut Out) -> Result<(), Cli
             role: role.as_str(),
             quota: (&quota).into(),
             consumed: state.map(|state| (&state.consumed).into()),
+            consumed_revocable: state.map(|state| (&state.consumed_revocable).into()),
             lot_quotas: state.map_or_else(Vec::new, |state| {
                 state.lot_quotas.iter().map(Into::into).collect()
             }),
@@ -140,13 +146,20 @@ fn show(role: &Role, state: Option<&RoleState>, out: &mut Out) -> Result<(), Cli
 fn sentence(role: &Role, quota: &Quota, lots: &LotLimits) -> String {
     let guarantee = quantities(&quota.guarantee);
     if quota.is_none() && lots.is_none() {
-        format!("role {role} has no quota")
-    } else if quota.limits.is_none() && lots.is_none() {
-        format!("role {role} is guaranteed {guarantee} and not limited")
-    } else {
-        let limits = all_limits(&quota.limits, lots.iter());
-        format!("role {role} is guaranteed {guarantee} and limited to {limits}")
+        return format!("role {role} has no quota");
     }
+    let limits = if quota.limits.is_none() && lots.is_none() {
+        String::from("not limited")
+    } else {
+        format!("limited to {}", all_limits(&quota.limits, lots.iter()))
+    };
+    let lent = if quota.revocable_limits.is_none() {
+        String::new()
+    } else {
+        let most = amounts(quota.revocable_limits.iter());
+        format!("; of what is lent it is limited to {most}")
+    };
+    format!("role {role} is guaranteed {guarantee} and {limits}{lent}")
 }
 
 /// So much of a named lot.
@@ -170,7 +183,11 @@ pub(crate) fn all_limits<'a>(
 /// A role's quota and what counts towards it, as labelled lines: how much is left up to the limits, and how much of the
 /// guarantee the role is still owed.
 pub(crate) fn lines(role: &RoleState) -> Vec<(&'static str, String)> {
-    let Quota { guarantee, limits } = &role.quota;
+    let Quota {
+        guarantee,
+        limits,
+        revocable_limits,
+    } = &role.quota;
     let none_or = |is_none: bool, text: String| if is_none { "none".to_owned() } else { text };
     let of_lots = |amount: fn(&LotQuota) -> u64| {
         let quotas = role.lot_quotas.iter();
@@ -211,6 +228,16 @@ pub(crate) fn lines(role: &RoleState) -> Vec<(&'static str, String)> {
         let owed = guarantee.saturating_sub(&role.consumed);
         lines.push(("owed", quantities(&owed)));
     }
+    if !revocable_limits.is_none() {
+        let held = &role.consumed_revocable;
+        let left = revocable_limits.left(held);
+        let left = revocable_limits
+            .iter()
+            .map(|(kind, _)| (kind, left.get(kind)));
+        lines.push(("lent limit", amounts(revocable_limits.iter())));
+        lines.push(("lent consumed", quantities(held)));
+        lines.push(("lent left", amounts(left)));
+    }
     lines
 }
 
@@ -223,7 +250,7 @@ impl QuotaArgs {
         if self.remove {
             return Ok(Some((Quota::default(), LotLimits::default())));
         }
-        if self.guarantee.is_empty() && self.limit.is_empty() {
+        if self.guarantee.is_empty() && self.limit.is_empty() && self.revocable_limit.is_empty() {
             return Ok(None);
         }
         let guarantee = once("--guarantee", &self.guarantee)?;
@@ -239,6 +266,7 @@ impl QuotaArgs {
         let quota = Quota {
             guarantee: Quantities::from_pairs(guarantee.iter()),
             limits: once("--limit", &kinds)?,
+            revocable_limits: once("--revocable-limit", &self.revocable_limit)?,
         };
         if quota.is_none() && lots.is_none() {
             return Err(CliError::Usage(
@@ -275,6 +303,18 @@ fn once(option: &str, amounts: &[Amount]) -> Result<Limits, CliError> {
 /// The name of a kind as the command line has it.
 fn name(kind: ResourceKind) -> String {
     kind.name().replace('_', "-")
+}
+
+/// Reads `KIND=AMOUNT` of what is lent.
+fn lent_amount(text: &str) -> Result<Amount, String> {
+    match text.split_once('=') {
+        Some((named, _)) if !is_kind(named.trim()) => Err(format!(
+            "{:?} is never lent; {} are",
+            shown(named.trim()),
+            ResourceKind::ALL.map(name).join(", ")
+        )),
+        _ => amount(text),
+    }
 }
 
 /// Reads `KIND=AMOUNT`.
@@ -358,6 +398,7 @@ mod tests {
                 .with(ResourceKind::Cpus, Some(8_000))
                 .with(ResourceKind::Disk, Some(10 << 30))
                 .with(ResourceKind::DiskBandwidth, Some(10 << 20)),
+            ..Quota::default()
         };
         let commas = [
             "--guarantee",
@@ -525,8 +566,10 @@ mod tests {
                     .with(ResourceKind::Cpus, Some(2_000))
                     .with(ResourceKind::Mem, Some(4 << 30))
                     .with(ResourceKind::Disk, Some(0)),
+                revocable_limits: Limits::NONE.with(ResourceKind::Cpus, Some(8_000)),
             },
             consumed: Quantities::cpus_mem(3_000, 3 << 30),
+            consumed_revocable: Quantities::cpus_mem(5_000, 1 << 30),
             lot_quotas: vec![LotQuota {
                 role: Role::new("eng").expect("valid"),
                 name: "gpus".into(),
@@ -543,6 +586,9 @@ mod tests {
                 line("consumed", "3 cpus, 3 GiB, 3 gpus"),
                 line("left", "0 cpus, 1 GiB, 0 B disk, 1 gpus"),
                 line("owed", "1 cpu"),
+                line("lent limit", "8 cpus"),
+                line("lent consumed", "5 cpus, 1 GiB"),
+                line("lent left", "3 cpus"),
             ]
         );
         (role.quota, role.consumed) = (Quota::default(), Quantities::ZERO);

@@ -80,15 +80,35 @@ fn quota(role: &RoleState) -> [Cell; 3] {
             .join(", ")
     };
     let is_passed_of_lots = (role.lot_quotas.iter()).any(|quota| quota.held > quota.limit);
-    let style = if is_passed_of_lots || is_passed(limits, &role.consumed) {
+    let lent_limits = &role.quota.revocable_limits;
+    let lent = |amount: &dyn Fn(ResourceKind, u64) -> u64| {
+        let of_lent = lent_limits.iter();
+        let amounts = amounts(of_lent.map(|(kind, limit)| (kind, amount(kind, limit))));
+        (!lent_limits.is_none()).then(|| format!("lent: {amounts}"))
+    };
+    let and_lent = |text: String, lent: Option<String>| {
+        let all = Some(text).filter(|text| !text.is_empty());
+        all.into_iter().chain(lent).collect::<Vec<_>>().join("; ")
+    };
+    let style = if is_passed_of_lots
+        || is_passed(limits, &role.consumed)
+        || is_passed(lent_limits, &role.consumed_revocable)
+    {
         Style::Warn
     } else {
         Style::Plain
     };
     [
-        short(with_lots(amounts(consumed), |quota| quota.held)).styled(style),
+        short(and_lent(
+            with_lots(amounts(consumed), |quota| quota.held),
+            lent(&|kind, _| role.consumed_revocable.get(kind)),
+        ))
+        .styled(style),
         short(amounts(guarantee.iter())),
-        short(with_lots(amounts(limits.iter()), |quota| quota.limit)),
+        short(and_lent(
+            with_lots(amounts(limits.iter()), |quota| quota.limit),
+            lent(&|_, limit| limit),
+        )),
     ]
 }
 
@@ -121,6 +141,7 @@ mod tests {
             allocated: Resources::regular(Quantities::cpus_mem(500, 64 << 20)),
             quota,
             consumed: Quantities::cpus_mem(3_500, 2 << 30),
+            consumed_revocable: Quantities::cpus_mem(500, 0),
             lot_quotas: Vec::new(),
         }
     }
@@ -144,12 +165,14 @@ mod tests {
             Quota {
                 guarantee: Quantities::cpus_mem(4_000, 8 << 30),
                 limits: Limits::NONE.with(ResourceKind::Cpus, Some(8_000)),
+                ..Quota::default()
             },
         );
         let disk = Limits::NONE.with(ResourceKind::Disk, Some(0));
         let quota = Quota {
             guarantee: Quantities::ZERO,
             limits: disk,
+            ..Quota::default()
         };
         assert_eq!(
             lines(&[guaranteed, role("none", quota), plain]),

@@ -375,6 +375,7 @@ pub(crate) struct RoleJson {
     allocated: ResourcesJson,
     quota: QuotaJson,
     consumed: QuantitiesJson,
+    consumed_revocable: QuantitiesJson,
     lot_quotas: Vec<LotQuotaJson>,
 }
 
@@ -388,6 +389,7 @@ impl From<&RoleState> for RoleJson {
             allocated: (&role.allocated).into(),
             quota: (&role.quota).into(),
             consumed: (&role.consumed).into(),
+            consumed_revocable: (&role.consumed_revocable).into(),
             lot_quotas: role.lot_quotas.iter().map(Into::into).collect(),
         }
     }

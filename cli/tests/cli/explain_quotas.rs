@@ -23,8 +23,13 @@ fn state(name: &str, limits: Limits, held: Quantities) -> QuotaState {
     let guarantee = Quantities::ZERO;
     QuotaState {
         role: role(name),
-        quota: Quota { guarantee, limits },
+        quota: Quota {
+            guarantee,
+            limits,
+            ..Quota::default()
+        },
         held,
+        held_revocable: Quantities::ZERO,
     }
 }
 
@@ -44,6 +49,7 @@ pub fn explain(explanation: &mut Explanation, id: &FrameworkId) {
         at_one_limit(id),
         at_two_limits(id),
         allowed_nothing(id),
+        lent_enough(id),
         while_others_are_owed(id),
         behind_the_owed(id),
         behind_within_the_owed(id),
@@ -79,6 +85,16 @@ fn allowed_nothing(id: &FrameworkId) -> ExplainedClaim {
     (claim.free.over_quota, claim.free.over_limit) = (1, 1);
     let nothing = limits(Some(0), Some(0));
     claim.quotas = vec![state("off", nothing, Quantities::ZERO)];
+    claim
+}
+
+fn lent_enough(id: &FrameworkId) -> ExplainedClaim {
+    let mut claim = claim(id, &role("batch"));
+    (claim.free.over_quota, claim.free.over_limit) = (1, 1);
+    let mut own = state("batch", Limits::NONE, Quantities::ZERO);
+    own.quota.revocable_limits = limits(Some(8_000), Some(0));
+    own.held_revocable = Quantities::cpus_mem(7_995, 0);
+    claim.quotas = vec![own];
     claim
 }
 
@@ -146,6 +162,13 @@ async fn what_quotas_decide_is_said_in_sentences() {
             ),
             "  quota    role off holds 0 cpus (at most 0 cpus), 0 B (at most 0 B)".into(),
             verdict(
+                "batch",
+                "enough is free of 1 agent, but role batch holds 7.995 cpus of at most 8 cpus \
+                 and 0 B of at most 0 B of what is lent"
+            ),
+            "  quota    role batch holds 7.995 cpus lent (at most 8 cpus), 0 B lent (at most 0 B)"
+                .into(),
+            verdict(
                 "ops",
                 "what is free of 2 agents is kept for roles that are owed some of their \
                  guarantees; role eng comes first"
@@ -188,6 +211,7 @@ async fn what_quotas_decide_as_json_keeps_its_shape() {
         "at_limit",
         "at_limit",
         "at_limit",
+        "at_limit",
         "owed_to_others",
         "behind",
         "behind",
@@ -213,17 +237,25 @@ async fn what_quotas_decide_as_json_keeps_its_shape() {
             {
                 "role": "ops/db", "held": amounts(7_995, 16 << 30, 0),
                 "quota": {
-                    "guarantee": amounts(2_000, 0, 1 << 30), "limits": limits(Some(10_000), None)
-                }
+                    "guarantee": amounts(2_000, 0, 1 << 30), "limits": limits(Some(10_000), None),
+                    "revocable_limits": limits(None, None)
+                },
+                "held_revocable": amounts(0, 0, 0)
             },
             {
                 "role": "ops", "held": amounts(7_995, 16 << 30, 0),
                 "quota": {
-                    "guarantee": amounts(0, 0, 0), "limits": limits(Some(8_000), Some(16 << 30))
-                }
+                    "guarantee": amounts(0, 0, 0), "limits": limits(Some(8_000), Some(16 << 30)),
+                    "revocable_limits": limits(None, None)
+                },
+                "held_revocable": amounts(0, 0, 0)
             }
         ])
     );
-    assert_eq!(claims[3]["quotas"], serde_json::json!([]));
-    assert_eq!(claims[3]["most"], limits(Some(0), None));
+    assert_eq!(
+        claims[3]["quotas"][0]["held_revocable"],
+        amounts(7_995, 0, 0)
+    );
+    assert_eq!(claims[4]["quotas"], serde_json::json!([]));
+    assert_eq!(claims[4]["most"], limits(Some(0), None));
 }

@@ -543,6 +543,7 @@ async fn json_keeps_its_shape() {
         [
             "allocated",
             "consumed",
+            "consumed_revocable",
             "frameworks",
             "lot_quotas",
             "offered",
@@ -560,12 +561,17 @@ async fn json_keeps_its_shape() {
         "limits": {
             "cpu_milli": 4_000, "mem_bytes": null, "disk_bytes": 0,
             "disk_bandwidth_bytes_per_s": null
+        },
+        "revocable_limits": {
+            "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
+            "disk_bandwidth_bytes_per_s": null
         }
     });
     assert_eq!(roles[0]["quota"], quota);
     let shown = json(good(&played, &["quota", "eng/web", "--json"]).await);
     let expected = serde_json::json!({
-        "role": "eng/web", "quota": quota, "consumed": amounts(3_500, 64 << 20), "lot_quotas": gpus
+        "role": "eng/web", "quota": quota, "consumed": amounts(3_500, 64 << 20),
+        "consumed_revocable": amounts(2_500, 0), "lot_quotas": gpus
     });
     assert_eq!(shown, expected);
     let top = json(good(&played, &["top", "--once", "--json"]).await);

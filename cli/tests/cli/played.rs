@@ -364,8 +364,10 @@ fn state(port: u16) -> ClusterState {
                 limits: Limits::NONE
                     .with(ResourceKind::Cpus, Some(4_000))
                     .with(ResourceKind::Disk, Some(0)),
+                ..Quota::default()
             },
             consumed: Quantities::cpus_mem(3_500, 64 << 20),
+            consumed_revocable: Quantities::cpus_mem(2_500, 0),
             lot_quotas: vec![LotQuota {
                 role: Role::new("eng/web").expect("valid"),
                 name: "gpus".into(),
@@ -482,9 +484,20 @@ impl Operator for Played {
                     "role full holds 4 cpus, which is more than the limit; raise it or use --force",
                 ));
             }
-            let (role, Quota { guarantee, limits }) = (one.role, quota);
+            let role = one.role;
+            let Quota {
+                guarantee,
+                limits,
+                revocable_limits,
+            } = quota;
             let forced = if request.force { " forced" } else { "" };
-            self.note(format!("quota {role} {guarantee} up to {limits}{forced}"));
+            let lent = match revocable_limits.is_none() {
+                true => String::new(),
+                false => format!(", lent up to {revocable_limits}"),
+            };
+            self.note(format!(
+                "quota {role} {guarantee} up to {limits}{lent}{forced}"
+            ));
         }
         Ok(Response::new(proto::Empty {}))
     }

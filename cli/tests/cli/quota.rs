@@ -34,10 +34,19 @@ async fn a_quota_is_set_forced_and_taken_away() {
                 "limits": {
                     "cpu_milli": 0, "mem_bytes": null, "disk_bytes": 0,
                     "disk_bandwidth_bytes_per_s": null
+                },
+                "revocable_limits": {
+                    "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
+                    "disk_bandwidth_bytes_per_s": null
                 }
             },
             "lot_limits": []
         })
+    );
+    let lent = ["quota", "eng", "--revocable-limit", "cpus=32,mem=1GiB"];
+    assert_eq!(
+        good(&played, &lent).await,
+        "role eng is guaranteed nothing and not limited; of what is lent it is limited to 32 cpus, 1 GiB\n"
     );
     let said = good(&played, &["quota", "eng", "--remove"]).await;
     assert_eq!(said, "role eng has no quota\n");
@@ -47,6 +56,7 @@ async fn a_quota_is_set_forced_and_taken_away() {
             "quota eng cpus:2.000;mem:4294967296 up to cpus:8.000",
             "quota eng cpus:1.000 up to no limit",
             "quota full nothing up to cpus:0.000;disk:0 forced",
+            "quota eng nothing up to no limit, lent up to cpus:32.000;mem:1073741824",
             "quota eng nothing up to no limit",
         ]
     );

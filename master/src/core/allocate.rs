@@ -6,8 +6,8 @@
 //! then what is owned, by regular shares. Where both parts of an agent fall to one framework they make one offer.
 //!
 //! Of what is owned, those who are owed some of their guarantees come first, and nobody is offered more than limits and
-//! what is owed to others allow (`claims/tree/quota.rs`); an agent is split where that is less than it has. What is left
-//! because of that is [held back](Planner::held_back).
+//! what is owed to others allow (`claims/tree/quota.rs`); an agent is split where that is less than it has. What is lent
+//! has limits of its own and is owed to nobody. What is left because of that is [held back](Planner::held_back).
 //!
 //! A part that is too small to be offered by itself ([`is_allocatable`](super::limits::is_allocatable), or less where
 //! somebody says that it takes less), or that is lent and nobody
@@ -246,7 +246,9 @@ impl Planner {
         self.hand_out(Class::Regular, &mut commit);
         // Nobody asks for those who are at their limits, at the beginning or by now.
         if self.is_bounded || self.claims.has_full_roles() {
-            self.held_back.extend(self.pool.left(Class::Regular));
+            for class in Class::ALL {
+                self.held_back.extend(self.pool.left(class));
+            }
         }
         for class in Class::ALL {
             self.pool.clear(class);
@@ -287,7 +289,7 @@ impl Planner {
             && let Some(member) = self.claims.neediest(class)
         {
             let most = match class {
-                Class::Revocable => None,
+                Class::Revocable => self.claims.revocable_room(member),
                 Class::Regular => self.claims.room(member).map(|room| room.most),
             };
             self.offer_or_leave_out(class, member, most, commit);
@@ -334,11 +336,10 @@ impl Planner {
     ) {
         let candidate = *self.pool.candidate(agent);
         let mut part = candidate.free;
-        if let Some(most) = most {
-            part.regular = part.regular.min(most);
-        }
+        let within = |part: &Quantities| most.map_or(*part, |most| part.min(most));
         match class {
             Class::Revocable => {
+                part.revocable = within(&part.revocable);
                 if self.claims.is_offerable(&part.regular) {
                     part.regular = Quantities::ZERO;
                 } else if let Some(room) = self.claims.room(member) {
@@ -347,8 +348,11 @@ impl Planner {
             }
             // What is lent is here only if nobody took it.
             Class::Regular => {
+                part.regular = within(&part.regular);
                 if !self.claims.wants(member, Class::Revocable) {
                     part.revocable = Quantities::ZERO;
+                } else if let Some(most) = self.claims.revocable_room(member) {
+                    part.revocable = part.revocable.min(&most);
                 }
             }
         }

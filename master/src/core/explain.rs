@@ -41,6 +41,8 @@ pub(super) struct Asker<'a> {
     pub(super) takes_revocable: bool,
     /// What quotas leave it of what is owned; none where there are none.
     room: Option<Room>,
+    /// What they leave it of what is lent.
+    revocable_room: Option<Quantities>,
     /// Which agents it may be offered, and how much at least; none where it is not in the book.
     gate: Option<Gate<'a>>,
 }
@@ -51,13 +53,17 @@ impl<'a> Asker<'a> {
             member,
             takes_revocable,
             room: member.and_then(|member| claims.room(member)),
+            revocable_room: member.and_then(|member| claims.revocable_room(member)),
             gate: member.map(|member| claims.gate(member)),
         }
     }
 
     /// Whether quotas leave it enough for an offer: even to whoever takes little, they leave what is usual or nothing.
-    fn has_room(&self) -> bool {
-        self.room.is_none_or(|room| is_allocatable(&room.most))
+    fn has_room(&self, class: Class) -> bool {
+        match class {
+            Class::Regular => self.room.is_none_or(|room| is_allocatable(&room.most)),
+            Class::Revocable => self.revocable_room.is_none_or(|most| is_allocatable(&most)),
+        }
     }
 
     /// What quotas leave it of a part once it has taken so much; nothing where that is not enough for an offer.
@@ -92,7 +98,8 @@ impl<'a> Asker<'a> {
         let most = self.room.map(|room| room.most);
         Resources {
             regular: most.map_or(free.regular, |most| free.regular.min(&most)),
-            revocable: free.revocable,
+            revocable: (self.revocable_room)
+                .map_or(free.revocable, |most| free.revocable.min(&most)),
         }
     }
 }
@@ -154,10 +161,13 @@ fn is_open(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>, part: &Quan
 
 /// The classes of which a pass would offer an asker something of an agent, apart from what rides along.
 fn opens(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) -> [bool; Class::ALL.len()] {
-    let lent = &agent.free.revocable;
-    let withheld = |member| claims.withholds(member, agent.number, Class::Revocable, lent);
-    let is_lent =
-        asker.takes_revocable && asker.admits(lent) && !asker.member.is_some_and(withheld);
+    let class = Class::Revocable;
+    let lent = asker.may_have(&agent.free).revocable;
+    let withheld = |member| claims.withholds(member, agent.number, class, &lent);
+    let is_lent = asker.takes_revocable
+        && asker.has_room(class)
+        && asker.admits(&lent)
+        && !asker.member.is_some_and(withheld);
     [!open_regular(claims, asker, agent).is_zero(), is_lent]
 }
 
@@ -178,7 +188,7 @@ pub(super) fn found(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) ->
     let usual = |class: Class| may_take(asker, class) && is_allocatable(class.part(&agent.free));
     let mut would = Resources {
         regular: open_regular(claims, asker, agent),
-        revocable: agent.free.revocable,
+        revocable: may_have.revocable,
     };
     match opens(claims, asker, agent) {
         [true, true] => {}
@@ -193,15 +203,20 @@ pub(super) fn found(claims: &Claims, asker: Asker<'_>, agent: &AgentFree<'_>) ->
             }
         }
         [false, false] => {
-            let has_room = |class| class == Class::Revocable || asker.has_room();
-            let is_refused = (Class::ALL.into_iter())
-                .any(|class| may_take(asker, class) && has_room(class) && large(class, &may_have));
+            let is_refused = (Class::ALL.into_iter()).any(|class| {
+                may_take(asker, class) && asker.has_room(class) && large(class, &may_have)
+            });
             let end = asker
                 .member
                 .and_then(|member| claims.refusal_end(member, agent.number));
             return match end {
                 Some(end) if is_refused => Found::Refused(end),
-                _ if large(Class::Regular, &agent.free) => Found::OverQuota,
+                _ if Class::ALL
+                    .into_iter()
+                    .any(|class| may_take(asker, class) && large(class, &agent.free)) =>
+                {
+                    Found::OverQuota
+                }
                 _ if large(Class::Revocable, &agent.free) => Found::OnlyRevocable,
                 _ if Class::ALL.into_iter().any(usual) => Found::BelowMinimum,
                 _ => Found::Small,

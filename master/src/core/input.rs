@@ -180,7 +180,8 @@ pub enum OperatorError {
     },
     /// The tasks of a role hold more than its limit is to be.
     #[error(
-        "the tasks of role {role} hold more {} than its limit is to be; end some of them first, or say that it is meant (ebb quota --force): they run on, and the role is offered no more",
+        "the tasks of role {role} hold more {}{} than its limit is to be; end some of them first, or say that it is meant (ebb quota --force): they run on, and the role is offered no more",
+        if *is_revocable { "revocable " } else { "" },
         kind.name()
     )]
     QuotaExceeded {
@@ -188,6 +189,8 @@ pub enum OperatorError {
         role: Role,
         /// The first kind of which that is so.
         kind: ResourceKind,
+        /// Whether it is the limit of what is lent.
+        is_revocable: bool,
     },
     /// There is nothing of that name to be limited.
     #[error(

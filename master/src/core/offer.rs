@@ -74,7 +74,7 @@ impl Core {
             && !framework.suppressed.contains(role)
             && !proposal.resources.is_zero()
             && self.offers.len() < MAX_OFFERS
-            && (is_charged || self.roles.has_room(seat, &proposal.resources.regular))
+            && (is_charged || self.roles.has_room(seat, &proposal.resources))
             && self.roles.admits(seat, proposal.agent, &proposal.resources);
         let connection = framework.connection.filter(|_| holds)?;
         Some(Receiver {

@@ -1,6 +1,7 @@
 //! Quotas of roles: what operators may set, what stands against them, and when nothing is offered because of them.
 //!
-//! A quota counts what a role and those below it hold of what is owned, offers that are out included. Who may still be
+//! A quota counts what a role and those below it hold, offers that are out included: of what is owned, and apart from that
+//! of what is lent, which is limited but never guaranteed. Who may still be
 //! offered how much is the book's to know (`claims/tree/quota.rs`). A proposal that an allocator's thread has planned with
 //! an older book is held against it again when it comes in, by the core's own thread, before it becomes an offer: so no
 //! limit is passed and nothing that is kept free is given away, however many threads plan at once.
@@ -10,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{LotLimits, OfferId, Quantities, Quota, ResourceKind, Role};
+use ebb_types::{Limits, LotLimits, OfferId, Quota, ResourceKind, Resources, Role};
 
 use super::drf::{Class, Sums};
 use super::input::{Effect, OperatorError};
@@ -127,24 +128,33 @@ impl Core {
 
     /// No role's tasks may hold more than its new limits.
     fn check_consumed(&self, changed: &BTreeMap<Role, Quota>) -> Result<(), OperatorError> {
-        for (role, quota) in changed.iter().filter(|(_, quota)| !quota.limits.is_none()) {
+        for (role, quota) in changed {
+            let of_class = [&quota.limits, &quota.revocable_limits];
+            if of_class.into_iter().all(Limits::is_none) {
+                continue;
+            }
             let allocated = self.allocated_within(role);
-            let mut limits = quota.limits.iter();
-            if let Some((kind, _)) = limits.find(|(kind, limit)| allocated.get(*kind) > *limit) {
-                return Err(OperatorError::QuotaExceeded {
-                    role: role.clone(),
-                    kind,
-                });
+            for (class, limits) in Class::ALL.into_iter().zip(of_class) {
+                let held = class.part(&allocated);
+                if let Some((kind, _)) =
+                    (limits.iter()).find(|(kind, limit)| held.get(*kind) > *limit)
+                {
+                    return Err(OperatorError::QuotaExceeded {
+                        role: role.clone(),
+                        kind,
+                        is_revocable: class == Class::Revocable,
+                    });
+                }
             }
         }
         Ok(())
     }
 
-    fn allocated_within(&self, above: &Role) -> Quantities {
+    fn allocated_within(&self, above: &Role) -> Resources {
         let holdings = self.frameworks.values().flat_map(|one| &one.holdings);
         let within = holdings.filter(|(role, _)| role.is_within(above));
-        within.fold(Quantities::ZERO, |sum, (_, holding)| {
-            sum.saturating_add(&holding.allocated.regular)
+        within.fold(Resources::ZERO, |sum, (_, holding)| {
+            sum.saturating_add(&holding.allocated)
         })
     }
 
@@ -152,20 +162,25 @@ impl Core {
     /// for what is owed to be free. Offers within the guarantees of their own roles stay.
     fn rescind_for_quotas(&mut self) {
         let out: Vec<(OfferId, Role)> = (self.offers.iter())
-            .filter(|(_, offer)| !offer.resources.regular.is_zero())
+            .filter(|(_, offer)| !offer.resources.is_zero())
             .map(|(id, offer)| (id.clone(), offer.role.clone()))
             .collect();
         for (id, role) in out {
             let Some(offer) = self.offers.get(&id) else {
                 continue;
             };
-            let held = offer.resources.regular;
+            let held = offer.resources;
             let states = self.roles.quotas_above(&role);
+            let is_above = |limit: Option<u64>, held: u64| limit.is_some_and(|limit| held > limit);
             let passes = |kind: &ResourceKind| {
                 let mut limits = states.iter();
+                limits.any(|state| is_above(state.quota.limits.get(*kind), state.held.get(*kind)))
+            };
+            let passes_lent = |kind: &ResourceKind| {
+                let mut limits = states.iter();
                 limits.any(|state| {
-                    let limit = state.quota.limits.get(*kind);
-                    limit.is_some_and(|limit| state.held.get(*kind) > limit)
+                    let limit = state.quota.revocable_limits.get(*kind);
+                    is_above(limit, state.held_revocable.get(*kind))
                 })
             };
             let shortage = self.roles.shortage();
@@ -176,8 +191,11 @@ impl Core {
                 };
                 shortage.get(*kind) > 0 && !is_owed(*kind)
             };
-            let mut kinds = held.iter().map(|(kind, _)| kind);
-            if kinds.any(|kind| passes(&kind) || is_missing(&kind)) {
+            let mut owned = held.regular.iter().map(|(kind, _)| kind);
+            let mut lent = held.revocable.iter().map(|(kind, _)| kind);
+            if owned.any(|kind| passes(&kind) || is_missing(&kind))
+                || lent.any(|kind| passes_lent(&kind))
+            {
                 self.rescind(&id);
             }
         }

@@ -82,6 +82,7 @@ impl Core {
                 weight_milli: u64::from(*self.weights.get(&role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
                 quota: self.quotas.get(&role).copied().unwrap_or_default(),
                 consumed: self.roles.held_below(&role),
+                consumed_revocable: self.roles.held_revocable_below(&role),
                 lot_quotas: self.lot_quotas(&role),
                 role,
                 frameworks: frameworks.into_iter().collect(),

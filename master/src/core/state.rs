@@ -78,6 +78,11 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
+    /// What of it is lent.
+    pub(crate) fn revocable(&self) -> Quantities {
+        (self.offered.revocable).saturating_add(&self.allocated.revocable)
+    }
+
     pub(crate) fn is_zero(&self) -> bool {
         self.offered.is_zero() && self.allocated.is_zero()
     }

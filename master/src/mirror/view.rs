@@ -107,20 +107,22 @@ pub struct Gauges {
     pub quotas_left_out: u64,
 }
 
-/// Most roles whose quotas stand in metrics: each has up to four accounts of four kinds.
+/// Most roles whose quotas stand in metrics: each has up to six accounts of four kinds.
 pub const MAX_QUOTAS_SHOWN: usize = 500;
 
-/// A role's quota and what it holds, with all roles below it, of what is owned.
+/// A role's quota and what it holds, with all roles below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaGauge {
     /// The role.
     pub role: Role,
     /// Its quota.
     pub quota: Quota,
-    /// What counts towards it: what is offered to it and what its tasks hold.
+    /// What of what is owned counts towards it: what is offered to it and what its tasks hold.
     pub consumed: Quantities,
-    /// What its tasks hold.
+    /// What of that its tasks hold.
     pub allocated: Quantities,
+    /// What of what is lent counts towards it.
+    pub consumed_revocable: Quantities,
 }
 
 /// Everything that the master knew after some step.
@@ -243,6 +245,7 @@ impl View {
         }
         let consumed = self.consumed();
         let allocated = self.below(|holding| holding.allocated.regular);
+        let lent = self.below(Holding::revocable);
         let of = |sums: &BTreeMap<Role, Quantities>, role| sums.get(role).copied();
         let shown = self.quotas.iter().take(MAX_QUOTAS_SHOWN);
         let shown = shown.map(|(role, quota)| QuotaGauge {
@@ -250,6 +253,7 @@ impl View {
             quota: *quota,
             consumed: of(&consumed, role).unwrap_or_default(),
             allocated: of(&allocated, role).unwrap_or_default(),
+            consumed_revocable: of(&lent, role).unwrap_or_default(),
         });
         gauges.quotas = shown.collect();
         gauges.quotas_left_out = (self.quotas.len() - gauges.quotas.len()) as u64;
@@ -367,12 +371,14 @@ impl View {
             }
         }
         let consumed = self.consumed();
+        let lent = self.below(Holding::revocable);
         let named = self.named_sums();
         members
             .into_iter()
             .map(|(role, (frameworks, holding))| RoleState {
                 quota: self.quotas.get(role).copied().unwrap_or_default(),
                 consumed: consumed.get(role).copied().unwrap_or_default(),
+                consumed_revocable: lent.get(role).copied().unwrap_or_default(),
                 lot_quotas: self.lot_quotas(role, &named),
                 weight_milli: u64::from(*self.weights.get(role).unwrap_or(&DEFAULT_WEIGHT_MILLI)),
                 role: role.clone(),

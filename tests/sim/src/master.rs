@@ -8,7 +8,7 @@ use ebb_master::core::record::{Activity, RegistryWrite, Restored};
 use ebb_master::core::{ConnectionId, Core, CoreConfig, Effect, Input};
 use ebb_master::ledger::{Ledger, Transition};
 use ebb_master::mirror::{Books, Parts};
-use ebb_types::{AgentId, AgentToMaster, Call, Event, Generation, MasterToAgent};
+use ebb_types::{AgentId, AgentToMaster, Call, Event, Generation, Limits, MasterToAgent};
 
 use crate::network::{AT_MASTER, AT_PEER, LinkId, Message, Peer};
 use crate::planted::Planted;
@@ -268,6 +268,11 @@ impl World {
             let is_quota = matches!(write, RegistryWrite::PutQuota { .. });
             if is_quota && self.planted == Some(Planted::QuotaForgotten) {
                 continue;
+            }
+            if let RegistryWrite::PutQuota { quota, .. } = &mut write
+                && self.planted == Some(Planted::RevocableLimitForgotten)
+            {
+                quota.revocable_limits = Limits::NONE;
             }
             self.registry.apply(write);
         }

@@ -46,6 +46,25 @@ pub struct Operator {
     maintained: u64,
 }
 
+/// What a role with a quota holds, and what is owed to all.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    owned: Quantities,
+    lent: Quantities,
+    shortage: Quantities,
+}
+
+impl Held {
+    fn now(core: &Core, role: &Role) -> Self {
+        let claims = core.claims();
+        Self {
+            owned: claims.held_below(role),
+            lent: claims.held_revocable_below(role),
+            shortage: claims.shortage(),
+        }
+    }
+}
+
 impl Operator {
     /// Maintenances that were started and ended.
     pub const fn maintained(&self) -> u64 {
@@ -174,18 +193,20 @@ impl World {
             let (cpu, mem) = (self.rng.between(least, most), self.rng.between(least, most));
             Quantities::cpus_mem(cpu * STEP_CPU_MILLI, mem * STEP_MEM_BYTES)
         };
-        let (guarantee, limit) = (some(0, 4), some(4, 12));
+        let (guarantee, limit, lent) = (some(0, 4), some(4, 12), some(0, 3));
         let quota = match self.rng.between(0, 3) {
             0 => Quota::default(),
             1 => Quota {
                 guarantee,
                 limits: Limits::NONE,
+                ..Quota::default()
             },
             _ => Quota {
                 guarantee,
                 limits: Limits::NONE
                     .with(ResourceKind::Cpus, Some(limit.cpu_milli()))
                     .with(ResourceKind::Mem, Some(limit.mem_bytes())),
+                revocable_limits: Limits::NONE.with(ResourceKind::Cpus, Some(lent.cpu_milli())),
             },
         };
         self.ask_quota(name, quota);
@@ -268,19 +289,27 @@ impl World {
 
     /// What the master makes of proposals must not take a role further beyond its limits, nor make what is owed to
     /// others lack any more.
-    pub fn check_quotas(&mut self, before: &[(Quantities, Quantities)], core: &Core) {
-        for ((held, shortage), (role, quota)) in before.iter().zip(&self.operator.quotas.clone()) {
-            let now = core.claims().held_below(role);
-            self.operator.limited += u64::from(now != *held);
-            let passed = (quota.limits.iter())
-                .find(|(kind, limit)| now.get(*kind) > held.get(*kind).max(*limit));
-            if let Some((kind, limit)) = passed {
+    pub fn check_quotas(&mut self, before: &[Held], core: &Core) {
+        for (held, (role, quota)) in before.iter().zip(&self.operator.quotas.clone()) {
+            let now = Held::now(core, role);
+            self.operator.limited += u64::from((now.owned, now.lent) != (held.owned, held.lent));
+            let passed = |limits: &Limits, now: &Quantities, held: &Quantities| {
+                let mut limits = limits.iter();
+                limits.find(|(kind, limit)| now.get(*kind) > held.get(*kind).max(*limit))
+            };
+            let owned = passed(&quota.limits, &now.owned, &held.owned);
+            let lent = passed(&quota.revocable_limits, &now.lent, &held.lent);
+            for ((kind, limit), what) in owned
+                .zip(Some(""))
+                .into_iter()
+                .chain(lent.zip(Some("lent ")))
+            {
                 let name = kind.name();
                 self.fail(format!(
-                    "role {role} is offered more {name} than its limit {limit}"
+                    "role {role} is offered more {what}{name} than its limit {limit}"
                 ));
             }
-            if !shortage.contains(&core.claims().shortage()) {
+            if !held.shortage.contains(&now.shortage) {
                 self.fail(format!(
                     "what is owed to others is offered beside role {role}"
                 ));
@@ -289,12 +318,9 @@ impl World {
     }
 
     /// What is held and owed of each role whose quota is known.
-    pub fn quotas_before(&self, core: &Core) -> Vec<(Quantities, Quantities)> {
-        let shortage = core.claims().shortage();
+    pub fn quotas_before(&self, core: &Core) -> Vec<Held> {
         let known = self.operator.quotas.keys();
-        known
-            .map(|role| (core.claims().held_below(role), shortage))
-            .collect()
+        known.map(|role| Held::now(core, role)).collect()
     }
 
     /// After all faults every agent is to be offered again, to everybody.

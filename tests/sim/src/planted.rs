@@ -40,6 +40,8 @@ pub enum Planted {
     ActivityForgotten,
     /// The registry does not keep quotas.
     QuotaForgotten,
+    /// The registry keeps quotas without what they limit of what is lent.
+    RevocableLimitForgotten,
     /// The registry does not keep maintenance windows.
     WindowForgotten,
     /// The registry does not keep operations.
@@ -68,7 +70,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every planted fault.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::MasterForgetsPersist,
         Self::AgentForgetsPersist,
         Self::MasterLeaksResources,
@@ -87,6 +89,7 @@ impl Planted {
         Self::NoTicks,
         Self::ActivityForgotten,
         Self::QuotaForgotten,
+        Self::RevocableLimitForgotten,
         Self::WindowForgotten,
         Self::OperationForgotten,
         Self::AttributesLost,

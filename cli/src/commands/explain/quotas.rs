@@ -1,6 +1,8 @@
 //! What quotas have to do with it: whose limit leaves too little, who is owed some of a guarantee.
 
-use ebb_types::{ExplainedClaim, Explanation, LotQuota, QuotaState, ResourceKind, Role};
+use ebb_types::{
+    ExplainedClaim, Explanation, Limits, LotQuota, Quantities, QuotaState, ResourceKind, Role,
+};
 
 use super::count;
 use crate::commands::quota::lot;
@@ -8,34 +10,57 @@ use crate::output::quantity::{amount, amounts};
 
 /// Of the limits that leave too little: of one role alone if there is such a one, else of several together.
 pub(super) fn at_limit(explanation: &Explanation, claim: &ExplainedClaim) -> String {
+    let of_owned = short_of(explanation, claim, |state| {
+        (state.quota.limits, state.held, "")
+    });
+    let roles = match of_owned.is_empty() {
+        false => of_owned,
+        true => short_of(explanation, claim, |state| {
+            let quota = &state.quota;
+            (
+                quota.revocable_limits,
+                state.held_revocable,
+                " of what is lent",
+            )
+        }),
+    };
+    format!(
+        "enough is free of {}, but {}",
+        count(claim.free.over_quota, "agent"),
+        roles.join(", and ")
+    )
+}
+
+/// The roles whose limits leave too little, each with what it holds: of owned or of lent resources, as the view says.
+fn short_of(
+    explanation: &Explanation,
+    claim: &ExplainedClaim,
+    view: impl Fn(&QuotaState) -> (Limits, Quantities, &'static str),
+) -> Vec<String> {
     let short = |state: &QuotaState| -> Vec<ResourceKind> {
-        let (left, minimum) = (state.left_by_limits(), &explanation.minimum);
+        let (limits, held, _) = view(state);
+        let left = limits.left(&held);
         let kinds = [ResourceKind::Cpus, ResourceKind::Mem].into_iter();
         kinds
-            .filter(|kind| left.get(*kind) < minimum.get(*kind))
+            .filter(|kind| left.get(*kind) < explanation.minimum.get(*kind))
             .collect()
     };
     let all = || claim.quotas.iter().map(|state| (state, short(state)));
     let alone = all().find(|(_, kinds)| kinds.len() == 2);
     let meant = alone.map_or_else(|| all().collect(), |one| vec![one]);
     let meant = meant.iter().filter(|(_, kinds)| !kinds.is_empty());
-    let roles: Vec<String> = meant
+    meant
         .map(|(state, kinds)| {
-            let limits = state.quota.limits;
+            let (limits, held, what) = view(state);
             let held = kinds.iter().map(|kind| {
                 let limit = limits.get(*kind).unwrap_or(u64::MAX);
-                let held = amount(*kind, state.held.get(*kind));
+                let held = amount(*kind, held.get(*kind));
                 format!("{held} of at most {}", amount(*kind, limit))
             });
             let held: Vec<String> = held.collect();
-            format!("role {} holds {}", state.role, held.join(" and "))
+            format!("role {} holds {}{what}", state.role, held.join(" and "))
         })
-        .collect();
-    format!(
-        "enough is free of {}, but {}",
-        count(claim.free.over_quota, "agent"),
-        roles.join(", and ")
-    )
+        .collect()
 }
 
 /// The role that comes before the others with what is owned, and whether the claim is of it.
@@ -93,6 +118,10 @@ fn quota(state: &QuotaState) -> String {
         let held = amount(kind, state.held.get(kind));
         (!terms.is_empty()).then(|| format!("{held} ({})", terms.join(", ")))
     });
-    let terms: Vec<String> = terms.collect();
+    let lent = state.quota.revocable_limits.iter().map(|(kind, limit)| {
+        let held = amount(kind, state.held_revocable.get(kind));
+        format!("{held} lent (at most {})", amount(kind, limit))
+    });
+    let terms: Vec<String> = terms.chain(lent).collect();
     format!("role {} holds {}", state.role, terms.join(", "))
 }

@@ -30,6 +30,7 @@ impl From<&Limits> for LimitsJson {
 pub(crate) struct QuotaJson {
     guarantee: QuantitiesJson,
     limits: LimitsJson,
+    revocable_limits: LimitsJson,
 }
 
 impl From<&Quota> for QuotaJson {
@@ -37,6 +38,7 @@ impl From<&Quota> for QuotaJson {
         Self {
             guarantee: (&quota.guarantee).into(),
             limits: (&quota.limits).into(),
+            revocable_limits: (&quota.revocable_limits).into(),
         }
     }
 }
@@ -83,6 +85,7 @@ pub(crate) struct QuotaStateJson {
     role: String,
     quota: QuotaJson,
     held: QuantitiesJson,
+    held_revocable: QuantitiesJson,
 }
 
 impl From<&QuotaState> for QuotaStateJson {
@@ -91,6 +94,7 @@ impl From<&QuotaState> for QuotaStateJson {
             role: state.role.to_string(),
             quota: (&state.quota).into(),
             held: (&state.held).into(),
+            held_revocable: (&state.held_revocable).into(),
         }
     }
 }

@@ -109,12 +109,20 @@ fn quota() -> impl Strategy<Value = Quota> {
             .with(ResourceKind::Cpus, cpu.map(|cpu| cpu * 700))
             .with(ResourceKind::Mem, mem.map(|mem| mem * 40 * MIB))
     });
-    let quota = (amounts(), limits).prop_map(|(guarantee, limits)| Quota {
-        guarantee: limits.iter().fold(guarantee, |least, (kind, limit)| {
-            least.with(kind, least.get(kind).min(limit))
-        }),
-        limits,
+    let of_lent = (prop::option::of(0..8u64), prop::option::of(0..8u64)).prop_map(|(cpu, mem)| {
+        Limits::NONE
+            .with(ResourceKind::Cpus, cpu.map(|cpu| cpu * 400))
+            .with(ResourceKind::Mem, mem.map(|mem| mem * 30 * MIB))
     });
+    let of_lent = prop_oneof![Just(Limits::NONE), of_lent];
+    let quota =
+        (amounts(), limits, of_lent).prop_map(|(guarantee, limits, revocable_limits)| Quota {
+            guarantee: limits.iter().fold(guarantee, |least, (kind, limit)| {
+                least.with(kind, least.get(kind).min(limit))
+            }),
+            limits,
+            revocable_limits,
+        });
     prop_oneof![4 => quota, 1 => Just(Quota::default())]
 }
 

@@ -34,6 +34,11 @@ impl Claims {
         self.tree.held_below(role)
     }
 
+    /// What a role and those below it hold of what is lent.
+    pub fn held_revocable_below(&self, role: &Role) -> Quantities {
+        self.tree.held_revocable_below(role)
+    }
+
     /// The neediest of the roles that are owed something of their own and want something, and its neediest member.
     pub(in crate::core) fn find_neediest_creditor(&self) -> Option<(&Role, u32)> {
         self.tree.find_neediest_creditor()

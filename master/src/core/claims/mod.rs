@@ -399,7 +399,7 @@ impl Claims {
         self.tree.has_quotas()
     }
 
-    /// Whether some role is offered nothing because of its limits.
+    /// Whether some role is offered nothing of a class because of its limits.
     pub(super) fn has_full_roles(&self) -> bool {
         self.tree.has_full_roles()
     }
@@ -618,11 +618,17 @@ impl Claims {
         self.tree.room_beyond(member, Some(taken))
     }
 
-    /// Whether whoever has a seat may be offered so much of what is owned: it passes no limit, and takes nothing that is owed to
-    /// others.
-    pub fn has_room(&self, seat: Seat, regular: &Quantities) -> bool {
+    /// The most of what is lent that a member may be offered; nothing where there is no bound but what is free.
+    pub(super) fn revocable_room(&self, member: u32) -> Option<Quantities> {
+        self.tree.revocable_room(member)
+    }
+
+    /// Whether whoever has a seat may be offered so much: it passes no limit, and takes nothing that is owed to others.
+    pub fn has_room(&self, seat: Seat, resources: &Resources) -> bool {
         let room = self.room(seat.member);
-        room.is_none_or(|room| room.most.contains(regular))
+        let lent = self.revocable_room(seat.member);
+        room.is_none_or(|room| room.most.contains(&resources.regular))
+            && lent.is_none_or(|most| most.contains(&resources.revocable))
     }
 
     /// Whether nobody wants a class.

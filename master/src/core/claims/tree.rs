@@ -4,7 +4,7 @@
 //! that they compete with those as one (Mesos' virtual leaf). A node holds the sum of what its children hold; that of the
 //! root is kept where there are quotas. A node is in its parent's order of a class exactly while somebody below it wants that class.
 //!
-//! A role may have a quota ([`quota`]); one whose limits leave nothing to offer is in no order of what is owned.
+//! A role may have a quota ([`quota`]); one whose limits leave nothing of a class to offer is in no order of that class.
 //!
 //! The price: a change of a holding marks one node on each level; the neediest is found in one settled order a level.
 
@@ -434,11 +434,13 @@ impl Tree {
         while index != ROOT {
             let node = &mut self.nodes[index as usize];
             let parent = node.parent;
-            if class == Class::Regular && node.terms.is_some() {
-                let was_full = node.is_full();
+            if node.terms.is_some() {
+                let was_full = node.is_full(class);
                 to(&mut node.standing);
-                owed = self.settle_terms(index, owed);
-                self.count_full(index, was_full);
+                if class == Class::Regular {
+                    owed = self.settle_terms(index, owed);
+                }
+                self.count_full(index, class, was_full);
             } else {
                 to(&mut node.standing);
             }
@@ -494,7 +496,7 @@ impl Tree {
             Kind::Member(member) => member.wants[class as usize],
             Kind::Free => false,
             Kind::Root | Kind::Role(_) | Kind::Own => {
-                let is_full = || class == Class::Regular && self.nodes[index as usize].is_full();
+                let is_full = || self.nodes[index as usize].is_full(class);
                 !self.orders[index as usize][class as usize].is_empty() && !is_full()
             }
         }

@@ -128,6 +128,7 @@ impl Mirrored {
                 } else {
                     Quota {
                         limits,
+                        revocable_limits: Limits::NONE.with(ResourceKind::Mem, Some(amount)),
                         ..Quota::default()
                     }
                 };

@@ -23,6 +23,7 @@ mod reconcile;
 mod remains;
 mod reservations;
 mod restart;
+mod revocable_limits;
 mod terms;
 mod updates;
 mod validate;

@@ -195,6 +195,7 @@ fn a_limit_leaves_room_for_what_is_guaranteed_below_it() {
     let outer = Quota {
         guarantee: cpus(0),
         limits: at_most(cpus(5)),
+        ..Quota::default()
     };
     let quotas = [("a", outer), ("a/b", guarantee(cpus(4)))];
     assert_eq!(set(&mut world, &quotas, false), Ok(()));
@@ -212,6 +213,7 @@ fn what_is_lent_is_neither_limited_nor_does_it_pay_a_guarantee() {
     let quota = Quota {
         guarantee: cpus(1),
         limits: at_most(cpus(1)),
+        ..Quota::default()
     };
     assert_eq!(set(&mut world, &[("a", quota)], false), Ok(()));
     let mut info = framework_info("one", &["a"]);
@@ -232,6 +234,7 @@ fn quotas_that_cannot_be_are_refused_all_or_none() {
     let crossed = Quota {
         guarantee: cpus(2),
         limits: at_most(cpus(1)),
+        ..Quota::default()
     };
     let within = [
         ("b", limit(cpus(3))),
@@ -253,7 +256,14 @@ fn quotas_that_cannot_be_are_refused_all_or_none() {
     take_all(&mut world, &one);
     let passed = set(&mut world, &[("a", limit(cpus(3)))], false);
     let of = role("a");
-    assert_eq!(passed, Err(OperatorError::QuotaExceeded { role: of, kind }));
+    assert_eq!(
+        passed,
+        Err(OperatorError::QuotaExceeded {
+            role: of,
+            kind,
+            is_revocable: false
+        })
+    );
     assert_eq!(set(&mut world, &[("a", limit(cpus(3)))], true), Ok(()));
     let states = world.core.cluster_state().roles;
     assert_eq!(
@@ -403,6 +413,7 @@ fn metrics_show_what_roles_with_a_quota_hold_with_all_below_them() {
     let quota = Quota {
         guarantee: cpus(1),
         limits: at_most(cpus(8)),
+        ..Quota::default()
     };
     assert_eq!(set(&mut world, &[("eng", quota)], false), Ok(()));
     let below = world.subscribe(framework_info("f", &["eng/web"]));

@@ -164,6 +164,7 @@ fn some_quota() -> Quota {
         limits: Limits::NONE
             .with(ResourceKind::Cpus, Some(3))
             .with(ResourceKind::Disk, Some(0)),
+        revocable_limits: Limits::NONE.with(ResourceKind::Mem, Some(0)),
     }
 }
 

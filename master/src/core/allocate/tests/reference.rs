@@ -350,7 +350,7 @@ impl Reference {
                 .then(self.nodes[*a].born.cmp(&self.nodes[*b].born))
         });
         let below = |name: &Name| match name {
-            Name::Role(role) if class == Class::Regular && self.is_full(role) => Vec::new(),
+            Name::Role(role) if self.is_full(class, role) => Vec::new(),
             Name::Member(role, framework) => {
                 let who = (role.clone(), framework.clone());
                 Vec::from_iter(self.wants(class, &who).then_some(who))
@@ -462,17 +462,31 @@ impl Reference {
         }
     }
 
-    /// Whether the limits of a role leave nothing that is worth an offer.
-    pub(super) fn is_full(&self, role: &Role) -> bool {
-        let name = Name::Role(role.clone());
-        self.quotas.get(role).is_some_and(|quota| {
-            let left = quota.limits.iter().map(|(kind, limit)| {
-                let left = u128::from(limit).saturating_sub(self.held(&name, kind));
-                (kind, u64::try_from(left).unwrap())
-            });
-            let left = left.fold(Quantities::MAX, |all, (kind, left)| all.with(kind, left));
-            !is_allocatable(&left)
-        })
+    /// What the limits of a role leave of a class.
+    fn left(&self, class: Class, role: &Role) -> Quantities {
+        let sums = &self.nodes[&Name::Role(role.clone())].sums[class as usize];
+        let limits = self.quotas.get(role).map(|quota| match class {
+            Class::Regular => quota.limits,
+            Class::Revocable => quota.revocable_limits,
+        });
+        let limits = limits.unwrap_or_default();
+        let left = limits.iter().map(|(kind, limit)| {
+            let left = u128::from(limit).saturating_sub(sums[kind as usize]);
+            (kind, u64::try_from(left).unwrap())
+        });
+        left.fold(Quantities::MAX, |all, (kind, left)| all.with(kind, left))
+    }
+
+    /// Whether the limits of a role leave nothing of a class that is worth an offer.
+    pub(super) fn is_full(&self, class: Class, role: &Role) -> bool {
+        !is_allocatable(&self.left(class, role))
+    }
+
+    /// The most of what is lent that somebody may be offered.
+    pub(super) fn most_lent(&self, who: &Who) -> Quantities {
+        let roles = std::iter::successors(Some(who.0.clone()), Role::parent);
+        let left = roles.map(|role| self.left(Class::Revocable, &role));
+        left.fold(Quantities::MAX, |most, left| most.min(&left))
     }
 
     pub(super) fn has_quota_of(&self, kind: ResourceKind) -> bool {
@@ -568,8 +582,9 @@ impl Reference {
         }
         agents.iter().position(|(id, free)| {
             let mut part = *free;
-            if class == Class::Regular {
-                part.regular = part.regular.min(most);
+            match class {
+                Class::Regular => part.regular = part.regular.min(most),
+                Class::Revocable => part.revocable = part.revocable.min(most),
             }
             self.admits(who, class.part(&part))
                 && !self.is_kept(who, id)
@@ -591,7 +606,7 @@ impl Reference {
             };
             let most = match class {
                 Class::Regular => self.most(&who),
-                Class::Revocable => Quantities::MAX,
+                Class::Revocable => self.most_lent(&who),
             };
             match self.first(class, &who, &most, agents) {
                 Some(at) => self.offer(class, &who, &most, &mut agents[at], offers),
@@ -663,6 +678,7 @@ impl Reference {
         offers: &mut Vec<(AgentId, Who, Resources)>,
     ) {
         let mut part = *free;
+        part.revocable = part.revocable.min(&self.most_lent(who));
         match class {
             Class::Revocable if self.is_offerable(&free.regular) => part.regular = Quantities::ZERO,
             Class::Revocable => part.regular = part.regular.min(&self.most(who)),

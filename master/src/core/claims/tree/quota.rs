@@ -1,5 +1,5 @@
 //! Quotas in the tree of roles: what is owed to whom, and how much anybody may still be offered without passing a limit
-//! or taking what is owed to others. Of owned resources only; quotas know nothing of what is lent.
+//! or taking what is owed to others. Of what is lent nothing is ever owed: there are only limits, counted apart.
 //!
 //! A role *lacks* what of its guarantee it and the roles below it do not hold. It is *owed* the larger of what it lacks
 //! and what its child roles are owed together, each kind by itself; so a guarantee within another one is not kept free
@@ -12,7 +12,7 @@
 //!
 //! The price: a change of a holding settles the terms of the roles above it, where there are any: O(depth).
 
-use ebb_types::{Quantities, Quota, QuotaState, ResourceKind, Role};
+use ebb_types::{Limits, Quantities, Quota, QuotaState, ResourceKind, Role};
 
 use super::{Kind, Node, ROOT, Tree, need};
 use crate::core::claims::order::{Order, Spot};
@@ -39,7 +39,10 @@ pub(super) struct Creditors {
     spots: Vec<Spot>,
     /// How many roles have a quota.
     quotas: usize,
-    /// How many roles can be offered nothing because of their limits.
+    /// How many of them limit what is lent.
+    lent_limits: usize,
+    /// How many roles can be offered nothing of a class because of their limits; one that can be offered nothing at all
+    /// counts twice.
     full: usize,
 }
 
@@ -68,13 +71,20 @@ impl Terms {
         each(|kind| bounded(u128::from(lacks.get(kind)).saturating_sub(self.below.get(kind))))
     }
 
-    /// Whether its limits leave nothing that is worth an offer.
-    fn is_full(&self, held: &Sums) -> bool {
-        let left = each(|kind| match self.quota.limits.get(kind) {
+    const fn limits(&self, class: Class) -> &Limits {
+        match class {
+            Class::Regular => &self.quota.limits,
+            Class::Revocable => &self.quota.revocable_limits,
+        }
+    }
+
+    /// What its limits leave.
+    fn left(&self, class: Class, held: &Sums) -> Quantities {
+        let limits = self.limits(class);
+        each(|kind| match limits.get(kind) {
             Some(limit) => bounded(u128::from(limit).saturating_sub(held.get(kind))),
             None => u64::MAX,
-        });
-        !is_allocatable(&left)
+        })
     }
 }
 
@@ -87,10 +97,20 @@ impl Node {
         held
     }
 
-    /// Whether its limits leave nothing that is worth an offer.
-    pub(super) fn is_full(&self) -> bool {
-        let terms = self.terms.as_ref();
-        terms.is_some_and(|terms| terms.is_full(&self.held()))
+    /// What counts towards the limits of a class.
+    fn counted(&self, class: Class) -> Sums {
+        match class {
+            Class::Regular => self.held(),
+            Class::Revocable => *self.standing.held(class),
+        }
+    }
+
+    /// Whether its limits leave nothing of a class that is worth an offer.
+    pub(super) fn is_full(&self, class: Class) -> bool {
+        self.terms.as_ref().is_some_and(|terms| {
+            !terms.limits(class).is_none()
+                && !is_allocatable(&terms.left(class, &self.counted(class)))
+        })
     }
 
     fn lacks_itself(&self) -> Quantities {
@@ -118,8 +138,8 @@ impl Tree {
     /// Sets a role's quota; the role is added where it is new. One that says nothing takes the quota away.
     pub(in crate::core::claims) fn set_quota(&mut self, role: &Role, quota: Quota) {
         let index = self.intern_role(role);
-        let had = self.quota(index).is_some();
-        let was_full = self.nodes[index as usize].is_full();
+        let had = self.quota(index).copied().unwrap_or_default();
+        let was_full = Class::ALL.map(|class| self.nodes[index as usize].is_full(class));
         let mut above = index;
         loop {
             let reserved = self.reserved_below(above);
@@ -138,8 +158,12 @@ impl Tree {
             terms.quota = quota;
         }
         self.creditors.quotas += usize::from(!quota.is_none());
-        self.creditors.quotas -= usize::from(had);
-        self.count_full(index, was_full);
+        self.creditors.quotas -= usize::from(!had.is_none());
+        self.creditors.lent_limits += usize::from(!quota.revocable_limits.is_none());
+        self.creditors.lent_limits -= usize::from(!had.revocable_limits.is_none());
+        for class in Class::ALL {
+            self.count_full(index, class, was_full[class as usize]);
+        }
         let mut node = index;
         let mut change = None;
         while let Some(next) = self.settle_terms(node, change) {
@@ -149,7 +173,9 @@ impl Tree {
             }
             node = self.nodes[node as usize].parent;
         }
-        self.place(index, Class::Regular);
+        for class in Class::ALL {
+            self.place(index, class);
+        }
         self.forget_role_if_idle(index);
     }
 
@@ -178,12 +204,12 @@ impl Tree {
         };
         let mut owed = None;
         loop {
-            let was_full = self.nodes[index as usize].is_full();
+            let was_full = self.nodes[index as usize].is_full(Class::Regular);
             let reserved = self.reserved_below(index);
             if let Some(terms) = &mut self.nodes[index as usize].terms {
                 terms.reserved = reserved;
                 owed = self.settle_terms(index, owed);
-                self.count_full(index, was_full);
+                self.count_full(index, Class::Regular, was_full);
             }
             if index == ROOT {
                 return;
@@ -203,7 +229,7 @@ impl Tree {
         self.creditors.quotas > 0
     }
 
-    /// Whether some role can be offered nothing because of its limits.
+    /// Whether some role can be offered nothing of a class because of its limits.
     pub(in crate::core::claims) const fn has_full_roles(&self) -> bool {
         self.creditors.full > 0
     }
@@ -230,12 +256,12 @@ impl Tree {
     }
 
     /// Counts whether a role is full after a change, and puts it into its parent's order or takes it out accordingly.
-    pub(super) fn count_full(&mut self, index: u32, was_full: bool) {
-        let is_full = self.nodes[index as usize].is_full();
+    pub(super) fn count_full(&mut self, index: u32, class: Class, was_full: bool) {
+        let is_full = self.nodes[index as usize].is_full(class);
         if is_full != was_full {
             self.creditors.full += usize::from(is_full);
             self.creditors.full -= usize::from(was_full);
-            self.place(index, Class::Regular);
+            self.place(index, class);
         }
     }
 
@@ -295,8 +321,33 @@ impl Tree {
         each(|kind| bounded(held.get(kind)))
     }
 
-    fn held_at(&self, index: u32) -> Quantities {
-        each(|kind| bounded(self.nodes[index as usize].held().get(kind)))
+    /// What a role and those below it hold of what is lent.
+    pub(in crate::core::claims) fn held_revocable_below(&self, role: &Role) -> Quantities {
+        let index = self.role(role);
+        index.map_or(Quantities::ZERO, |index| {
+            self.counted_at(index, Class::Revocable)
+        })
+    }
+
+    fn counted_at(&self, index: u32, class: Class) -> Quantities {
+        let counted = self.nodes[index as usize].counted(class);
+        each(|kind| bounded(counted.get(kind)))
+    }
+
+    /// The most of what is lent that a member may be offered; nothing where nobody's limits bound it.
+    pub(in crate::core::claims) fn revocable_room(&self, member: u32) -> Option<Quantities> {
+        if self.creditors.lent_limits == 0 {
+            return None;
+        }
+        let class = Class::Revocable;
+        let up = |at: &u32| Some(self.nodes[*at as usize].parent);
+        let line = std::iter::successors(Some(member), up).take_while(|at| *at != ROOT);
+        let nodes = line.map(|at| &self.nodes[at as usize]);
+        let left = nodes.filter_map(|node| {
+            let terms = node.terms.as_ref()?;
+            (!terms.limits(class).is_none()).then(|| terms.left(class, &node.counted(class)))
+        });
+        left.reduce(|most, left| most.min(&left))
     }
 
     /// The quotas of a role and of those above it that have one, its own first.
@@ -312,7 +363,8 @@ impl Tree {
             Some(QuotaState {
                 role: self.role_info(at)?.role.clone(),
                 quota: *self.quota(at)?,
-                held: self.held_at(at),
+                held: self.counted_at(at, Class::Regular),
+                held_revocable: self.counted_at(at, Class::Revocable),
             })
         });
         with_quota.collect()
@@ -422,7 +474,7 @@ impl Tree {
     /// What is wrong with the terms, if anything; `sums` are what the children of each node are owed.
     pub(super) fn fault_of_terms(&self) -> Option<String> {
         let mut below = vec![Sums::default(); self.nodes.len()];
-        let (mut quotas, mut full) = (0, 0);
+        let (mut quotas, mut full, mut lent_limits) = (0, 0, 0);
         for (index, node) in self.nodes.iter().enumerate().skip(1) {
             let Some(terms) = node
                 .terms
@@ -433,14 +485,22 @@ impl Tree {
             };
             below[node.parent as usize].add_sums(&terms.owed);
             quotas += usize::from(!terms.quota.is_none());
-            full += usize::from(node.is_full());
+            let classes = Class::ALL.into_iter();
+            full += classes.filter(|class| node.is_full(*class)).count();
+            lent_limits += usize::from(!terms.quota.revocable_limits.is_none());
             let wants = self.spots[Class::Regular as usize][index].is_in_order();
             let is_creditor = wants && !node.lacks_itself().is_zero();
             if is_creditor != self.creditors.spots[index].is_in_order() {
                 return Some(format!("role {index} is misplaced among the creditors"));
             }
         }
-        if (quotas, full) != (self.creditors.quotas, self.creditors.full) {
+        let Creditors {
+            quotas: known,
+            full: known_full,
+            lent_limits: known_limits,
+            ..
+        } = self.creditors;
+        if (quotas, full, lent_limits) != (known, known_full, known_limits) {
             return Some(String::from("quotas are counted wrongly"));
         }
         for (index, node) in self.nodes.iter().enumerate() {
