@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebb_types::{FrameworkId, Role, RoleState};
+use ebb_types::{FrameworkId, OfferId, Role, RoleState};
 
 use super::claims::DEFAULT_WEIGHT_MILLI;
 use super::input::{Effect, OperatorError};
@@ -43,6 +43,16 @@ impl Core {
             })
             .collect();
         self.emit(Effect::Persist(writes));
+        let old = |role: &Role| {
+            self.weights
+                .get(role)
+                .copied()
+                .unwrap_or(DEFAULT_WEIGHT_MILLI)
+        };
+        let changed: BTreeSet<Role> = (checked.iter())
+            .filter(|(role, weight)| old(role) != **weight)
+            .map(|(role, _)| role.clone())
+            .collect();
         for (role, weight) in checked {
             self.roles.set_weight(&role, weight);
             self.note(|| News::Weight(role.clone(), weight));
@@ -50,7 +60,29 @@ impl Core {
         }
         self.changed = true;
         self.wake_all = true;
+        self.rescind_for_weights(&changed);
         Ok(())
+    }
+
+    /// Withdraws the offers that were made by other weights, so that the new ones hold at once: those of the roles that
+    /// compete with one whose weight has changed, and of the roles below them. As in Mesos, which withdraws all.
+    fn rescind_for_weights(&mut self, changed: &BTreeSet<Role>) {
+        let has_members = |of: &&Role| {
+            let mut roles = self.frameworks.values().flat_map(|one| &one.info.roles);
+            roles.any(|role| role.is_within(of))
+        };
+        // Within these, or everywhere.
+        let within: Vec<Option<Role>> =
+            (changed.iter().filter(has_members).map(Role::parent)).collect();
+        let competes = |role: &Role| {
+            let mut within = within.iter();
+            within.any(|above| above.as_ref().is_none_or(|above| role.is_within(above)))
+        };
+        let out: Vec<OfferId> = (self.offers.iter())
+            .filter(|(_, offer)| competes(&offer.role))
+            .map(|(id, _)| id.clone())
+            .collect();
+        out.iter().for_each(|id| self.rescind(id));
     }
 
     /// Every role that somebody is in, or that has a weight or a quota.

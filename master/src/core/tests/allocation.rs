@@ -351,6 +351,43 @@ fn a_weight_that_an_operator_sets_counts_from_the_next_offer_on() {
 }
 
 #[test]
+fn new_weights_withdraw_the_offers_that_compete_with_them_and_no_others() {
+    let mut world = World::new();
+    let roles = ["eng/web", "eng/db", "ops"];
+    let all = roles.map(|name| world.subscribe(framework_info(name, &[name])));
+    for _ in 0..12 {
+        world.register(agent_info(1000, 1024));
+    }
+    let out = |world: &World| {
+        let ids = |one: &Scheduler| {
+            let offers = world.offers(one).into_iter();
+            offers.map(|offer| offer.id).collect::<BTreeSet<_>>()
+        };
+        all.each_ref().map(ids)
+    };
+    let counts = |out: &[BTreeSet<OfferId>; 3]| out.each_ref().map(BTreeSet::len);
+    let first = out(&world);
+    assert_eq!(counts(&first), [3, 3, 6]);
+    let set = |world: &mut World, weights: &[(&str, u64)]| {
+        let weights = weights.iter().map(|(name, weight)| (role(name), *weight));
+        let command = OperatorCommand::SetWeights(weights.collect());
+        assert_eq!(operate(world, command), Ok(()));
+    };
+    set(&mut world, &[("eng/web", 5000)]);
+    let second = out(&world);
+    assert_eq!(counts(&second), [5, 1, 6]);
+    assert_eq!(second[2], first[2], "nothing has changed for ops");
+    assert!(second[0].is_disjoint(&first[0]) && second[1].is_disjoint(&first[1]));
+    // What is as it was, and who is in a role that nobody is in, concerns nobody.
+    set(&mut world, &[("eng/web", 5000), ("empty", 3000)]);
+    assert_eq!(out(&world), second);
+    set(&mut world, &[("ops", 5000)]);
+    let third = out(&world);
+    assert_eq!(counts(&third), [1, 1, 10]);
+    assert!((0..3).all(|at| third[at].is_disjoint(&second[at])));
+}
+
+#[test]
 fn many_agents_are_offered_as_they_come_and_what_they_lend_as_they_lend_it() {
     let (mut world, agents) = (World::new(), 60);
     let schedulers: Vec<Scheduler> = (0..5).map(|_| world.subscribe(borrower(&["r"]))).collect();
