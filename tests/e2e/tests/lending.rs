@@ -1,6 +1,6 @@
 //! What is lent, and who disturbs whom, on the kernel: an idle owner's CPU runs revocable tasks, and when the owner wants
 //! all of it back, who is in the way is warned, may set its things in order, and ends; a neighbour that takes more than it
-//! owns is named.
+//! owns, or that starts one short process after another, is named; who keeps the disk from an owner is frozen.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::fs;
@@ -12,8 +12,8 @@ use ebb_tests_e2e::framework::Heard;
 use ebb_tests_e2e::host::files_below;
 use ebb_tests_e2e::{Cluster, Framework};
 use ebb_types::{
-    AgentUsage, Capability, ClusterState, Contended, Filters, Lots, Offer, Quantities, Reason,
-    Resources, TaskId, TaskInfo, TaskState, TaskStatus,
+    AgentUsage, Capability, ChoiceRule, ClusterState, Contended, CorrectionAction, Filters, Lots,
+    Offer, Quantities, Reason, Resources, Signal, TaskId, TaskInfo, TaskState, TaskStatus,
 };
 
 /// A test has no five minutes to get to know an owner, and none to wait for an end.
@@ -26,6 +26,9 @@ const BORROWED_MILLI: u64 = 100;
 
 /// Eight processes that each take a CPU.
 const SPINNERS: &str = "for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done; wait";
+
+/// Eight shells that each start processes that end at once.
+const SHORT_LIVED: &str = "for i in 1 2 3 4 5 6 7 8; do while :; do env true; done & done; wait";
 
 /// One test at a time: each takes the whole machine.
 fn alone() -> MutexGuard<'static, ()> {
@@ -169,25 +172,24 @@ fn usage_of(state: &ClusterState) -> Option<&AgentUsage> {
     state.agents.first()?.usage.as_ref()
 }
 
-#[test]
-fn a_neighbour_that_takes_more_than_it_owns_is_named_and_who_slows_itself_blames_nobody() {
+/// Has one task work for some milliseconds at a time, one stand still for most of the time by its own quota, and one that owns
+/// a CPU run `hog`, which takes all there are, once it is known what is normal: the hog is named, and the quota not.
+fn hog_is_named(hog: &str) {
     let _alone = alone();
     let cluster = Cluster::start();
     let mut framework = Framework::start(cluster.address(), "mixed", |_| ());
     let gate = cluster.gate("hog");
-    // One that wakes some hundred times a second; one that stands still for most of the time by its own quota; and one
-    // that owns half a CPU and takes what it gets.
-    let wakes = "while :; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; sleep 0.002; done";
-    let hogs = format!("read go < {}; {SPINNERS}", gate.display());
+    let wakes = "while :; do i=0; while [ $i -lt 8000 ]; do i=$((i+1)); done; sleep 0.01; done";
+    let hogs = format!("read go < {}; {hog}", gate.display());
     let offer = framework.offer("the agent", |_| true);
-    let owns = |cpu_milli| Resources::regular(Quantities::cpus_mem(cpu_milli, 64 << 20));
+    let owns = |cpu_milli| Resources::regular(Quantities::cpus_mem(cpu_milli, 256 << 20));
     let limited = TaskInfo {
         cpu_limit_milli: Some(100),
         ..task(&offer, "limited", "while :; do :; done", owns(100))
     };
     let others = [
-        task(&offer, "steady", wakes, owns(1_000)),
-        task(&offer, "hog", &hogs, owns(500)),
+        task(&offer, "steady", wakes, owns(600)),
+        task(&offer, "hog", &hogs, owns(1_000)),
     ];
     launch(
         &framework,
@@ -222,5 +224,96 @@ fn a_neighbour_that_takes_more_than_it_owns_is_named_and_who_slows_itself_blames
         "{told:?}"
     );
     framework.finish();
+    cluster.finish();
+}
+
+#[test]
+fn a_neighbour_that_takes_more_than_it_owns_is_named_and_who_slows_itself_blames_nobody() {
+    hog_is_named(SPINNERS);
+}
+
+#[test]
+fn a_neighbour_that_starts_one_short_process_after_another_is_named() {
+    hog_is_named(SHORT_LIVED);
+}
+
+#[test]
+fn who_keeps_the_disk_from_an_owner_is_frozen_until_that_is_over() {
+    let _alone = alone();
+    let mut cluster = Cluster::new_with(&[], &["--cpus", "1"]);
+    cluster.add_agent_settings(SETTINGS);
+    cluster.bring_up();
+
+    let mut owner = Framework::start(cluster.address(), "owner", |_| ());
+    let whole = owner.offer("the whole agent", |offer| {
+        offer.resources.regular.cpu_milli() == 1000
+    });
+    // A block a time from the disk itself, some dozen a second.
+    let reads = "head -c 16M /dev/urandom > data; sync data
+        while :; do dd if=data of=/dev/null bs=4k iflag=direct count=8 2>/dev/null; sleep 0.05; done";
+    let all = Resources::regular(Quantities::cpus_mem(1000, 64 << 20));
+    owner.launch(&whole, "reader", reads, (all, Lots::NONE));
+    owner.state("reader", TaskState::Running);
+
+    let mut batch = Framework::start(cluster.address(), "batch", |config| {
+        config
+            .info
+            .capabilities
+            .push(Capability::RevocableResources);
+        config.info.capabilities.sort();
+    });
+    let lent = batch.offer("what the owner leaves idle", |offer| {
+        offer.resources.revocable.cpu_milli() >= BORROWED_MILLI
+    });
+    let gate = cluster.gate("hog");
+    // Some hundred megabytes asked of the disk at any time, which takes hardly any CPU.
+    let hogs = format!(
+        "dd if=/dev/urandom of=big bs=8M count=32 oflag=direct; read go < {}
+        for i in $(seq 24); do
+            while :; do dd if=big of=/dev/null bs=8M iflag=direct; done &
+        done; wait",
+        gate.display()
+    );
+    let borrowed = Resources {
+        regular: Quantities::cpus_mem(0, 0),
+        revocable: Quantities::cpus_mem(BORROWED_MILLI, 0),
+    };
+    launch(&batch, &lent, vec![task(&lent, "hog", &hogs, borrowed)]);
+    batch.state("hog", TaskState::Running);
+    let latency = |state: &ClusterState| {
+        let tasks = &usage_of(state)?.tasks;
+        let reader = tasks
+            .iter()
+            .find(|task| task.task_id.as_str() == "reader")?;
+        Some((usage_of(state)?.at, reader.used.io_mean_ns?))
+    };
+    let mut reports = Vec::new();
+    cluster.wait_until("what is normal", |state| {
+        let (at, _) = latency(state)?;
+        if reports.last() != Some(&at) {
+            reports.push(at);
+        }
+        (reports.len() == REPORTS).then_some(())
+    });
+
+    fs::write(&gate, "go\n").unwrap();
+    let frozen = cluster.wait_until("an answer", |state| {
+        let recent = usage_of(state)?.recent.iter();
+        let mut freezes = recent.filter(|one| one.action == CorrectionAction::Freeze);
+        freezes.next().cloned()
+    });
+    assert_eq!(frozen.task_id.as_str(), "hog", "{frozen:#?}");
+    assert_eq!(frozen.signal, Signal::DiskLatency, "{frozen:#?}");
+    let on_behalf_of = frozen.on_behalf_of.as_ref().map(TaskId::as_str);
+    assert_eq!(on_behalf_of, Some("reader"), "{frozen:#?}");
+    assert_eq!(frozen.choice.rule, ChoiceRule::MostDisk, "{frozen:#?}");
+    assert!(frozen.value > frozen.threshold, "{frozen:#?}");
+    let threshold = frozen.threshold;
+    cluster.wait_until("an owner that has the disk again", |state| {
+        let (at, mean_ns) = latency(state)?;
+        (at > frozen.at && mean_ns < threshold).then_some(())
+    });
+    owner.finish();
+    batch.finish();
     cluster.finish();
 }
