@@ -10,6 +10,7 @@
 //! bytes a second, durations in milliseconds (`_ms`) or nanoseconds (`_ns`). Never floats: a
 //! simulation and production must agree to the bit.
 
+mod advice;
 mod executor;
 mod explain;
 mod framework;
@@ -29,6 +30,11 @@ mod time;
 mod usage;
 mod view;
 
+pub use advice::{
+    ADVICE_DAYS, Advice, BUMP_PERCENT, ClassAdvice, ClassKey, ClassUse, DEAD_BAND_PERCENT,
+    DayPeaks, ENOUGH_MS, Fit, HALF_LIFE_HOURS, Histogram, KindAdvice, MARGIN_PERCENT,
+    THROTTLED_PERMILLE, advise, executor_class, task_class,
+};
 pub use executor::{ExecutorCall, ExecutorEvent};
 pub use explain::{
     AgentCounts, Away, Claimant, Contender, ExplainSubject, ExplainedClaim, Explanation,

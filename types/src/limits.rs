@@ -99,3 +99,11 @@ pub const MAX_DISTURBERS: usize = 4;
 pub const MAX_LASTING_POINTS: usize = 8;
 /// Largest number of a signal that a task may choose as its warning.
 pub const MAX_SIGNAL: u32 = 31;
+/// Longest class of tasks, in bytes; longer ones are cut.
+pub const MAX_CLASS_BYTES: usize = 128;
+/// Most classes of tasks of which an agent, and the master of one agent, keeps what was seen.
+pub const MAX_CLASSES_PER_AGENT: usize = 1_024;
+/// Most classes in one report of an agent.
+pub const MAX_CLASSES_PER_REPORT: usize = 16;
+/// Most classes of which is said at once what they should ask for.
+pub const MAX_ADVISED_CLASSES: usize = 10_000;
