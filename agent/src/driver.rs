@@ -136,7 +136,7 @@ pub struct Parts {
     pub clock: Clock,
     /// Keeps records.
     pub writer: Writer,
-    /// Keeps what lending has learnt.
+    /// Keeps what was learnt of tasks.
     pub keeper: Keeper,
     /// Carries out what is ordered of containers.
     pub containers: Containers,
@@ -253,17 +253,17 @@ impl Driver {
         drop((self.link, self.executors));
         self.containers.finish();
         self.sampler.stop();
-        self.keeper.finish(self.core.lending_past());
+        self.keeper.finish(self.core.past());
         self.writer.finish();
     }
 
-    /// Hands what lending has learnt to the thread that writes it, when it is time.
+    /// Hands what was learnt of tasks to the thread that writes it, when it is time.
     fn keep_past(&mut self) {
         if self.kept_at.elapsed() < KEEP_EVERY {
             return;
         }
         self.kept_at = Instant::now();
-        if let Some(past) = self.core.lending_past() {
+        if let Some(past) = self.core.past() {
             self.keeper.keep(past);
         }
     }

@@ -146,6 +146,10 @@ table! {
         "Processes outside of every container that were killed for want of memory; from the probes.";
     ACCOUNT_FAULTS = Counter "ebb_agent_account_faults_total",
         "Containers that the totals of frameworks lack, by fault: unaccounted (there were too many), unfinished (the last reading never came).";
+    CLASSES = Gauge "ebb_agent_classes",
+        "Classes of tasks of which is kept what they use.";
+    CLASS_FAULTS = Counter "ebb_agent_class_faults_total",
+        "What of classes of tasks is not kept since there are too many, by fault: dropped (classes that were idle for longest), unfollowed (tasks that began while all that there may be ran).";
     TAKEN_BACK = Gauge "ebb_agent_taken_back_cpu_milli",
         "CPU of revocable tasks that is held back now, in thousandths of a core.";
     CORRECTIONS = Counter "ebb_agent_corrections_total",
@@ -600,6 +604,15 @@ impl Metrics {
         ];
         for (fault, count) in faults {
             self.rise_to(&ACCOUNT_FAULTS, &[("fault", fault.into())], count);
+        }
+        let (count, counters) = core.classes();
+        self.set(&CLASSES, &[], count as u64);
+        let faults = [
+            ("dropped", counters.dropped),
+            ("unfollowed", counters.unfollowed),
+        ];
+        for (fault, count) in faults {
+            self.rise_to(&CLASS_FAULTS, &[("fault", fault.into())], count);
         }
     }
 

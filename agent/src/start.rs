@@ -230,18 +230,23 @@ pub(crate) fn assemble(
     })
 }
 
-/// What lending had learnt before a restart; what is of no use is thrown away, and the file with it.
+/// What was learnt of tasks before a restart. What is of no use is thrown away, and a file that cannot be read with it; one
+/// of which a part was taken up stands until it is replaced.
 fn take_up_past(core: &mut Core, now: Timestamp, path: &Path, metrics: &Metrics) {
     let unfit = match past::read(path) {
         Ok(None) => return,
-        Ok(Some(past)) => match core.take_up_past(now, past) {
-            Ok(()) => return,
-            Err(unfit) => format!("{}: {unfit}", path.display()),
-        },
-        Err(unfit) => unfit.to_string(),
+        Ok(Some(past)) => {
+            if let Err(unfit) = core.take_up_past(now, past) {
+                metrics.past_fault("past_unfit");
+                let path = path.display();
+                tracing::warn!(%path, "what lending had learnt before the restart is thrown away: {unfit}");
+            }
+            return;
+        }
+        Err(unfit) => unfit,
     };
     metrics.past_fault("past_unfit");
-    tracing::warn!("what lending had learnt before the restart is thrown away: {unfit}");
+    tracing::warn!("what was learnt of tasks before the restart is thrown away: {unfit}");
     if let Err(error) = std::fs::remove_file(path) {
         tracing::warn!(%error, path = %path.display(), "it cannot be removed");
     }

@@ -6,6 +6,7 @@
 //!
 //! Conversions out (`From`) cannot fail; conversions in (`TryFrom`) give [`Invalid`].
 
+mod advice;
 mod check;
 mod common;
 mod executor;

@@ -8,6 +8,7 @@ use ebb_types::{
 };
 use proto::{agent_message as up, master_message as down};
 
+use crate::advice::classes;
 use crate::check::{
     Invalid, bounded, cut, data, duration_ms, id, optional_id, quantities, required, text, uuid,
     write_quantities,
@@ -114,6 +115,9 @@ impl TryFrom<proto::AgentMessage> for AgentEnvelope {
                 incarnation,
             },
             up::Message::Reregister(message) => reregister(message, incarnation)?,
+            up::Message::Heartbeat(_) if !wire.classes.is_empty() => {
+                AgentToMaster::Classes(classes(wire.classes)?)
+            }
             up::Message::Heartbeat(_) => AgentToMaster::Heartbeat,
             up::Message::Update(update) => AgentToMaster::Update {
                 framework_id: framework(&update.framework_id)?,
@@ -147,6 +151,7 @@ impl TryFrom<proto::AgentMessage> for AgentEnvelope {
 
 impl From<AgentEnvelope> for proto::AgentMessage {
     fn from(envelope: AgentEnvelope) -> Self {
+        let mut classes = Vec::new();
         let message = match envelope.message {
             AgentToMaster::Register { info, .. } => up::Message::Register(info.into()),
             AgentToMaster::Reregister {
@@ -183,6 +188,10 @@ impl From<AgentEnvelope> for proto::AgentMessage {
                 })
             }
             AgentToMaster::Usage(usage) => up::Message::Usage(usage.into()),
+            AgentToMaster::Classes(told) => {
+                classes = told.into_iter().map(Into::into).collect();
+                up::Message::Heartbeat(proto::Empty {})
+            }
             AgentToMaster::Message {
                 framework_id,
                 executor_id,
@@ -207,6 +216,7 @@ impl From<AgentEnvelope> for proto::AgentMessage {
         };
         Self {
             incarnation: envelope.incarnation.0,
+            classes,
             message: Some(message),
         }
     }

@@ -4,7 +4,7 @@
 //! so that counting costs nothing else. Each master has a recorder of its own, so that several may
 //! live in one process. Base units: cores, bytes, seconds.
 
-use ebb_types::{AgentStatus, Quantities, Quota, ResourceKind, TaskState};
+use ebb_types::{AgentStatus, Fit, Quantities, Quota, ResourceKind, TaskState};
 use metrics::{
     counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
     with_local_recorder,
@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::{
 use crate::allocator::AllocatorFigures;
 use crate::core::Counters;
 use crate::ledger::LedgerFigures;
-use crate::mirror::{Gauges, MirrorFigures, QuotaGauge};
+use crate::mirror::{AdviceGauges, Gauges, MirrorFigures, QuotaGauge};
 
 /// What kind of metric it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,10 @@ table! {
     MEM = "ebb_master_mem_bytes", Gauge, "Memory of registered agents by account, in bytes.";
     DISK = "ebb_master_disk_bytes", Gauge, "Disk space of registered agents by account, in bytes.";
     DISK_BANDWIDTH = "ebb_master_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of registered agents by account, in bytes a second.";
+    ADVISED_CLASSES = "ebb_master_advised_classes", Gauge, "Classes of tasks by how what they ask for stands to what they use (fit).";
+    ADVISED_CPUS = "ebb_master_advised_cpus", Gauge, "Cores that running tasks would ask for less (spared) or more (lacking) if what is advised of their classes were followed (change).";
+    ADVISED_MEM = "ebb_master_advised_mem_bytes", Gauge, "The same of memory, in bytes.";
+    CLASS_ENTRIES = "ebb_master_class_entries", Gauge, "Entries of what agents have seen of classes of tasks, each of one agent and class; of those that are gone, of a class.";
     QUOTA_CPUS = "ebb_master_quota_cpus", Gauge, "Cores of a role with a quota by account: guarantee, limit, consumed (offered and allocated, what counts), allocated; revocable_limit and revocable_consumed of what is lent. With all roles below it.";
     QUOTA_MEM = "ebb_master_quota_mem_bytes", Gauge, "Memory of a role with a quota by account, in bytes.";
     QUOTA_DISK = "ebb_master_quota_disk_bytes", Gauge, "Disk space of a role with a quota by account, in bytes.";
@@ -107,6 +111,7 @@ table! {
     OPERATIONS_ACKNOWLEDGED = "ebb_master_operations_acknowledged_total", Counter, "Answers to operations on lots that frameworks have acknowledged.";
     OPERATION_ANSWERS_REPEATED = "ebb_master_operation_answers_repeated_total", Counter, "Answers to operations on lots that were sent again to frameworks that had subscribed anew.";
     OPERATION_ANSWERS_UNKEPT = "ebb_master_operation_answers_unkept_total", Counter, "Answers to operations on lots that there was no room to keep until they are acknowledged.";
+    CLASSES_DROPPED = "ebb_master_classes_dropped_total", Counter, "What an agent had seen of a class of tasks, dropped for want of room.";
     FORGOTTEN = "ebb_master_forgotten_total", Counter, "Frameworks, agents and tasks forgotten because a bound was reached.";
     SLOW = "ebb_master_slow_readers_cut_total", Counter, "Connections cut off because their reader did not keep up.";
     LEDGER_APPLIED = "ebb_master_ledger_transitions_total", Counter, "Transitions of agents' ledgers.";
@@ -314,12 +319,31 @@ fn show_gauges(gauges: &Gauges) {
     }
     set(OFFERS, gauges.offers);
     set(QUOTAS_LEFT_OUT, gauges.quotas_left_out);
+    show_advice(&gauges.advice);
     show_account("total", &gauges.total);
     show_account("lent", &gauges.lent);
     show_account("offered", &gauges.offered.regular);
     show_account("allocated", &gauges.allocated.regular);
     show_account("revocable_offered", &gauges.offered.revocable);
     show_account("revocable_allocated", &gauges.allocated.revocable);
+}
+
+fn show_advice(advice: &AdviceGauges) {
+    for (fit, count) in Fit::ALL.into_iter().zip(advice.classes) {
+        gauge!(ADVISED_CLASSES, "fit" => fit.name()).set(count as f64);
+    }
+    set(CLASS_ENTRIES, advice.entries);
+    for (change, milli, bytes) in [
+        ("spared", advice.spared_cpu_milli, advice.spared_mem_bytes),
+        (
+            "lacking",
+            advice.lacking_cpu_milli,
+            advice.lacking_mem_bytes,
+        ),
+    ] {
+        gauge!(ADVISED_CPUS, "change" => change).set(milli as f64 / 1000.0);
+        gauge!(ADVISED_MEM, "change" => change).set(bytes as f64);
+    }
 }
 
 fn show_account(account: &'static str, amounts: &Quantities) {
@@ -383,6 +407,7 @@ fn show_agents(counters: &Counters) {
         counters.operation_answers_repeated,
     );
     count(OPERATION_ANSWERS_UNKEPT, counters.operation_answers_unkept);
+    count(CLASSES_DROPPED, counters.classes_dropped);
     count(FORGOTTEN, counters.forgotten);
 }
 

@@ -291,6 +291,24 @@ impl ClassAdvice {
     }
 }
 
+/// Of which classes advice is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdviceFilter {
+    /// Those of this framework; of all if it is not given.
+    pub framework_id: Option<FrameworkId>,
+    /// Those of exactly this name; all if it is not given.
+    pub class: Option<String>,
+}
+
+impl AdviceFilter {
+    /// Whether this one is meant.
+    pub fn admits(&self, key: &ClassKey) -> bool {
+        let framework = self.framework_id.as_ref();
+        framework.is_none_or(|id| *id == key.framework_id)
+            && self.class.as_ref().is_none_or(|class| *class == key.class)
+    }
+}
+
 /// What is advised of all classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {

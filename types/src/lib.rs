@@ -31,9 +31,9 @@ mod usage;
 mod view;
 
 pub use advice::{
-    ADVICE_DAYS, Advice, BUMP_PERCENT, ClassAdvice, ClassKey, ClassUse, DEAD_BAND_PERCENT,
-    DayPeaks, ENOUGH_MS, Fit, HALF_LIFE_HOURS, Histogram, KindAdvice, MARGIN_PERCENT,
-    THROTTLED_PERMILLE, advise, executor_class, task_class,
+    ADVICE_DAYS, Advice, AdviceFilter, BUMP_PERCENT, ClassAdvice, ClassKey, ClassUse,
+    DEAD_BAND_PERCENT, DayPeaks, ENOUGH_MS, Fit, HALF_LIFE_HOURS, Histogram, KindAdvice,
+    MARGIN_PERCENT, THROTTLED_PERMILLE, advise, executor_class, task_class,
 };
 pub use executor::{ExecutorCall, ExecutorEvent};
 pub use explain::{

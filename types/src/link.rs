@@ -4,6 +4,7 @@
 //! (in the envelope that the transport adds); the receiver refuses older ones, so that a message
 //! that was delayed, duplicated or reordered is harmless.
 
+use crate::advice::ClassUse;
 use crate::ids::{
     AgentId, ContainerId, ExecutorId, FrameworkId, Generation, Incarnation, TaskId, UpdateUuid,
 };
@@ -154,6 +155,9 @@ pub enum AgentToMaster {
     Oversubscribed(Quantities),
     /// What it measures.
     Usage(AgentUsage),
+    /// What it has seen of some classes of tasks: absolute, as of now by its own clock; at most
+    /// [`crate::limits::MAX_CLASSES_PER_REPORT`].
+    Classes(Vec<ClassUse>),
     /// Bytes from a framework's own executor.
     Message {
         /// Whose executor.

@@ -3,7 +3,7 @@
 //! The work folder belongs to one agent process at a time (a lock), and holds
 //! * `identity`: the name of this installation and the number of its present life,
 //! * `journal`: every record of the core (see [`journal`]),
-//! * `lending`: what lending has learnt of the tasks (see [`past`]),
+//! * `lending`: what was learnt of the tasks (see [`past`]),
 //! * the folders of runs, which are [`crate::runtime`]'s.
 
 use std::fs::{self, File, OpenOptions};
@@ -144,7 +144,7 @@ impl WorkDir {
         &self.identity
     }
 
-    /// Where what lending has learnt is kept.
+    /// Where what was learnt of the tasks is kept.
     pub fn past_path(&self) -> PathBuf {
         self.path.join("lending")
     }

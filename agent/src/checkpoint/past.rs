@@ -1,14 +1,16 @@
-//! What lending has learnt, on disk: one file that is replaced whole, beside the journal.
+//! What lending has learnt and what was seen of classes of tasks, on disk: one file that is replaced whole, beside the journal.
 //!
 //! ```text
 //! file:    MAGIC version (u8) | CRC-32 of the payload (u32) | payload
-//! payload: kinds (u64) | of each kind: bin, what was kept, mistakes, tasks | how estimates have lasted
+//! payload: kinds (u64) | of each kind: bin, what was kept, mistakes, tasks | how estimates have lasted | classes
 //! ```
 //!
 //! Numbers are little-endian; lists and texts carry their length. The journal's rules do not apply: nothing rests on this
 //! file. One that is damaged, of another version or too long is thrown away, and tasks are learnt anew.
 //!
-//! **Price.** About 6 KiB a task, written every [`KEEP_EVERY`] and when the agent ends, by a thread of its own.
+//! **Price.** About 6 KiB a task and 2 KiB a class, written every [`KEEP_EVERY`] and when the agent ends, by a thread of its own.
+
+mod classes;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,17 +20,19 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
 use ebb_types::ContainerId;
+use ebb_types::limits::MAX_CLASSES_PER_AGENT;
 
 use super::journal::{crc32, sync_folder};
 use super::{CheckpointError, error};
-use crate::core::estimator::Past;
+use crate::core::Past;
+use crate::core::estimator;
 use crate::core::estimator::lasting::KEPT_COUNTS;
 use crate::core::estimator::peaks::BINS;
 use crate::core::estimator::peaks::kept::{Kept, KeptTask, MAX_KEPT_TASKS, MISTAKES};
 use crate::metrics::Metrics;
 
 const MAGIC: &[u8; 7] = b"EBBPAST";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Bytes before the payload.
 const HEADER_BYTES: usize = MAGIC.len() + 1 + 4;
 /// Longest file that is read, in bytes.
@@ -104,8 +108,9 @@ pub fn encode(past: &Past) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.push(VERSION);
     out.extend_from_slice(&[0; 4]);
-    put(past.kinds.len() as u64, &mut out);
-    for kind in &past.kinds {
+    let lending = &past.lending;
+    put(lending.kinds.len() as u64, &mut out);
+    for kind in &lending.kinds {
         put(kind.bin, &mut out);
         put(kind.keep, &mut out);
         put(kind.mistakes.len() as u64, &mut out);
@@ -114,9 +119,7 @@ pub fn encode(past: &Past) -> Vec<u8> {
             .for_each(|amount| put(*amount, &mut out));
         put(kind.tasks.len() as u64, &mut out);
         for task in &kind.tasks {
-            let id = task.key.as_str().as_bytes();
-            put(id.len() as u64, &mut out);
-            out.extend_from_slice(id);
+            put_text(task.key.as_str(), &mut out);
             for number in [
                 task.limit,
                 task.born,
@@ -131,8 +134,15 @@ pub fn encode(past: &Past) -> Vec<u8> {
             out.extend(shares);
         }
     }
-    put(past.lasted.len() as u64, &mut out);
-    past.lasted.iter().for_each(|count| put(*count, &mut out));
+    put(lending.lasted.len() as u64, &mut out);
+    lending
+        .lasted
+        .iter()
+        .for_each(|count| put(*count, &mut out));
+    put(past.classes.len() as u64, &mut out);
+    for seen in &past.classes {
+        classes::put_class(seen, &mut out);
+    }
     let sum = crc32(&out[HEADER_BYTES..]);
     out[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
     out
@@ -159,14 +169,23 @@ pub fn decode(content: &[u8]) -> Result<Past, &'static str> {
         .map(|_| rest.kind())
         .collect::<Result<_, _>>()?;
     let lasted = rest.numbers(KEPT_COUNTS)?;
+    let classes = (0..rest.count(MAX_CLASSES_PER_AGENT as u64)?)
+        .map(|_| rest.class())
+        .collect::<Result<_, _>>()?;
+    let lending = estimator::Past { kinds, lasted };
     match rest.0 {
-        [] => Ok(Past { kinds, lasted }),
+        [] => Ok(Past { lending, classes }),
         _ => Err("is longer than it says"),
     }
 }
 
 fn put(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    put(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
 }
 
 struct Rest<'a>(&'a [u8]);
@@ -212,11 +231,13 @@ impl<'a> Rest<'a> {
         })
     }
 
-    fn task(&mut self) -> Result<KeptTask<ContainerId>, &'static str> {
+    fn text(&mut self) -> Result<&'a str, &'static str> {
         let length = self.count(MAX_BYTES)?;
-        let id =
-            std::str::from_utf8(self.take(length)?).map_err(|_| "has an id that is no text")?;
-        let key = ContainerId::new(id).map_err(|_| "has an id that cannot be")?;
+        std::str::from_utf8(self.take(length)?).map_err(|_| "has an id that is no text")
+    }
+
+    fn task(&mut self) -> Result<KeptTask<ContainerId>, &'static str> {
+        let key = ContainerId::new(self.text()?).map_err(|_| "has an id that cannot be")?;
         let [limit, born, last, seen_bins, remembered] = [
             self.number()?,
             self.number()?,
@@ -288,95 +309,10 @@ fn work(path: &Path, inbox: &Receiver<Past>, metrics: &Metrics) {
     for past in inbox {
         if let Err(error) = write(path, &past) {
             metrics.past_fault("past_unkept");
-            tracing::warn!(%error, "what lending has learnt is not kept over a restart");
+            tracing::warn!(%error, "what was learnt of tasks is not kept over a restart");
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn empty() -> Past {
-        Past {
-            kinds: Vec::new(),
-            lasted: Vec::new(),
-        }
-    }
-
-    fn past() -> impl Strategy<Value = Past> {
-        let task = (
-            "[a-z]{1,8}",
-            prop::array::uniform5(any::<u64>()),
-            any::<u16>(),
-        )
-            .prop_map(
-                |(id, [limit, born, last, seen_bins, remembered], share)| KeptTask {
-                    key: ContainerId::new(&id).expect("a good id"),
-                    limit,
-                    born,
-                    last,
-                    seen_bins,
-                    remembered,
-                    shares: vec![share; BINS],
-                },
-            );
-        let kind =
-            (any::<u64>(), prop::collection::vec(task, 0..3)).prop_map(|(bin, tasks)| Kept {
-                bin,
-                keep: bin / 2,
-                mistakes: vec![bin; MISTAKES],
-                tasks,
-            });
-        let lasted = prop::collection::vec(any::<u64>(), 0..=KEPT_COUNTS);
-        (prop::collection::vec(kind, 0..4), lasted)
-            .prop_map(|(kinds, lasted)| Past { kinds, lasted })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-
-        #[test]
-        fn what_is_written_is_read(past in past()) {
-            prop_assert_eq!(decode(&encode(&past)), Ok(past));
-        }
-
-        #[test]
-        fn what_is_damaged_or_cut_off_is_refused(past in past(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let mut bytes = encode(&past);
-            let at = at.index(bytes.len());
-            prop_assert!(decode(&bytes[..at]).is_err());
-            bytes[at] ^= 1 << bit;
-            prop_assert!(decode(&bytes).is_err());
-        }
-    }
-
-    #[test]
-    fn a_newer_version_is_refused_as_such() {
-        let mut bytes = encode(&empty());
-        bytes[MAGIC.len()] = VERSION + 1;
-        assert_eq!(decode(&bytes), Err("was written by another version"));
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_a_missing_one_is_no_fault() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("lending");
-        assert!(matches!(read(&path), Ok(None)));
-        let keeper = Keeper::start(path.clone(), Arc::new(Metrics::new())).expect("a thread");
-        keeper.keep(empty());
-        let last = Past {
-            kinds: vec![Kept {
-                bin: 7,
-                keep: 9,
-                mistakes: vec![1; MISTAKES],
-                tasks: Vec::new(),
-            }],
-            lasted: vec![3; KEPT_COUNTS],
-        };
-        keeper.finish(Some(last.clone()));
-        assert_eq!(read(&path).expect("a good file"), Some(last));
-    }
-}
+mod tests;

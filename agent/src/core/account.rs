@@ -18,12 +18,13 @@ mod rise;
 
 use std::collections::BTreeMap;
 
-use ebb_types::{ContainerId, FrameworkId};
+use ebb_types::{ContainerId, FrameworkId, TaskKey, executor_class, task_class};
 
 pub use self::oom::{OomCause, OomKilled, OomVictim};
 use self::oom::{Pending, Watch};
 pub use self::rise::FrameworkTotals;
 use self::rise::Last;
+use super::ExecutorKey;
 use super::usage::{ContainerSample, Sample};
 
 /// Most containers that are held at a time.
@@ -45,6 +46,28 @@ pub struct Holder {
     pub framework_id: FrameworkId,
     /// The task or the executor in it, by its id.
     pub name: String,
+    /// What it has in common with others of its kind.
+    pub class: String,
+}
+
+impl Holder {
+    /// Of a task's own container.
+    pub fn of_task((framework_id, task_id): &TaskKey, name: &str) -> Self {
+        Self {
+            framework_id: framework_id.clone(),
+            name: task_id.to_string(),
+            class: task_class(task_id.as_str(), name),
+        }
+    }
+
+    /// Of the container of a framework's own executor.
+    pub fn of_executor((framework_id, executor_id): &ExecutorKey) -> Self {
+        Self {
+            framework_id: framework_id.clone(),
+            name: executor_id.to_string(),
+            class: executor_class(executor_id.as_str()),
+        }
+    }
 }
 
 /// Where a container's counters begin.

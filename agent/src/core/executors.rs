@@ -14,7 +14,7 @@ use ebb_types::{
     TaskInfo, TaskKey, TaskState, TaskStatus,
 };
 
-use super::account::Since;
+use super::account::{Holder, Since};
 use super::container::Verdict;
 use super::disks::name_devices;
 use super::launch::Refusal;
@@ -192,8 +192,9 @@ impl Core {
         let own = executor.info.resources;
         let lots = executor.info.lots.clone();
         let container_id = order.container_id.clone();
+        let holder = Holder::of_executor(key);
         self.samples
-            .container_began(&container_id, &key.0, key.1.as_str(), Since::Launch);
+            .container_began(self.now, &container_id, holder, Since::Launch);
         self.containers
             .insert(container_id, Owner::Executor(key.clone()));
         self.executors.insert(key.clone(), executor);
@@ -383,8 +384,9 @@ impl Core {
         match found {
             Some(Found::Running) => {
                 self.counters.adopted += 1;
+                let holder = Holder::of_executor(key);
                 self.samples
-                    .container_began(container_id, &key.0, key.1.as_str(), Since::Before);
+                    .container_began(self.now, container_id, holder, Since::Before);
                 self.lift_all_caps(container_id, out);
                 let Some(executor) = self.executors.get_mut(key) else {
                     return;

@@ -8,7 +8,7 @@ use ebb_types::{
     TaskState,
 };
 
-use super::account::Since;
+use super::account::{Holder, Since};
 use super::disks::name_devices;
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::updates::{Says, Updates};
@@ -228,8 +228,9 @@ impl Core {
             warn_signal: task.info.warn_signal,
         };
         let container_id = order.container_id.clone();
+        let holder = Holder::of_task(key, &task.info.name);
         self.samples
-            .container_began(&container_id, &key.0, key.1.as_str(), Since::Launch);
+            .container_began(now, &container_id, holder, Since::Launch);
         self.containers
             .insert(container_id, Owner::Task(key.clone()));
         out.effect(Effect::Launch(Box::new(order)));

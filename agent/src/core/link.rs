@@ -208,6 +208,7 @@ impl Core {
             generation,
         }));
         self.tell_lent(out);
+        self.samples.tell_all_classes();
         self.resend_all(now, out);
     }
 

@@ -24,6 +24,7 @@ use ebb_types::{
 };
 
 mod check;
+mod classes;
 mod container;
 mod disks;
 mod executors;
@@ -50,9 +51,11 @@ mod tests;
 
 pub use ebb_types::{ExecutorCall, ExecutorEvent};
 
+pub use classes::ClassCounters;
 pub use disks::{DISKS_VARIABLE, disk_name};
 pub use lots::{GPUS_VARIABLE, Place, VOLUMES, folders, with_dynamic};
 pub use record::{EndCause, Ending, ExecutorRecord, Record, Restored, TaskRecord};
+pub use sample::Past;
 pub use state::{Core, Counters, ExecutorView, TaskView};
 
 /// One connection to the master; larger is later. The driver numbers them.

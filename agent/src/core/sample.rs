@@ -5,29 +5,40 @@
 
 use ebb_types::limits::DEFAULT_GRACE_MS;
 use ebb_types::{
-    AgentToMaster, AgentUsage, ContainerId, Correction, CorrectionAction, FigureSource,
-    FrameworkId, Quantities, Reason, ResourceKind, Resources, TaskId, TaskKey, Timestamp,
+    AgentToMaster, AgentUsage, ClassUse, ContainerId, Correction, CorrectionAction, FigureSource,
+    Quantities, Reason, ResourceKind, Resources, TaskId, TaskKey, Timestamp,
 };
 
 use super::account::{Account, Holder, Since};
-use super::estimator::Past;
+use super::classes::{ClassCounters, Classes};
+use super::estimator;
 use super::estimator::peaks::kept::Unfit;
 use super::lending::{self, Lending, LendingOutcome, TaskView};
 use super::record::{EndCause, Ending};
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::timers::Timer;
 use super::updates::Says;
-use super::usage::Sample;
+use super::usage::{Sample, SampleVerdict};
 use super::{
     CoreConfig, Effect, ExecutorKey, MAX_CORRECTIONS_PER_REPORT, Observation, REPORT_INTERVAL_MS,
     Record, SAMPLE_STALE_MS,
 };
+
+/// What is kept over a restart of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// What lending has learnt.
+    pub lending: estimator::Past,
+    /// What was seen of each class of tasks.
+    pub classes: Vec<ClassUse>,
+}
 
 /// What the core keeps of samples.
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     lending: Lending,
     account: Account,
+    classes: Classes,
     sources: Vec<FigureSource>,
     usage: AgentUsage,
     lent: Quantities,
@@ -40,6 +51,7 @@ impl Samples {
         Self {
             lending: Lending::new(config.lending, config.total),
             account: Account::default(),
+            classes: Classes::default(),
             sources: Vec::new(),
             usage: AgentUsage::default(),
             lent: Quantities::ZERO,
@@ -64,45 +76,59 @@ impl Samples {
         &self.account
     }
 
+    /// How many classes of tasks are followed, and what went wrong.
+    pub(super) fn classes(&self) -> (usize, ClassCounters) {
+        (self.classes.len(), self.classes.counters())
+    }
+
+    /// The master may know nothing of what was seen of classes.
+    pub(super) fn tell_all_classes(&mut self) {
+        self.classes.tell_all();
+    }
+
     /// A container is launched, or was found running.
     pub(super) fn container_began(
         &mut self,
+        now: Timestamp,
         container_id: &ContainerId,
-        framework_id: &FrameworkId,
-        name: &str,
+        holder: Holder,
         since: Since,
     ) {
-        let holder = Holder {
-            framework_id: framework_id.clone(),
-            name: name.to_owned(),
-        };
+        self.classes.begin(now, container_id, &holder, since);
         self.account.begin(container_id, holder, since);
     }
 
     pub(super) fn container_ended(&mut self, container_id: &ContainerId) {
         self.lending.on_container_ended(container_id);
         self.account.end(container_id);
+        self.classes.end(container_id);
     }
 }
 
 impl Core {
-    /// What lending wants kept over a restart; nothing before the first sample.
-    pub fn lending_past(&self) -> Option<Past> {
-        self.samples.lending.past()
+    /// What is to be kept over a restart; nothing before the first sample.
+    pub fn past(&self) -> Option<Past> {
+        Some(Past {
+            lending: self.samples.lending.past()?,
+            classes: self.samples.classes.kept(),
+        })
     }
 
-    /// Takes up what lending kept before a restart. To be called before the first step.
+    /// Takes up what was kept before a restart. To be called before the first step.
     ///
     /// # Errors
-    /// [`Unfit`] if it is of no use; then every task is cold.
+    /// [`Unfit`] if what lending has learnt is of no use; then every task is cold. What was seen of classes ages by itself
+    /// and is taken up all the same.
     pub fn take_up_past(&mut self, now: Timestamp, past: Past) -> Result<(), Unfit> {
-        self.samples.lending.take_up(now, past)
+        self.samples.classes.take_up(now, past.classes);
+        self.samples.lending.take_up(now, past.lending)
     }
 
     /// One reading of all counters.
     pub(super) fn sample(&mut self, sample: &Sample, out: &mut Outbox) {
         let now = self.now;
         for killed in self.samples.account.on_sample(sample) {
+            self.samples.classes.on_kill(now, &killed);
             out.effect(Effect::Observe(Observation::OomKilled(killed)));
         }
         if let Some(sources) = &sample.sources {
@@ -110,6 +136,10 @@ impl Core {
         }
         let views = self.lending_views();
         let outcome = self.samples.lending.on_sample(now, sample, &views);
+        if outcome.verdict == SampleVerdict::Valid {
+            let tasks = views.iter().zip(&outcome.usage.tasks);
+            self.samples.classes.fold(now, tasks);
+        }
         self.timers.set(Timer::Stale, now.plus_ms(SAMPLE_STALE_MS));
         self.follow(outcome, out);
     }
@@ -162,6 +192,10 @@ impl Core {
         let mut usage = self.samples.usage.clone();
         usage.corrections = std::mem::take(&mut self.samples.unreported);
         out.tell(conn, AgentToMaster::Usage(usage));
+        let classes = self.samples.classes.due(now);
+        if !classes.is_empty() {
+            out.tell(conn, AgentToMaster::Classes(classes));
+        }
     }
 
     /// Containers that run and are not being ended, in the order of their ids.

@@ -9,6 +9,7 @@ use ebb_types::{
 };
 
 use super::account::Account;
+use super::classes::ClassCounters;
 use super::lending;
 use super::lots::{LotState, with_dynamic};
 use super::sample::Samples;
@@ -392,6 +393,11 @@ impl Core {
     /// What each framework has used in all.
     pub const fn account(&self) -> &Account {
         self.samples.account()
+    }
+
+    /// Of how many classes of tasks it keeps what they use, and what went wrong.
+    pub fn classes(&self) -> (usize, ClassCounters) {
+        self.samples.classes()
     }
 
     /// What lending has counted.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ebb_types::{ContainerId, Reason, TaskKey, TaskState, Timestamp};
 
-use super::account::Since;
+use super::account::{Holder, Since};
 use super::container::{Verdict, not_started, verdict};
 use super::record::{EndCause, TaskRecord};
 use super::state::{Core, Outbox, Owner, Phase, Task};
@@ -163,9 +163,10 @@ impl Core {
         };
         match found {
             Some(Found::Running) => {
-                self.lift_all_caps(container_id, out);
+                let holder = Holder::of_task(key, &task.info.name);
                 self.samples
-                    .container_began(container_id, &key.0, key.1.as_str(), Since::Before);
+                    .container_began(self.now, container_id, holder, Since::Before);
+                self.lift_all_caps(container_id, out);
                 self.adopt(key, out);
             }
             Some(Found::Ended(exit)) => {

@@ -1,6 +1,7 @@
 //! The edge: what is well-formed survives the wire unchanged; what is not is refused with a sentence
 //! that names the field; nothing panics, whatever the bytes.
 
+mod advice;
 mod lots;
 
 use ebb_api::proto::{self, scheduler_call, task_status};
@@ -191,6 +192,7 @@ proptest! {
             framework_id: "f".into(), status: Some(status), latest_state: 1,
         };
         let wire = proto::AgentMessage {
+            classes: Vec::new(),
             incarnation: 3, message: Some(proto::agent_message::Message::Update(update)),
         };
         let mut bytes = wire.encode_to_vec();

@@ -462,6 +462,13 @@ impl Operator for Played {
         Ok(Response::new(Box::pin(changes)))
     }
 
+    async fn advise(
+        &self,
+        _: Request<proto::AdviseRequest>,
+    ) -> Result<Response<proto::Advice>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn set_weights(
         &self,
         request: Request<proto::SetWeightsRequest>,

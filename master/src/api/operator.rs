@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ebb_api::proto;
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{AgentId, Change, ExplainSubject, FrameworkId, LotLimits, Quota, Role, TaskId};
+use ebb_types::{
+    AdviceFilter, AgentId, Change, ExplainSubject, FrameworkId, LotLimits, Quota, Role, TaskId,
+};
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use futures_util::stream::{once, unfold};
@@ -176,6 +178,15 @@ impl proto::operator_server::Operator for Service {
         let subject = ExplainSubject::try_from(request.into_inner()).map_err(invalid)?;
         let outcome = self.0.explain(subject).await.map_err(stopped)?;
         Ok(Response::new(outcome.map_err(refused)?.into()))
+    }
+
+    async fn advise(
+        &self,
+        request: Request<proto::AdviseRequest>,
+    ) -> Result<Response<proto::Advice>, Status> {
+        let filter = AdviceFilter::try_from(request.into_inner()).map_err(invalid)?;
+        let made = self.0.reads().make(move |view| view.advice(&filter).into());
+        Ok(Response::new(made.await.map_err(stopped)?))
     }
 
     async fn deactivate_agent(

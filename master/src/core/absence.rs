@@ -107,6 +107,7 @@ impl Core {
             .min()?;
         self.absent.remove(&oldest.1);
         self.forget_adrift(&oldest.1);
+        self.counters.classes_dropped += self.classes.forget(&oldest.1);
         self.note(|| News::AgentGone(oldest.1.clone()));
         self.counters.forgotten += 1;
         Some(RegistryWrite::RemoveAgent(oldest.1))

@@ -86,6 +86,7 @@ impl Core {
             } => self.on_update(agent_id, &framework_id, status, latest_state),
             AgentToMaster::Oversubscribed(amount) => self.on_oversubscribed(agent_id, amount),
             AgentToMaster::Usage(usage) => self.on_usage(agent_id, usage),
+            AgentToMaster::Classes(classes) => self.on_classes(agent_id, classes),
             AgentToMaster::LotsApplied { version } => self.on_lots_applied(agent_id, version),
             AgentToMaster::Message {
                 framework_id,

@@ -84,6 +84,8 @@ pub struct Counters {
     pub lot_refusals_dropped: u64,
     /// Evictions that their framework may come back from at once, for want of room.
     pub cool_downs_dropped: u64,
+    /// Entries of what agents have seen of classes of tasks, dropped for want of room.
+    pub classes_dropped: u64,
     /// Tasks, frameworks or agents forgotten because a bound was reached.
     pub forgotten: u64,
 }

@@ -25,6 +25,8 @@ pub const MAX_PENDING_KILLS_PER_AGENT: usize = 10_000;
 pub const MAX_EXECUTORS_PER_AGENT: usize = 10_000;
 /// Most tasks that one agent may bring along.
 pub const MAX_TASKS_PER_AGENT: usize = 100_000;
+/// Most entries of what agents have seen of classes of tasks, each of one agent and class.
+pub const MAX_CLASSES_KEPT: usize = 200_000;
 /// Most weights of roles.
 pub const MAX_WEIGHTS: usize = 10_000;
 /// Most roles with a quota.

@@ -25,6 +25,7 @@ pub mod allocate;
 mod bits;
 mod check;
 pub mod claims;
+mod classes;
 mod constraints;
 mod counters;
 pub mod drf;
@@ -58,6 +59,7 @@ mod view;
 mod tests;
 
 pub use check::Violation;
+pub use classes::ClassBook;
 pub use counters::Counters;
 pub use input::{ConnectionId, Effect, Input, OperatorCommand, OperatorError, RequestId};
 pub(crate) use lots::{NamedSums, reserved_by_role};

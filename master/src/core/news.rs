@@ -11,11 +11,12 @@
 use std::sync::Arc;
 
 use ebb_types::{
-    AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ContainerId, ExecutorId,
+    AgentActivity, AgentId, AgentInfo, AgentStatus, AgentUsage, ClassUse, ContainerId, ExecutorId,
     ExecutorInfo, FrameworkId, FrameworkInfo, LotLimits, Lots, Machine, MaintenanceState, OfferId,
     Quantities, Quota, Resources, Role, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
+use super::classes::ClassBook;
 use super::state::{Agent, Core, Framework, OfferRecord};
 use super::task::{Remembered, Task};
 
@@ -29,6 +30,10 @@ pub enum News {
     Agent(Arc<AgentLine>),
     /// An agent was forgotten.
     AgentGone(AgentId),
+    /// An agent has told then what it has seen of classes of tasks.
+    Classes(AgentId, Timestamp, Vec<Arc<ClassUse>>),
+    /// What all agents have told of them. Only of a copy that begins.
+    ClassBook(Box<ClassBook>),
     /// A framework's own executor is on an agent now.
     Executor(Box<ExecutorLine>),
     /// It is no longer.
@@ -165,6 +170,7 @@ impl Core {
                 all.push(News::Remains(id.clone(), resources, lots));
             }
         }
+        all.push(News::ClassBook(Box::new(self.classes.clone())));
         let offers = self.offers.iter();
         all.extend(offers.map(|(id, record)| News::Offer(id.clone(), record.clone())));
         all

@@ -15,6 +15,7 @@ use ebb_types::{
 
 use super::allocate::Planner;
 use super::claims::{Claims, Entry, Gatekeeper, Seat};
+use super::classes::ClassBook;
 use super::counters::Counters;
 use super::ids::IdMaker;
 use super::input::{ConnectionId, Effect};
@@ -289,6 +290,7 @@ pub struct Core {
     pub(super) gate: Gatekeeper,
     pub(super) maintenance: Maintenance,
     pub(super) lots: LotBook,
+    pub(super) classes: ClassBook,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     /// Whether somebody keeps a copy of the books.
@@ -337,6 +339,7 @@ impl Core {
             gate: Gatekeeper::new(region),
             maintenance: Maintenance::default(),
             lots: LotBook::default(),
+            classes: ClassBook::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             observed: false,

@@ -16,7 +16,8 @@ use ebb_types::{
 
 use super::view::{AgentEntry, FrameworkEntry, OfferEntry, Shown, View};
 use crate::core::{
-    AgentLine, ExecutorLine, FrameworkLine, Holding, News, OfferRecord, Part, TaskLine, holds,
+    AgentLine, ClassBook, ExecutorLine, FrameworkLine, Holding, News, OfferRecord, Part, TaskLine,
+    holds,
 };
 
 /// Lines of one kind, and what was shown of them last, if that still holds.
@@ -139,6 +140,7 @@ pub struct Books {
     quotas: Arc<BTreeMap<Role, Quota>>,
     lot_limits: Arc<BTreeMap<Role, LotLimits>>,
     windows: Arc<BTreeMap<Machine, MaintenanceState>>,
+    classes: Arc<ClassBook>,
     /// What those who watch have yet to be told, if anybody watches.
     changes: Option<Vec<Change>>,
 }
@@ -158,6 +160,7 @@ impl Books {
             quotas: Arc::default(),
             lot_limits: Arc::default(),
             windows: Arc::default(),
+            classes: Arc::default(),
             changes: None,
         }
     }
@@ -196,6 +199,7 @@ impl Books {
             quotas: Arc::clone(&self.quotas),
             lot_limits: Arc::clone(&self.lot_limits),
             windows: Arc::clone(&self.windows),
+            classes: Arc::clone(&self.classes),
         }
     }
 
@@ -226,8 +230,14 @@ impl Books {
             News::Agent(line) => self.put_agent(line),
             News::AgentGone(id) => {
                 self.agents.take(&id);
+                // The books count what is lost.
+                let _lost = Arc::make_mut(&mut self.classes).forget(&id);
                 self.tell(|_| Some(Change::AgentRemoved(id)));
             }
+            News::Classes(id, at, classes) => {
+                let _lost = Arc::make_mut(&mut self.classes).take(&id, at, classes);
+            }
+            News::ClassBook(book) => self.classes = Arc::new(*book),
             News::Executor(line) => self.put_executor(&line),
             News::ExecutorGone {
                 agent_id,

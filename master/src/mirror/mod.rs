@@ -19,6 +19,7 @@
 //! driver pays); a second core fed with the same inputs (twice the work); two copies in turns, as writers and
 //! readers swap them (a slow reader holds up the writer).
 
+mod advice;
 mod books;
 mod feed;
 mod view;
@@ -31,6 +32,7 @@ use ebb_types::{Change, MasterInfo, Timestamp};
 use rustix::process::setpriority_process;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+pub use advice::AdviceGauges;
 pub use books::Books;
 pub use feed::{Feed, MAX_MESSAGES_BEHIND, MAX_NEWS_BEHIND, MirrorFigures};
 use feed::{Shared, What};

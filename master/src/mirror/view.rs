@@ -10,9 +10,11 @@ use ebb_types::{
     OfferId, Quantities, Quota, Resources, Role, RoleState, TaskRecord, TaskState, Timestamp,
 };
 
+use super::advice::AdviceGauges;
 use crate::core::claims::DEFAULT_WEIGHT_MILLI;
 use crate::core::{
-    AgentLine, FrameworkLine, Holding, NamedSums, OfferRecord, Part, TaskLine, reserved_by_role,
+    AgentLine, ClassBook, FrameworkLine, Holding, NamedSums, OfferRecord, Part, TaskLine,
+    reserved_by_role,
 };
 
 /// Lines in the order of their ids.
@@ -105,6 +107,8 @@ pub struct Gauges {
     pub quotas: Vec<QuotaGauge>,
     /// How many more there are.
     pub quotas_left_out: u64,
+    /// What is advised of classes of tasks.
+    pub advice: AdviceGauges,
 }
 
 /// Most roles whose quotas stand in metrics: each has up to six accounts of four kinds.
@@ -140,6 +144,7 @@ pub struct View {
     pub(super) quotas: Arc<BTreeMap<Role, Quota>>,
     pub(super) lot_limits: Arc<BTreeMap<Role, LotLimits>>,
     pub(super) windows: Arc<BTreeMap<Machine, MaintenanceState>>,
+    pub(super) classes: Arc<ClassBook>,
 }
 
 impl View {
@@ -236,6 +241,7 @@ impl View {
             gauges.tasks[task.state as usize] += 1;
         }
         self.gauge_quotas(&mut gauges);
+        gauges.advice = self.advice_gauges();
         gauges
     }
 

@@ -13,6 +13,7 @@ fn holder(framework: &str) -> Holder {
     Holder {
         framework_id: FrameworkId::new(framework).unwrap(),
         name: "task".to_owned(),
+        class: "task".to_owned(),
     }
 }
 

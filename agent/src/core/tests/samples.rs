@@ -55,3 +55,57 @@ fn lending_hears_when_a_task_ends_if_its_framework_said_so() {
     assert!(ends.contains(&("a", Some(at))), "{ends:?}");
     assert!(ends.contains(&("b", None)), "{ends:?}");
 }
+
+#[test]
+fn what_instances_of_one_thing_use_becomes_advice_on_what_they_ask_for() {
+    let mut world = World::registered();
+    for name in ["web.1", "web.2"] {
+        world.run(name);
+    }
+    let containers = [world.container("web.1"), world.container("web.2")];
+    let mut told: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    let mut last = None;
+    for count in 0..40_000_u64 {
+        world.now_ms += 100;
+        if count % 100 == 0 {
+            world.order(MasterToAgent::Heartbeat);
+        }
+        let mut sample = usage::Sample {
+            taken_ns: count * 100_000_000,
+            full: count % 10 == 0,
+            ..usage::Sample::default()
+        };
+        for (container, milli) in containers.iter().zip([100, 300]) {
+            let mut counters = usage::ContainerSample::absent(ebb_types::MeasureSource::Files);
+            counters.cpu_ns = Some(count * milli * 100_000);
+            counters.mem_bytes = Some(milli << 20);
+            sample.containers.insert(container.clone(), counters);
+        }
+        world.step(Input::Sample(Box::new(sample)));
+        for message in world.said() {
+            if let AgentToMaster::Classes(classes) = message {
+                for seen in classes {
+                    let times = told.entry(seen.key.class.clone()).or_default();
+                    times.push(seen.at);
+                    last = Some(seen);
+                }
+            }
+        }
+    }
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["web"]);
+    let times = &told["web"];
+    assert!(times.len() > 60, "{}", times.len());
+    assert!(times.is_sorted_by(|a, b| b.ms_since(*a) >= 60_000));
+    let advice = ebb_types::advise(&last.expect("it was told"));
+    assert_eq!((advice.running, advice.tasks), (2, 2));
+    let near =
+        |found: Option<u64>, exact: u64| found.is_some_and(|it| it.abs_diff(exact) * 32 <= exact);
+    assert!(
+        near(advice.cpu.p50, 100) && near(advice.cpu.p95, 300),
+        "{advice:?}"
+    );
+    assert_eq!(advice.mem.peak, Some(300 << 20));
+    assert_eq!(advice.mem.advice, Some(345 << 20));
+    assert_eq!(advice.fit(), ebb_types::Fit::OverAsked);
+    assert!(near(advice.cpu.advice, 345), "{advice:?}");
+}

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ebb_types::{AgentUsage, ClusterState, Limits, LotLimits, Quota, ResourceKind};
+use ebb_types::{
+    Advice, AdviceFilter, AgentUsage, ClassKey, ClassUse, ClusterState, Limits, LotLimits, Quota,
+    ResourceKind,
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::core::{OperatorCommand, RequestId};
 use crate::driver::Stopped;
-use crate::mirror::{Feed, MAX_NEWS_BEHIND, Reading, Reads, start_bounded};
+use crate::mirror::{Books, Feed, MAX_NEWS_BEHIND, Reading, Reads, start_bounded};
 
 fn block_on<T>(what: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -160,8 +163,27 @@ impl Mirrored {
             (26, Some(scheduler), _) => {
                 world.call(&scheduler, Call::Revive { roles: Vec::new() });
             }
+            (28, _, Some(agent)) => {
+                let key = ClassKey {
+                    framework_id: FrameworkId::new("f").unwrap(),
+                    class: format!("c{}", amount % 3),
+                };
+                let mut seen = ClassUse::new(key, Timestamp::from_ms(amount));
+                (seen.tasks, seen.running) = (amount, amount % 7);
+                seen.mem.add(amount, amount + 1);
+                seen.days[0].mem_bytes = amount;
+                world.say(&agent, AgentToMaster::Classes(vec![seen]));
+            }
             _ => {}
         }
+    }
+
+    /// What is advised, by the books.
+    fn advice(&self) -> Advice {
+        let mut books = Books::new(self.world.core.master_info());
+        books.start_anew(self.world.core.everything());
+        let at = self.world.core.cluster_state().at;
+        books.show(at).advice(&AdviceFilter::default())
     }
 
     fn operate(&mut self, command: OperatorCommand) {
@@ -263,7 +285,7 @@ proptest! {
     fn whoever_reads_sees_all_that_was_done_before(
         bound in bounds(),
         read_each in 1..6usize,
-        acts in proptest::collection::vec((0..28u8, 0..12usize, 0..1000u64), 1..80),
+        acts in proptest::collection::vec((0..29u8, 0..12usize, 0..1000u64), 1..80),
     ) {
         let mut mirrored = Mirrored::new(bound);
         mirrored.act(0, 0, 0);
@@ -272,8 +294,11 @@ proptest! {
             mirrored.act(what, which, amount);
             mirrored.push();
             if number % read_each == 0 {
-                let state = mirrored.read().state(Parts::ALL);
+                let reading = mirrored.read();
+                let state = reading.state(Parts::ALL);
                 prop_assert_eq!(&state, &mirrored.world.core.cluster_state());
+                let advice = reading.advice(&AdviceFilter::default());
+                prop_assert_eq!(advice, mirrored.advice());
                 check(&state);
             }
         }
@@ -403,7 +428,7 @@ fn every_state_read_in_a_storm_adds_up_and_none_is_older_than_the_one_before() {
         let [what, which, amount, _] = (chance >> 32).to_le_bytes()[..4] else {
             unreachable!("four bytes");
         };
-        mirrored.act(what % 27, usize::from(which), u64::from(amount));
+        mirrored.act(what % 29, usize::from(which), u64::from(amount));
         mirrored.push();
     }
     for reader in readers {

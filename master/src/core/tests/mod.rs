@@ -6,6 +6,7 @@
 
 mod accept;
 mod activity;
+mod advice;
 mod agents;
 mod allocation;
 mod explain;
@@ -31,10 +32,10 @@ mod validate;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_types::{
-    AgentId, AgentInfo, AgentToMaster, Call, Capability, Change, CommandInfo, Event, Filters,
-    FrameworkId, FrameworkInfo, Generation, Incarnation, MasterToAgent, Offer, OfferId, Operation,
-    Quantities, ResourceKind, Resources, Role, RunningTask, Source, TaskId, TaskInfo, TaskState,
-    TaskStatus, Timestamp, UpdateUuid,
+    AdviceFilter, AgentId, AgentInfo, AgentToMaster, Call, Capability, Change, CommandInfo, Event,
+    Filters, FrameworkId, FrameworkInfo, Generation, Incarnation, MasterToAgent, Offer, OfferId,
+    Operation, Quantities, ResourceKind, Resources, Role, RunningTask, Source, TaskId, TaskInfo,
+    TaskState, TaskStatus, Timestamp, UpdateUuid,
 };
 
 use super::record::{RegistryWrite, Restored};
@@ -320,6 +321,8 @@ impl World {
         let mut anew = Books::new(self.core.master_info());
         anew.start_anew(self.core.everything());
         let other = anew.show(state.at);
+        let all = AdviceFilter::default();
+        assert_eq!(view.advice(&all), other.advice(&all));
         assert_eq!(other.state(Parts::ALL), state);
         assert_eq!(other.gauges(), view.gauges());
     }
