@@ -10,6 +10,7 @@ use ebb_types::Role;
 use ebb_types::limits::MAX_GRACE_MS;
 
 use crate::client::Address;
+use crate::commands::advise::class;
 use crate::commands::batch::BatchArgs;
 use crate::commands::dev::DevArgs;
 use crate::commands::lots::{CreateVolumeArgs, DestroyVolumeArgs, ReserveArgs, UnreserveArgs};
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Tasks(TasksArgs),
     /// List the tasks that their neighbours disturb, and by whom
     Neighbours(ClientArgs),
+    /// Say what classes of tasks ask for, what they use, and what they should ask for
+    Advise(AdviseArgs),
     /// List the outstanding offers
     Offers(ClientArgs),
     /// List the roles with their weights and quotas
@@ -137,6 +140,19 @@ pub(crate) struct TasksArgs {
     /// Show ended tasks too
     #[arg(long, short)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `ebb advise`.
+#[derive(Debug, Args)]
+pub(crate) struct AdviseArgs {
+    /// Only classes of this framework, by its id
+    #[arg(long, value_name = "FRAMEWORK")]
+    pub(crate) framework: Option<String>,
+    /// Only this class: what the ids of tasks have in common, as web of web.1 and web.2
+    #[arg(long, value_name = "CLASS", value_parser = class)]
+    pub(crate) class: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -257,6 +273,7 @@ impl Cli {
             | Command::Offers(args)
             | Command::Roles(args) => args.json,
             Command::Tasks(args) => args.client.json,
+            Command::Advise(args) => args.client.json,
             Command::Top(args) => args.client.json,
             Command::Logs(args) => args.client.json,
             Command::Kill(args) => args.client.json,

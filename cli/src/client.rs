@@ -19,8 +19,8 @@ use ebb_api::proto::{
 };
 use ebb_types::limits::MAX_NAME_BYTES;
 use ebb_types::{
-    AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation, FrameworkId, LotLimits,
-    Machine, OperationKind, Quota, Role, RoleState, TaskId, Unavailability,
+    Advice, AdviceFilter, AgentId, AgentInfo, Change, ClusterState, ExplainSubject, Explanation,
+    FrameworkId, LotLimits, Machine, OperationKind, Quota, Role, RoleState, TaskId, Unavailability,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -278,6 +278,15 @@ impl Master {
             .explain(ebb_api::proto::ExplainRequest::from(subject));
         let explanation = answered(&self.address, "explain its offers", answer).await?;
         Explanation::try_from(explanation).map_err(|error| self.bad_answer(error.to_string()))
+    }
+
+    /// What classes of tasks should ask for.
+    pub(crate) async fn advise(&mut self, filter: AdviceFilter) -> Result<Advice, CliError> {
+        let answer = self
+            .client
+            .advise(ebb_api::proto::AdviseRequest::from(filter));
+        let advice = answered(&self.address, "advise on tasks", answer).await?;
+        Advice::try_from(advice).map_err(|error| self.bad_answer(error.to_string()))
     }
 
     /// Has nothing of an agent offered any more.

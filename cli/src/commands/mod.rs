@@ -1,6 +1,7 @@
 //! The commands, one file each. Each gives the code to exit with.
 
 pub(crate) mod activity;
+pub(crate) mod advise;
 pub(crate) mod agents;
 pub(crate) mod batch;
 pub(crate) mod completions;
@@ -48,6 +49,7 @@ pub(crate) async fn perform(cli: Cli, out: &mut Out) -> Result<u8, CliError> {
         Command::Frameworks(args) => frameworks::perform(&args, out).await,
         Command::Tasks(args) => tasks::perform(&args, out).await,
         Command::Neighbours(args) => neighbours::perform(&args, out).await,
+        Command::Advise(args) => advise::perform(&args, out).await,
         Command::Offers(args) => offers::perform(&args, out).await,
         Command::Roles(args) => roles::perform(&args, out).await,
         Command::Top(args) => top::perform(&args, out).await,

@@ -6,6 +6,7 @@
 //! measured is `null`, never 0; so is a limit that there is not. Fields may be added, none is renamed or removed. Errors stand on
 //! stderr as `{"error": sentence, "exit_code": number}`.
 
+pub(crate) mod advice;
 pub(crate) mod explain;
 pub(crate) mod lots;
 pub(crate) mod quota;

@@ -1,5 +1,6 @@
 //! The program `ebb` as its users meet it: started, fed, read and signalled from outside.
 
+mod advise;
 mod dev;
 mod explain;
 mod explain_quotas;

@@ -464,9 +464,15 @@ impl Operator for Played {
 
     async fn advise(
         &self,
-        _: Request<proto::AdviseRequest>,
+        request: Request<proto::AdviseRequest>,
     ) -> Result<Response<proto::Advice>, Status> {
-        Err(Status::unimplemented("not played"))
+        let filter = ebb_types::AdviceFilter::try_from(request.into_inner()).expect("valid");
+        let framework = filter.framework_id.as_ref().map_or("", FrameworkId::as_str);
+        let class = filter.class.as_deref().unwrap_or("");
+        self.note(format!("advise {framework} {class}"));
+        let mut advice = super::advise::advice();
+        advice.classes.retain(|class| filter.admits(&class.key));
+        Ok(Response::new(advice.into()))
     }
 
     async fn set_weights(
