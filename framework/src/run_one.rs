@@ -11,7 +11,7 @@ use ebb_types::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::command::{CommandSpec, base36, stem};
+use crate::command::{CommandSpec, stamp, stem};
 use crate::fate::{Fate, fate, is_heard};
 use crate::offers::{Claim, Demand, fit, lacking};
 use crate::scheduler::{
@@ -206,7 +206,7 @@ impl RunOne {
     }
 
     fn launch(&mut self, calls: &mut Calls, offer: &Offer) -> Outcome {
-        let stamp = base36(calls.now().as_ms());
+        let stamp = stamp(calls.now().as_ms());
         let task_id = TaskId::new(format!(
             "{}-{stamp}.{}",
             stem(&self.config.name),

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use self::config::{FAILOVER_MS, FAILOVER_WITH_STATE_MS};
 use self::core::Batch;
 use self::journal::{FileJournal, Journal, NoJournal, Record};
-use crate::command::base36;
+use crate::command::stamp;
 use crate::offers::Claim;
 use crate::scheduler::{Clock, Driver, DriverError, SchedulerConfig};
 
@@ -117,7 +117,7 @@ fn prepare(
     stop: Arc<AtomicBool>,
 ) -> Result<Batch, BatchError> {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-    let tag = base36(wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(0)));
+    let tag = stamp(wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(0)));
     let Some(path) = config.state.clone() else {
         return Ok(Batch::new(
             config,
