@@ -26,7 +26,7 @@ use super::lending::TaskView;
 pub const FOLD_MS: u64 = 1_000;
 /// What one reading stands for at most, in milliseconds.
 pub const MAX_FOLD_MS: u64 = 2_000;
-/// How often the master is told of a class at most, in milliseconds.
+/// How often the master is told of a class at most, but for kills, in milliseconds.
 pub const TELL_EVERY_MS: u64 = 60_000;
 /// A task counts as held back in a second in which its ceiling did so for a tenth of it, over all its threads.
 const HELD_BACK_PERMILLE: u64 = 100;
@@ -166,7 +166,8 @@ impl Classes {
             let [today, ..] = &mut slot.seen.days;
             today.ooms += 1;
             today.oom_limit_bytes = today.oom_limit_bytes.max(limit_bytes);
-            slot.has_changed = true;
+            // That is worth telling at once.
+            (slot.told_at, slot.has_changed) = (None, true);
         }
     }
 

@@ -171,9 +171,12 @@ fn a_kill_at_its_own_limit_counts_and_one_of_the_machine_does_not() {
     assert_eq!(world.seen().peaks().ooms, 0);
     // Its last reading, with the cause, comes when it has ended.
     world.classes.end(&id("web.1"));
+    assert_eq!(world.classes.due(at(5)).len(), 1);
     world
         .classes
         .on_kill(at(5), &killed(OomCause::OwnLimit { limit_bytes }));
+    let due = world.classes.due(at(6));
+    assert_eq!(due[0].peaks().ooms, 1, "it is told at once");
     let peaks = world.seen().peaks();
     assert_eq!((peaks.ooms, peaks.oom_limit_bytes), (1, limit_bytes));
 }
