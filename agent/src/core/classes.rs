@@ -1,4 +1,4 @@
-//! What each class of tasks uses, for advice on what it should ask for.
+//! What each class of tasks uses, for advice on what it should ask for and for what to expect of the next one.
 //!
 //! **Problem.** Tasks come and go, and rates forget. What instances of one thing need shows over days and on all
 //! machines: each agent keeps what it has seen of each class, and the master adds it up.
@@ -17,9 +17,10 @@
 use std::collections::BTreeMap;
 
 use ebb_types::limits::{MAX_CLASSES_PER_AGENT, MAX_CLASSES_PER_REPORT};
-use ebb_types::{ClassKey, ClassUse, ContainerId, ResourceKind, TaskUsage, Timestamp};
+use ebb_types::{ClassKey, ClassUse, ContainerId, Quantities, ResourceKind, TaskUsage, Timestamp};
 
 use super::account::{Holder, OomCause, OomKilled, OomVictim, Since};
+use super::estimator::siblings::Siblings;
 use super::lending::TaskView;
 
 /// How often what tasks use is taken in, in milliseconds: the length of the window over which CPU is measured.
@@ -53,8 +54,8 @@ struct Slot {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Classes {
     classes: BTreeMap<ClassKey, Slot>,
-    /// The classes of all containers that run.
-    containers: BTreeMap<ContainerId, ClassKey>,
+    /// The classes of all containers that run, and what was known of each when the container began.
+    containers: BTreeMap<ContainerId, (ClassKey, Option<Siblings>)>,
     folded_at: Option<Timestamp>,
     counters: ClassCounters,
 }
@@ -88,20 +89,28 @@ impl Classes {
             has_changed: false,
         });
         slot.seen.advance(now);
+        let siblings = siblings(&slot.seen);
         slot.seen.running += 1;
         slot.seen.tasks += u64::from(since == Since::Launch);
         // Of a new one there is nothing to tell before it is measured, a second later.
         slot.has_changed |= !is_new;
-        self.containers.insert(container_id.clone(), key);
+        self.containers
+            .insert(container_id.clone(), (key, siblings));
     }
 
     /// A container is gone; one that is not known is fine.
     pub(super) fn end(&mut self, container_id: &ContainerId) {
-        let key = self.containers.remove(container_id);
-        if let Some(slot) = key.and_then(|key| self.classes.get_mut(&key)) {
+        let known = self.containers.remove(container_id);
+        if let Some(slot) = known.and_then(|(key, _)| self.classes.get_mut(&key)) {
             slot.seen.running = slot.seen.running.saturating_sub(1);
             slot.has_changed = true;
         }
+    }
+
+    /// What was known of others of a container's class when it began.
+    pub(super) fn siblings(&self, container_id: &ContainerId) -> Option<Siblings> {
+        let (_, siblings) = self.containers.get(container_id)?;
+        *siblings
     }
 
     /// Room for one more, if need be by dropping the one that was idle for longest.
@@ -139,8 +148,8 @@ impl Classes {
         }
         let ms = passed_ms.min(MAX_FOLD_MS);
         for (view, usage) in tasks {
-            let key = self.containers.get(&view.container_id);
-            if let Some(slot) = key.and_then(|key| self.classes.get_mut(key)) {
+            let known = self.containers.get(&view.container_id);
+            if let Some(slot) = known.and_then(|(key, _)| self.classes.get_mut(key)) {
                 slot.seen.advance(now);
                 slot.has_changed |= take_in(&mut slot.seen, view, usage, ms);
             }
@@ -230,6 +239,18 @@ impl Classes {
     pub(super) const fn counters(&self) -> ClassCounters {
         self.counters
     }
+}
+
+/// What those of a class that have ended say of the next one.
+fn siblings(seen: &ClassUse) -> Option<Siblings> {
+    let ended = seen.tasks.checked_sub(seen.running)?;
+    let peaks = seen.peaks();
+    (ended > 0).then(|| Siblings {
+        ended,
+        life_ms: seen.seen_ms / seen.tasks,
+        asked: Quantities::cpus_mem(seen.asked_cpu_milli, seen.asked_mem_bytes),
+        most: Quantities::cpus_mem(peaks.cpu_milli, peaks.mem_bytes),
+    })
 }
 
 /// What one task has used for so long; whether anything of it was measured.

@@ -11,8 +11,8 @@
 //! The slack is what it is allocated beyond that. Lendable is the sum of the slacks, never more than
 //! the machine has beyond all peaks, less a reserve for the system and less what work outside of
 //! Ebb takes: of CPU that is no more than what is left of its largest use of late, which fades within minutes,
-//! without the highest seconds. A task that has not shown itself for long enough counts what it is allocated. What
-//! nobody has been allocated is not lent: the master offers it as it is.
+//! without the highest seconds. A task that has not shown itself for long enough counts what it is allocated, unless
+//! earlier ones of its class have shown what to expect ([`siblings`]). What nobody has been allocated is not lent: the master offers it as it is.
 //!
 //! The window is minutes long. Once a task has been there for two hours, what all of them together will need within an
 //! hour ([`peaks`]) counts too, wherever it is more: of memory, which comes back only by ending its user, not less than
@@ -39,6 +39,7 @@
 
 pub mod lasting;
 pub mod peaks;
+pub mod siblings;
 
 mod damper;
 mod history;
@@ -101,6 +102,8 @@ pub struct KindConfig {
     pub blocks: u64,
     /// Blocks after which a task is no longer cold.
     pub warm_blocks: u64,
+    /// So many tasks of a class must have ended until a cold one counts what they have used.
+    pub siblings: u64,
     /// Which quantile of the blocks counts, in thousandths.
     pub quantile_permille: u64,
     /// Added to that quantile, in thousandths of it.
@@ -125,6 +128,7 @@ impl Default for Config {
                 block_ms: 1_000,
                 blocks: 300,
                 warm_blocks: 30,
+                siblings: 5,
                 quantile_permille: 990,
                 margin_permille: 100,
                 rise_permille: 250,
@@ -138,6 +142,7 @@ impl Default for Config {
                 block_ms: 12_000,
                 blocks: 300,
                 warm_blocks: 50,
+                siblings: 20,
                 quantile_permille: 1_000,
                 margin_permille: 250,
                 rise_permille: 250,
@@ -150,6 +155,7 @@ impl Default for Config {
                 block_ms: 1_000,
                 blocks: 300,
                 warm_blocks: 30,
+                siblings: 5,
                 quantile_permille: 1_000,
                 margin_permille: 250,
                 rise_permille: 250,
@@ -355,7 +361,8 @@ impl Estimator {
             .min(physical_bound(kind, usage, facts, &config))
     }
 
-    /// The peak to expect of one task: what it is allocated, or more, while it is cold or unmeasured.
+    /// The peak to expect of one task: what it is allocated, or more, while it is cold or unmeasured, and not known by its
+    /// siblings.
     fn peak(&mut self, now: Timestamp, index: usize, task: &TaskView, used: Option<u64>) -> u64 {
         let kind = LENT_KINDS[index];
         let config = self.config.kind(kind);
@@ -366,7 +373,12 @@ impl Estimator {
         let rising = plus_permille(used, config.rise_permille);
         match history.quantile(config) {
             Some(seen) => rising.max(plus_permille(seen, config.margin_permille)),
-            None => rising.max(allocated),
+            None => {
+                let age_ms = now.ms_since(task.started_at);
+                let siblings = task.siblings.as_ref();
+                let expected = siblings.and_then(|of| of.expect(kind, allocated, age_ms, config));
+                rising.max(expected.unwrap_or(allocated))
+            }
         }
     }
 

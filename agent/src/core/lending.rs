@@ -30,6 +30,7 @@ use ebb_types::{
 pub mod promise;
 
 use super::estimator::lasting::{CONFIDENCE_PERMILLE, Survival};
+use super::estimator::siblings::Siblings;
 use super::estimator::{self, Estimate, Estimator};
 use super::qos::{self, Controller};
 use super::usage::{self, ContainerUse, Meter, Rates, Sample, SampleVerdict, UsageView};
@@ -69,6 +70,8 @@ pub struct TaskView {
     pub started_at: Timestamp,
     /// When it will have ended, at the latest; `None` where nobody said.
     pub ends_at: Option<Timestamp>,
+    /// What was known of others of its class when it began; `None` where nothing was.
+    pub siblings: Option<Siblings>,
 }
 
 /// What follows from one sample.

@@ -219,6 +219,7 @@ impl Core {
             cpu_limit_milli: task.info.cpu_limit_milli,
             started_at: task.started_at.unwrap_or_default(),
             ends_at: ends_at(task),
+            siblings: self.samples.classes.siblings(container_id),
         })
     }
 
@@ -240,6 +241,7 @@ impl Core {
             cpu_limit_milli: None,
             started_at: executor.ordered_at,
             ends_at: None,
+            siblings: self.samples.classes.siblings(container_id),
         })
     }
 

@@ -34,6 +34,7 @@ fn view(name: &str) -> TaskView {
         cpu_limit_milli: None,
         started_at: at(0),
         ends_at: None,
+        siblings: None,
     }
 }
 

@@ -119,6 +119,7 @@ mod tests {
             block_ms: 100,
             blocks: 20,
             warm_blocks: 5,
+            siblings: 1,
             quantile_permille: 900,
             ..super::super::Config::default().cpus
         }

@@ -8,6 +8,7 @@ use ebb_types::{
 use proptest::prelude::*;
 
 use super::super::usage::{ContainerUse, MachineUse, MemorySample, Rates, SampleVerdict};
+use super::siblings::Siblings;
 use super::*;
 
 const GIB: u64 = 1 << 30;
@@ -48,6 +49,7 @@ fn task(name: &str, allocated: Resources) -> TaskView {
         cpu_limit_milli: None,
         started_at: Timestamp::default(),
         ends_at: None,
+        siblings: None,
     }
 }
 
@@ -101,10 +103,23 @@ fn owners() -> Vec<TaskView> {
         Quantities::cpus_mem(cpu, gib * GIB).with(ResourceKind::DiskBandwidth, mib << 20)
     };
     vec![
-        task("a", Resources::regular(share(1_500, 4, 40))),
+        TaskView {
+            siblings: Some(siblings()),
+            ..task("a", Resources::regular(share(1_500, 4, 40)))
+        },
         task("b", Resources::regular(share(1_000, 6, 40))),
         task("c", Resources::regular(share(1_500, 6, 20))),
     ]
+}
+
+/// Of a class that uses a part of what `a` asks for.
+fn siblings() -> Siblings {
+    Siblings {
+        ended: 20,
+        life_ms: 60_000,
+        asked: Quantities::cpus_mem(1_500, 4 * GIB),
+        most: Quantities::cpus_mem(300, GIB),
+    }
 }
 
 fn step(
@@ -220,6 +235,45 @@ proptest! {
             at += 1;
         }
     }
+}
+
+/// What is lent of `a` before it has shown itself, once it is so old.
+fn lent_of_a_cold_one(siblings: Option<Siblings>, age_s: u64, used: Use) -> (u64, u64) {
+    let mut config = bare();
+    (config.cpus.warm_blocks, config.mem.warm_blocks) = (1_000, 1_000);
+    let mut tasks = vec![owners().remove(0)];
+    tasks[0].siblings = siblings;
+    let view = view(&tasks, &[used], 0);
+    let mut estimator = Estimator::new(config);
+    // It grows from one sample to the next.
+    step(&mut estimator, age_s - 1, Some(&view), &tasks);
+    let lent = step(&mut estimator, age_s, Some(&view), &tasks);
+    (lent.cpu_milli(), lent.mem_bytes())
+}
+
+#[test]
+fn a_cold_task_counts_what_its_class_has_used_before_as_long_as_it_is_like_that() {
+    let used = Some((100, GIB / 10, 0));
+    let alike = siblings();
+    // 1,500 - 300 x 1.1 - 200 of reserve; 4 GiB - 1 GiB x 1.25 - 1.6 GiB of reserve.
+    let lent = (970, 4 * GIB - GIB * 5 / 4 - 16 * GIB / 10 - 1);
+    assert_eq!(lent_of_a_cold_one(Some(alike), 120, used), lent);
+    assert_eq!(lent_of_a_cold_one(None, 120, used), (0, 0));
+    assert_eq!(lent_of_a_cold_one(Some(alike), 121, used), (0, 0), "older");
+    assert_eq!(lent_of_a_cold_one(Some(alike), 120, None), (0, 0), "unseen");
+    let few = Siblings { ended: 19, ..alike };
+    assert_eq!(lent_of_a_cold_one(Some(few), 120, used), (lent.0, 0));
+    let few = Siblings { ended: 4, ..alike };
+    assert_eq!(lent_of_a_cold_one(Some(few), 120, used), (0, 0));
+    let asked = Quantities::cpus_mem(1_499, 4 * GIB);
+    let smaller = Siblings { asked, ..alike };
+    assert_eq!(lent_of_a_cold_one(Some(smaller), 120, used), (0, lent.1));
+    let most = Quantities::cpus_mem(0, GIB);
+    let unmeasured = Siblings { most, ..alike };
+    assert_eq!(lent_of_a_cold_one(Some(unmeasured), 120, used), (0, lent.1));
+    // What it uses itself counts at once: 1,500 - 800 x 1.25 - 200.
+    let (cpu_milli, _) = lent_of_a_cold_one(Some(alike), 120, Some((800, 0, 0)));
+    assert_eq!(cpu_milli, 300);
 }
 
 #[test]

@@ -124,6 +124,7 @@ impl World {
             cpu_limit_milli: None,
             started_at: Timestamp::from_ms(self.now_ms),
             ends_at: None,
+            siblings: None,
         };
         let counters = ContainerSample {
             cpu_ns: Some(0),

@@ -109,3 +109,42 @@ fn what_instances_of_one_thing_use_becomes_advice_on_what_they_ask_for() {
     assert_eq!(advice.fit(), ebb_types::Fit::OverAsked);
     assert!(near(advice.cpu.advice, 345), "{advice:?}");
 }
+
+#[test]
+fn a_short_task_is_known_by_those_of_its_class_that_have_ended() {
+    let mut world = World::registered();
+    let mut count = 0;
+    for number in 0..4_u64 {
+        let name = format!("job.{number}");
+        world.run(&name);
+        let views = world.core.lending_views();
+        let known = views[0].siblings;
+        assert_eq!(
+            known.map(|known| known.ended),
+            (number > 0).then_some(number)
+        );
+        if let Some(known) = known {
+            // It began at once, and its first second is where the reading begins.
+            assert!((28_000..=31_000).contains(&known.life_ms), "{known:?}");
+            assert_eq!(known.asked, views[0].allocated.regular);
+            // The most of any, and that was the first one's.
+            assert_eq!(known.most, Quantities::cpus_mem(400, 400 << 20));
+        }
+        let container = world.container(&name);
+        for reading in 0..300_u64 {
+            world.now_ms += 100;
+            count += 1;
+            let mut sample = usage::Sample {
+                taken_ns: count * 100_000_000,
+                full: count % 10 == 0,
+                ..usage::Sample::default()
+            };
+            let mut counters = usage::ContainerSample::absent(ebb_types::MeasureSource::Files);
+            counters.cpu_ns = Some(reading * (400 - 100 * number) * 100_000);
+            counters.mem_bytes = Some((400 - 100 * number) << 20);
+            sample.containers.insert(container.clone(), counters);
+            world.step(Input::Sample(Box::new(sample)));
+        }
+        world.exited(&name, ExitStatus::Code(0));
+    }
+}

@@ -61,6 +61,7 @@ impl Machine {
                 cpu_limit_milli: None,
                 started_at: Timestamp::from_ms(EPOCH_MS),
                 ends_at: None,
+                siblings: None,
             })
         };
         let views = (0..tasks).map(view).collect::<Result<Vec<_>>>()?;
