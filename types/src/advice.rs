@@ -355,6 +355,20 @@ mod tests {
     }
 
     #[test]
+    fn the_share_of_the_time_that_was_held_back_fades_with_that_time() {
+        let mut seen = class(0);
+        seen.cpu.add(500, 8_000_000);
+        seen.throttled_ms = 2_000_000;
+        assert_eq!(seen.throttled_permille(), 250);
+        seen.advance(Timestamp::from_ms(2 * DAY_MS));
+        assert_eq!(seen.throttled_permille(), 250);
+        seen.cpu.add(500, 2_000_000);
+        assert_eq!(seen.throttled_permille(), 125);
+        seen.throttled_ms = u64::MAX;
+        assert_eq!(seen.throttled_permille(), 1_000);
+    }
+
+    #[test]
     fn time_that_runs_backward_changes_nothing() {
         let mut seen = class(5 * DAY_MS);
         seen.cpu.add(3, 1_000_000);

@@ -33,8 +33,8 @@ fn what_two_agents_saw_becomes_one_advice_whatever_their_clocks_say() {
     let agents = [0, 1].map(|_| world.register(agent_info(4000, 4096)));
     let far = 400 * 24 * HOUR_MS;
     for (agent, clock_ms, used) in [
-        (&agents[0], 5, (100, 100 * MIB)),
-        (&agents[1], far, (400, 200 * MIB)),
+        (&agents[0], 5, (400, 200 * MIB)),
+        (&agents[1], far, (100, 100 * MIB)),
     ] {
         let one = seen(clock_ms, (1_000, 1_000 * MIB), used);
         world.say(agent, AgentToMaster::Classes(vec![one.clone()]));
