@@ -1,7 +1,7 @@
 //! Maintenance: the windows that operators schedule, and asking frameworks to be gone by then.
 //!
-//! A window is of a machine: of one agent, which comes first, or of all agents of a host name, those too that join later.
-//! It is durable. While it is to come, the agent is offered as ever, with its unavailability; when a window is set,
+//! A window is of a machine: of one agent, or of all agents of a host name, those too that join later. Of two that concern
+//! an agent a started one counts before one that is to come, then its own. It is durable. While it is to come, the agent is offered as ever, with its unavailability; when a window is set,
 //! changed or cancelled, offers that do not say so are withdrawn. Whoever has live tasks or executors on the agent gets an
 //! *inverse offer*, once its answer is as old as the filter that came with it asks for. To *start* the maintenance is to
 //! drain the agents (`activity.rs`), to *stop* it is to reactivate them and to forget the window; a window that is over
@@ -79,15 +79,22 @@ impl Maintenance {
         }
     }
 
-    /// The window that concerns an agent.
+    /// The window that concerns an agent: one that is started before one that is to come, its own before its host's.
     fn of(&self, id: &AgentId, hostname: &str) -> Option<(Machine, &Held)> {
-        let by_id = Machine::Agent(id.clone());
-        if let Some(held) = self.windows.get(&by_id) {
-            return Some((by_id, held));
+        let find = |machine: Machine| {
+            let held = self.windows.get(&machine)?;
+            Some((machine, held))
+        };
+        let own = find(Machine::Agent(id.clone()));
+        let is_down = |found: &(Machine, &Held)| found.1.mode == MaintenanceMode::Down;
+        if own.as_ref().is_some_and(is_down) {
+            return own;
         }
-        let by_host = Machine::Host(hostname.to_owned());
-        let held = self.windows.get(&by_host)?;
-        Some((by_host, held))
+        let of_host = find(Machine::Host(hostname.to_owned()));
+        if of_host.as_ref().is_some_and(is_down) {
+            return of_host;
+        }
+        own.or(of_host)
     }
 
     fn line(&self, machine: &Machine) -> Option<MaintenanceState> {

@@ -242,6 +242,36 @@ fn to_start_it_is_to_drain_the_agents_and_to_stop_it_brings_them_back() {
 }
 
 #[test]
+fn an_agent_is_out_of_use_with_its_host_though_its_own_maintenance_is_to_come() {
+    let mut world = World::new();
+    let scheduler = world.subscribe(framework_info("f", &["r"]));
+    let agent = world.register(agent_info(4000, 4096));
+    let own = Machine::Agent(agent.id.clone());
+    let window = schedule(&mut world, own.clone());
+    schedule(&mut world, host());
+    assert_eq!(start(&mut world, host()), Ok(()));
+    assert_eq!(activity(&world, &agent), AgentActivity::Drained);
+    assert!(world.offers(&scheduler).is_empty());
+    world.offering = true;
+    let early = OperatorCommand::Reactivate(agent.id.clone());
+    let held_by = OperatorError::MachineDown(host());
+    assert_eq!(operate(&mut world, early), Err(held_by));
+    assert_eq!(stop(&mut world, host()), Ok(()));
+    assert_eq!(activity(&world, &agent), AgentActivity::Active);
+    let offer = world.offer(&scheduler);
+    assert_eq!(offer.unavailability, Some(window), "its own is to come");
+    // Started both, it comes back with the last of them.
+    schedule(&mut world, host());
+    let both = vec![own.clone(), host()];
+    let command = OperatorCommand::StartMaintenance(both);
+    assert_eq!(operate(&mut world, command), Ok(()));
+    assert_eq!(stop(&mut world, own), Ok(()));
+    assert_eq!(activity(&world, &agent), AgentActivity::Drained);
+    assert_eq!(stop(&mut world, host()), Ok(()));
+    assert_eq!(activity(&world, &agent), AgentActivity::Active);
+}
+
+#[test]
 fn an_agent_that_is_lost_while_it_drains_does_not_keep_the_maintenance_from_ending() {
     let (mut world, _, agent) = World::with_running_task();
     schedule(&mut world, host());
