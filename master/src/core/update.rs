@@ -49,6 +49,12 @@ impl Core {
         match framework.tasks.get_mut(&task_id) {
             Some(task) if task.agent_id == *agent_id => {
                 task.confirmed = true;
+                let end = task.unacknowledged.as_ref();
+                if end.is_some_and(|end| end.state.is_terminal()) && !status.state.is_terminal() {
+                    // Repeated from before the end, which is what the task's framework has to acknowledge.
+                    self.settle(agent_id, framework_id, &status);
+                    return;
+                }
                 let told = Arc::new(status.clone());
                 if !hidden {
                     task.unacknowledged = Some(Arc::clone(&told));

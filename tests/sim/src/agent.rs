@@ -405,7 +405,7 @@ impl World {
     }
 
     /// The lots of the tasks that run on a machine.
-    pub(crate) fn lots_in_use(&self, number: usize) -> Vec<Lots> {
+    pub(crate) fn lots_in_use(&self, number: usize) -> Vec<(ebb_types::AgentId, Lots)> {
         let Some(machine) = self.machines.get(number) else {
             return Vec::new();
         };
@@ -414,7 +414,8 @@ impl World {
         let lots = tasks.filter_map(|(framework_id, task_id)| {
             let mut frameworks = self.frameworks.iter();
             let of = frameworks.find(|one| one.id.as_ref() == Some(framework_id))?;
-            Some(of.tasks.get(task_id)?.lots.clone())
+            let task = of.tasks.get(task_id)?;
+            Some((task.agent_id.clone(), task.lots.clone()))
         });
         lots.collect()
     }

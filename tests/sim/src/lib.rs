@@ -2,7 +2,7 @@
 //! of random behaviour, under a simulated clock, network, disk and kernel.
 //!
 //! Everything follows from a seed; a run that fails prints it, and `cargo run -p ebb-tests-sim -- SEED` shows that run
-//! again step by step. How the same core, ledger and planner fare with 50,000 agents, 6,000 frameworks and a million
+//! again step by step; `cargo run --release -p ebb-tests-sim -- --seeds 1000..100000` looks further than the tests do. How the same core, ledger and planner fare with 50,000 agents, 6,000 frameworks and a million
 //! tasks, without faults, is what [`scale`] is for: `cargo run --release -p ebb-tests-sim -- --scale`.
 //!
 //! # What goes wrong
@@ -34,9 +34,11 @@ mod planted;
 mod rng;
 pub mod scale;
 mod steady;
+mod sweep;
 mod world;
 
 pub use planted::Planted;
+pub use sweep::sweep;
 pub use world::{Report, run};
 
 /// A run that broke a rule.

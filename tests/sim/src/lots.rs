@@ -47,7 +47,10 @@ impl World {
             let Some(number) = machine.and_then(|number| number.parse().ok()) else {
                 continue;
             };
-            let in_use = self.lots_in_use(number);
+            // An agent that died before it knew its id has left the one on its machine nothing.
+            let in_use = self.lots_in_use(number).into_iter();
+            let in_use = in_use.filter(|(agent_id, _)| *agent_id == offer.agent_id);
+            let in_use = Vec::from_iter(in_use.map(|(_, lots)| lots));
             if self.planted == Some(Planted::PortTwice) {
                 for lots in &in_use {
                     let ports = lots.only(|key| key.name == "ports");
@@ -70,7 +73,7 @@ impl World {
         if self.planted == Some(Planted::VolumeDestroyedInUse) {
             *dynamic = dynamic.only(|key| key.volume().is_none());
         }
-        for lots in self.lots_in_use(number) {
+        for (_, lots) in self.lots_in_use(number) {
             let volumes = lots.only(|key| key.volume().is_some());
             if !dynamic.covers(&volumes) {
                 self.fail(format!(

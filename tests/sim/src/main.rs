@@ -1,11 +1,14 @@
-//! Shows one run of the simulation, step by step: `ebb-tests-sim SEED`; or runs it at scale and says how long that took:
+//! Shows one run of the simulation, step by step: `ebb-tests-sim SEED`; or runs many and names the first that breaks
+//! a rule: `ebb-tests-sim --seeds FROM..TO`; or runs it at scale and says how long that took:
 //! `ebb-tests-sim --scale [AGENTSxFRAMEWORKS] [--placements N] [--seed N]`; or a day of a cluster that lends:
 //! `ebb-tests-sim --day [AGENTS] [--minutes N] [--seed N] [--traces DIRECTORY]`.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ebb_tests_sim::Failure;
 use ebb_tests_sim::day::{self, Day, Loads};
 use ebb_tests_sim::scale::{self, Report, Scale, Times};
 
@@ -13,7 +16,8 @@ use ebb_tests_sim::scale::{self, Report, Scale, Times};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "give the seed of the run as a number, for example `cargo run -p ebb-tests-sim -- 7`, or a shape, for \
+const USAGE: &str = "give the seed of the run as a number, for example `cargo run -p ebb-tests-sim -- 7`, or many, for \
+    example `cargo run --release -p ebb-tests-sim -- --seeds 1000..100000`, or a shape, for \
     example `cargo run --release -p ebb-tests-sim -- --scale 50000x6000 --placements 1000000 --seed 1`, or a day, for \
     example `cargo run --release -p ebb-tests-sim -- --day 200 --minutes 1440 --seed 1`";
 
@@ -25,6 +29,7 @@ const TICKS_PER_S: f64 = 100.0;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--seeds", range] => read_range(range).map_or_else(usage, over_seeds),
         ["--scale", ref rest @ ..] => match read_scale(rest) {
             Some(scale) => at_scale(scale),
             None => usage(),
@@ -44,7 +49,21 @@ fn usage() -> ExitCode {
 }
 
 fn show(seed: u64) -> ExitCode {
-    match ebb_tests_sim::run(seed, None, true) {
+    tell(ebb_tests_sim::run(seed, None, true))
+}
+
+fn read_range(word: &str) -> Option<Range<u64>> {
+    let (from, to) = word.split_once("..")?;
+    let range = from.parse().ok()?..to.parse().ok()?;
+    (!range.is_empty()).then_some(range)
+}
+
+fn over_seeds(seeds: Range<u64>) -> ExitCode {
+    tell(ebb_tests_sim::sweep(seeds, None))
+}
+
+fn tell(outcome: Result<ebb_tests_sim::Report, Failure>) -> ExitCode {
+    match outcome {
         Ok(report) => {
             println!("{report:?}");
             ExitCode::SUCCESS

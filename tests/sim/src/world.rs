@@ -120,7 +120,7 @@ pub struct World {
 }
 
 /// What a run that broke no rule did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Steps of all cores.
     pub steps: u64,
@@ -142,6 +142,24 @@ pub struct Report {
     pub operations: u64,
     /// Answers to operations that came again.
     pub repeated: u64,
+}
+
+impl Report {
+    /// What two runs did together.
+    pub(crate) fn plus(&self, other: &Report) -> Report {
+        Report {
+            steps: self.steps + other.steps,
+            tasks: self.tasks + other.tasks,
+            runs: self.runs + other.runs,
+            master_lives: self.master_lives + other.master_lives,
+            drains: self.drains + other.drains,
+            limited: self.limited + other.limited,
+            maintained: self.maintained + other.maintained,
+            chosen: self.chosen + other.chosen,
+            operations: self.operations + other.operations,
+            repeated: self.repeated + other.repeated,
+        }
+    }
 }
 
 /// Runs one seed to its end; `show` prints every step.

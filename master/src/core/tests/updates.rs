@@ -73,6 +73,17 @@ fn an_ended_task_stays_in_the_books_until_its_end_is_acknowledged() {
 }
 
 #[test]
+fn what_comes_again_from_before_the_end_keeps_no_task_in_the_books() {
+    let (mut world, scheduler, agent) = World::with_running_task();
+    let uuid = world.update(&agent, &scheduler, "t", TaskState::Finished, 2);
+    world.update(&agent, &scheduler, "t", TaskState::Running, 1);
+    assert_eq!(world.last_update(&scheduler).state, TaskState::Finished);
+    assert_eq!(acks(&world, &agent), 2, "no agent repeats it for ever");
+    world.acknowledge(&scheduler, &agent, "t", uuid);
+    assert!(world.core.frameworks[&scheduler.id].tasks.is_empty());
+}
+
+#[test]
 fn a_second_end_does_not_change_the_first() {
     let (mut world, scheduler, agent) = World::with_running_task();
     world.update(&agent, &scheduler, "t", TaskState::Finished, 2);
