@@ -69,6 +69,8 @@ impl TryFrom<proto::ClassUse> for ClassUse {
                 mem_bytes: amount("class_use.days.mem_bytes", wire.mem_bytes)?,
                 ooms: wire.ooms,
                 oom_limit_bytes: amount("class_use.days.oom_limit_bytes", wire.oom_limit_bytes)?,
+                finished: wire.finished,
+                life_ms: wire.life_ms,
             };
         }
         let ceiling = wire.cpu_limit_milli;
@@ -99,6 +101,8 @@ impl From<ClassUse> for proto::ClassUse {
             mem_bytes: day.mem_bytes,
             ooms: day.ooms,
             oom_limit_bytes: day.oom_limit_bytes,
+            finished: day.finished,
+            life_ms: day.life_ms,
         });
         Self {
             days: days.collect(),
@@ -209,6 +213,8 @@ impl TryFrom<proto::ClassAdvice> for ClassAdvice {
             throttled_permille: wire.throttled_permille,
             ooms: wire.ooms,
             oom_limit_bytes: wire.oom_limit_bytes,
+            finished: wire.finished,
+            life_ms: wire.life_ms,
         })
     }
 }
@@ -226,6 +232,8 @@ impl From<ClassAdvice> for proto::ClassAdvice {
             throttled_permille: advice.throttled_permille,
             ooms: advice.ooms,
             oom_limit_bytes: advice.oom_limit_bytes,
+            finished: advice.finished,
+            life_ms: advice.life_ms,
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct DayPeaks {
     pub ooms: u64,
     /// The highest limit at which one was, in bytes.
     pub oom_limit_bytes: u64,
+    /// Tasks that ended by themselves and well.
+    pub finished: u64,
+    /// The longest that one of them had run, in milliseconds.
+    pub life_ms: u64,
 }
 
 impl DayPeaks {
@@ -52,6 +56,8 @@ impl DayPeaks {
         self.mem_bytes = self.mem_bytes.max(other.mem_bytes);
         self.ooms = self.ooms.saturating_add(other.ooms);
         self.oom_limit_bytes = self.oom_limit_bytes.max(other.oom_limit_bytes);
+        self.finished = self.finished.saturating_add(other.finished);
+        self.life_ms = self.life_ms.max(other.life_ms);
     }
 }
 
@@ -282,6 +288,10 @@ pub struct ClassAdvice {
     pub ooms: u64,
     /// The highest limit at which one was, in bytes; none where none was.
     pub oom_limit_bytes: Option<u64>,
+    /// Tasks that ended by themselves and well, within [`ADVICE_DAYS`].
+    pub finished: u64,
+    /// The longest that one of them had run, in milliseconds; none where none has ended.
+    pub life_ms: Option<u64>,
 }
 
 impl ClassAdvice {

@@ -50,12 +50,31 @@ struct Slot {
     has_changed: bool,
 }
 
+/// A container of a class.
+#[derive(Clone, Debug)]
+struct Member {
+    key: ClassKey,
+    /// What was known of the class when it began.
+    siblings: Option<Siblings>,
+    /// When it was launched; not known of one that was found running.
+    launched_at: Option<Timestamp>,
+}
+
+/// How a container's end came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By itself, and well: its task lived as long as such tasks do.
+    Finished,
+    /// In any other way.
+    Other,
+}
+
 /// What this agent has seen of each class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Classes {
     classes: BTreeMap<ClassKey, Slot>,
-    /// The classes of all containers that run, and what was known of each when the container began.
-    containers: BTreeMap<ContainerId, (ClassKey, Option<Siblings>)>,
+    /// All containers that run.
+    containers: BTreeMap<ContainerId, Member>,
     folded_at: Option<Timestamp>,
     counters: ClassCounters,
 }
@@ -76,7 +95,7 @@ impl Classes {
         holder: &Holder,
         since: Since,
     ) {
-        self.end(container_id);
+        self.end(now, container_id, End::Other);
         let key = key_of(holder);
         let is_new = !self.classes.contains_key(&key);
         if is_new && !self.make_room() {
@@ -94,23 +113,35 @@ impl Classes {
         slot.seen.tasks += u64::from(since == Since::Launch);
         // Of a new one there is nothing to tell before it is measured, a second later.
         slot.has_changed |= !is_new;
-        self.containers
-            .insert(container_id.clone(), (key, siblings));
+        let member = Member {
+            key,
+            siblings,
+            launched_at: (since == Since::Launch).then_some(now),
+        };
+        self.containers.insert(container_id.clone(), member);
     }
 
     /// A container is gone; one that is not known is fine.
-    pub(super) fn end(&mut self, container_id: &ContainerId) {
-        let known = self.containers.remove(container_id);
-        if let Some(slot) = known.and_then(|(key, _)| self.classes.get_mut(&key)) {
-            slot.seen.running = slot.seen.running.saturating_sub(1);
-            slot.has_changed = true;
+    pub(super) fn end(&mut self, now: Timestamp, container_id: &ContainerId, end: End) {
+        let Some(member) = self.containers.remove(container_id) else {
+            return;
+        };
+        let Some(slot) = self.classes.get_mut(&member.key) else {
+            return;
+        };
+        slot.seen.running = slot.seen.running.saturating_sub(1);
+        slot.has_changed = true;
+        if let (End::Finished, Some(launched_at)) = (end, member.launched_at) {
+            slot.seen.advance(now);
+            let [today, ..] = &mut slot.seen.days;
+            today.finished += 1;
+            today.life_ms = today.life_ms.max(now.ms_since(launched_at));
         }
     }
 
     /// What was known of others of a container's class when it began.
     pub(super) fn siblings(&self, container_id: &ContainerId) -> Option<Siblings> {
-        let (_, siblings) = self.containers.get(container_id)?;
-        *siblings
+        self.containers.get(container_id)?.siblings
     }
 
     /// Room for one more, if need be by dropping the one that was idle for longest.
@@ -149,7 +180,7 @@ impl Classes {
         let ms = passed_ms.min(MAX_FOLD_MS);
         for (view, usage) in tasks {
             let known = self.containers.get(&view.container_id);
-            if let Some(slot) = known.and_then(|(key, _)| self.classes.get_mut(key)) {
+            if let Some(slot) = known.and_then(|member| self.classes.get_mut(&member.key)) {
                 slot.seen.advance(now);
                 slot.has_changed |= take_in(&mut slot.seen, view, usage, ms);
             }
@@ -250,6 +281,8 @@ fn siblings(seen: &ClassUse) -> Option<Siblings> {
         life_ms: seen.seen_ms / seen.tasks,
         asked: Quantities::cpus_mem(seen.asked_cpu_milli, seen.asked_mem_bytes),
         most: Quantities::cpus_mem(peaks.cpu_milli, peaks.mem_bytes),
+        finished: peaks.finished,
+        longest_ms: peaks.life_ms,
     })
 }
 

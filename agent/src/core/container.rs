@@ -5,6 +5,7 @@ use ebb_types::{
     TaskState, TaskStatus,
 };
 
+use super::classes::End;
 use super::record::EndCause;
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::timers::Timer;
@@ -96,7 +97,13 @@ impl Core {
     /// A task will never run again: its resources are free, its last status is on its way.
     pub(super) fn task_ended(&mut self, key: &TaskKey, verdict: Verdict, out: &mut Outbox) {
         let now = self.now;
-        if self.close_task(key) {
+        let task = self.tasks.get(key);
+        let is_unasked = task.is_some_and(|task| task.ending.is_none());
+        let end = match verdict.state {
+            TaskState::Finished if is_unasked => End::Finished,
+            _ => End::Other,
+        };
+        if self.close_task(key, end) {
             self.report(key, verdict.state, verdict.says, now, out);
             self.forget_if_unheard(key, out);
         }
@@ -105,14 +112,15 @@ impl Core {
     /// The same, with the status of the executor that ran it.
     pub(super) fn end_by_executor(&mut self, key: &TaskKey, status: TaskStatus, out: &mut Outbox) {
         let now = self.now;
-        if self.close_task(key) {
+        // The end of an executor's task is not that of its container.
+        if self.close_task(key, End::Other) {
             self.queue_status(key, status, now, out);
             self.forget_if_unheard(key, out);
         }
     }
 
     /// Frees what a live task holds; says whether it was live.
-    fn close_task(&mut self, key: &TaskKey) -> bool {
+    fn close_task(&mut self, key: &TaskKey, end: End) -> bool {
         let Some(task) = self.tasks.get_mut(key).filter(|task| task.is_live()) else {
             return false;
         };
@@ -122,7 +130,7 @@ impl Core {
         if task.has_own_container() {
             let container_id = task.container_id.clone();
             self.containers.remove(&container_id);
-            self.samples.container_ended(&container_id);
+            self.samples.container_ended(self.now, &container_id, end);
         }
         self.release(&resources);
         self.release_lots(&lots);

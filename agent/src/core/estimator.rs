@@ -430,9 +430,13 @@ impl Estimator {
 /// What all tasks together will need within the hour, beside revocable tasks that end in it; nothing is known of that until
 /// one has shown itself. Memory is not taken back in time: of it no end is counted on.
 fn hour(now: Timestamp, kind: ResourceKind, together: Peak, tasks: &[TaskView]) -> u64 {
-    let held = tasks.iter().map(|task| Held {
-        amount: task.allocated.revocable.get(kind),
-        ends_at: task.ends_at,
+    let held = tasks.iter().map(|task| {
+        let siblings = task.siblings.as_ref();
+        let expected = siblings.and_then(|of| of.end(task.started_at, now));
+        Held {
+            amount: task.allocated.revocable.get(kind),
+            ends_at: task.ends_at.into_iter().chain(expected).min(),
+        }
     });
     match (together.shown, kind) {
         (0, _) => 0,

@@ -15,6 +15,7 @@ use ebb_types::{
 };
 
 use super::account::{Holder, Since};
+use super::classes::End;
 use super::container::Verdict;
 use super::disks::name_devices;
 use super::launch::Refusal;
@@ -345,7 +346,8 @@ impl Core {
             return;
         };
         self.containers.remove(&executor.container_id);
-        self.samples.container_ended(&executor.container_id);
+        self.samples
+            .container_ended(self.now, &executor.container_id, End::Other);
         self.release(&executor.info.resources);
         self.release_lots(&executor.info.lots);
         self.timers.clear(&Timer::Subscription(key.clone()));

@@ -10,7 +10,7 @@ use ebb_types::{
 };
 
 use super::account::{Account, Holder, Since};
-use super::classes::{ClassCounters, Classes};
+use super::classes::{ClassCounters, Classes, End};
 use super::estimator;
 use super::estimator::peaks::kept::Unfit;
 use super::lending::{self, Lending, LendingOutcome, TaskView};
@@ -98,10 +98,10 @@ impl Samples {
         self.account.begin(container_id, holder, since);
     }
 
-    pub(super) fn container_ended(&mut self, container_id: &ContainerId) {
+    pub(super) fn container_ended(&mut self, now: Timestamp, container_id: &ContainerId, end: End) {
         self.lending.on_container_ended(container_id);
         self.account.end(container_id);
-        self.classes.end(container_id);
+        self.classes.end(now, container_id, end);
     }
 }
 

@@ -27,6 +27,7 @@ fn seen() -> ClassUse {
     for (day, more) in seen.days.iter_mut().zip(1..) {
         (day.cpu_milli, day.mem_bytes) = (more, 2 * more);
         (day.ooms, day.oom_limit_bytes) = (3 * more, 4 * more);
+        (day.finished, day.life_ms) = (5 * more, 6 * more);
     }
     seen
 }

@@ -108,6 +108,7 @@ fn table(state: &ClusterState, advice: &Advice) -> Table {
         "FRAMEWORK",
         "CLASS",
         "TASKS",
+        "LONGEST",
         "FIT",
         "OOMS",
         "CPUS",
@@ -134,6 +135,7 @@ fn table(state: &ClusterState, advice: &Advice) -> Table {
             framework.into(),
             class.key.class.as_str().into(),
             Cell::right(class.running.to_string()),
+            Cell::figure(class.life_ms.map(duration_ms)),
             fit(class),
             ooms.styled(if class.ooms > 0 {
                 Style::Bad

@@ -33,6 +33,8 @@ fn class(name: &str, running: u64, cpu: (u64, u64), mem: (u64, u64)) -> ClassAdv
         throttled_permille: 0,
         ooms: 0,
         oom_limit_bytes: None,
+        finished: 0,
+        life_ms: None,
     }
 }
 
@@ -128,7 +130,8 @@ async fn advice_as_json_keeps_its_shape() {
                 "framework_id": "cafe-1-0000", "class": "web", "tasks": 11, "running": 10,
                 "seen_ms": 7_200_000, "fit": "over-asked",
                 "cpu_milli": kind(1_000, 250), "mem_bytes": kind(256 * MIB, 128 * MIB),
-                "throttled_permille": 0, "ooms": 0, "oom_limit_bytes": null
+                "throttled_permille": 0, "ooms": 0, "oom_limit_bytes": null,
+                "finished": 0, "life_ms": null
             }],
             "left_out": 4,
             "spared": { "cpu_milli": 7_500, "mem_bytes": 1_280 * MIB },

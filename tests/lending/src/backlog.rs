@@ -13,10 +13,19 @@ pub trait Keeps {
     /// What is kept in each bin.
     fn keep(&self) -> &[f64];
 
-    /// What is kept in a bin beside revocable tasks that began in these bins, ascending, and end after an hour.
-    fn beside(&self, bin: usize, _began: &VecDeque<usize>) -> f64 {
+    /// What is kept in a bin beside revocable tasks that run, the oldest first, and end after an hour.
+    fn beside(&self, bin: usize, _running: &VecDeque<Work>) -> f64 {
         self.keep()[bin]
     }
+}
+
+/// A revocable task.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// The bin in which it began.
+    pub began: usize,
+    /// How many had run to their end on its machine by then.
+    pub finished_before: u64,
 }
 
 impl Keeps for Vec<f64> {
@@ -52,8 +61,9 @@ impl Played {
     /// Plays the bins of one machine.
     pub fn play(&mut self, kind: Kind, line: &Timeline, range: Range<usize>, keep: &impl Keeps) {
         let (unit, hour, capacity) = (kind.unit(), kind.hour(), kind.capacity());
-        // When each began; the youngest at the back.
-        let mut running: VecDeque<usize> = VecDeque::new();
+        // The youngest at the back.
+        let mut running: VecDeque<Work> = VecDeque::new();
+        let mut finished = 0;
         for bin in range {
             let used = line.used[bin];
             // Counted anew each time: a sum that is added to and taken from drifts away from whole units.
@@ -68,19 +78,24 @@ impl Played {
                 self.contended += 1.0;
                 let count = (over / unit - 1e-9).ceil() as usize;
                 for _ in 0..count {
-                    if let Some(began) = running.pop_back() {
+                    if let Some(work) = running.pop_back() {
                         self.evicted += 1.0;
-                        self.lost += (bin - began) as f64 * unit;
+                        self.lost += (bin - work.began) as f64 * unit;
                     }
                 }
             }
-            while running.front().is_some_and(|began| bin - began >= hour) {
+            let is_over = |work: &Work| bin - work.began >= hour;
+            while running.front().is_some_and(is_over) {
                 running.pop_front();
+                finished += 1;
                 self.good += hour as f64 * unit;
             }
             let holds = running.len() as f64 * unit;
             for _ in 0..whole_units(capacity - keep.beside(bin, &running) - holds, unit) {
-                running.push_back(bin);
+                running.push_back(Work {
+                    began: bin,
+                    finished_before: finished,
+                });
                 self.started += 1.0;
             }
         }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use ebb_agent::core::estimator::peaks::ends::Held;
 use ebb_agent::core::estimator::peaks::{Member, Peak, Peaks, Weights};
+use ebb_agent::core::estimator::siblings::Siblings;
 use ebb_types::Timestamp;
 
-use crate::backlog::Keeps;
+use crate::backlog::{Keeps, Work};
 use crate::timeline::Timeline;
 use crate::trace::Kind;
 
@@ -34,29 +35,61 @@ pub struct Said {
     peaks: Vec<Peak>,
 }
 
-impl Keeps for Said {
-    fn keep(&self) -> &[f64] {
-        &self.keep
+impl Said {
+    fn at(&self, bin: usize) -> Timestamp {
+        Timestamp::from_ms(bin as u64 * self.kind.step_s() * 1_000)
     }
 
-    /// Of memory no end counts.
-    fn beside(&self, bin: usize, began: &VecDeque<usize>) -> f64 {
+    /// What is kept beside tasks that end then. Of memory no end counts.
+    fn beside_ends(&self, bin: usize, ends: impl Iterator<Item = Option<Timestamp>>) -> f64 {
         let kind = self.kind;
         let peak = &self.peaks[bin];
         if kind.is_memory() || peak.keep == 0 {
             return self.keep[bin];
         }
         let scale = UNITS / kind.capacity();
-        let at = |bin: usize| Timestamp::from_ms(bin as u64 * kind.step_s() * 1_000);
-        let held = began.iter().map(|began| Held {
-            amount: (kind.unit() * scale).round() as u64,
-            ends_at: Some(at(began + kind.hour())),
-        });
-        let keep = peak.beside(at(bin), held);
+        let amount = (kind.unit() * scale).round() as u64;
+        let keep = peak.beside(self.at(bin), ends.map(|ends_at| Held { amount, ends_at }));
         match keep >= peak.keep {
             true => self.keep[bin],
             false => keep as f64 / scale,
         }
+    }
+}
+
+/// Beside tasks that say when they end.
+impl Keeps for Said {
+    fn keep(&self) -> &[f64] {
+        &self.keep
+    }
+
+    fn beside(&self, bin: usize, running: &VecDeque<Work>) -> f64 {
+        let hour = self.kind.hour();
+        let ends = running.iter().map(|work| Some(self.at(work.began + hour)));
+        self.beside_ends(bin, ends)
+    }
+}
+
+/// Beside tasks that do not, and are all of one class, of which a machine knows what it has seen itself.
+pub struct Learning(pub Said);
+
+impl Keeps for Learning {
+    fn keep(&self) -> &[f64] {
+        &self.0.keep
+    }
+
+    fn beside(&self, bin: usize, running: &VecDeque<Work>) -> f64 {
+        let Self(said) = self;
+        let now = said.at(bin);
+        let ends = running.iter().map(|work| {
+            let class = Siblings {
+                finished: work.finished_before,
+                longest_ms: said.at(said.kind.hour()).as_ms(),
+                ..Siblings::default()
+            };
+            class.end(said.at(work.began), now)
+        });
+        said.beside_ends(bin, ends)
     }
 }
 

@@ -4,7 +4,7 @@ use ebb_agent::core::estimator::lasting::HORIZONS_MS;
 use serde::Serialize;
 
 use crate::lasting::confidence;
-use crate::run::{EBB, EBB_ENDLESS, Outcome};
+use crate::run::{EBB, EBB_ENDLESS, EBB_LEARNT, Outcome};
 
 /// A bound that a figure must keep.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -107,9 +107,9 @@ fn bar(set: &str, rule: &str, figure: &str) -> Option<Bar> {
     match (set, rule, figure) {
         ("r1", EBB, "savings") => Some(Bar::AtLeast(64.0)),
         ("su", EBB, "savings") => Some(Bar::AtLeast(16.0)),
-        ("r1", EBB | EBB_ENDLESS, "c_contended") => Some(Bar::AtMost(0.1)),
-        ("r1", EBB, "c_rev_util") => Some(Bar::AtLeast(67.0)),
-        ("r1", EBB, "c_evict_rate") => Some(Bar::AtMost(0.2)),
+        ("r1", EBB | EBB_LEARNT | EBB_ENDLESS, "c_contended") => Some(Bar::AtMost(0.1)),
+        ("r1", EBB | EBB_LEARNT, "c_rev_util") => Some(Bar::AtLeast(67.0)),
+        ("r1", EBB | EBB_LEARNT, "c_evict_rate") => Some(Bar::AtMost(0.2)),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Runs every rule on every set, on two threads, and Ebb's own: beside revocable tasks that say when they end, beside such
-//! that do not, and what of it is kept against the next five minutes, as though that were all.
+//! that do not but show it, beside such of which nothing is known, and what of it is kept against the next five minutes,
+//! as though that were all.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,12 +22,14 @@ const THREADS: usize = 2;
 /// Ebb's rule. In the closed loop it knows when the tasks of the backlog end, as an agent does of tasks that say how long
 /// they may run; nothing else of its figures depends on that.
 pub const EBB: &str = "ebb";
-/// The same where no task says when it ends.
+/// The same where no task says when it ends, but enough of its class have ended on the machine.
+pub const EBB_LEARNT: &str = "ebb, ends learnt";
+/// The same where no end is known.
 pub const EBB_ENDLESS: &str = "ebb, ends unknown";
 /// What Ebb's rule keeps against the next five minutes, as though that were all that it keeps.
 pub const EBB_SOON: &str = "ebb, five minutes";
 /// Ebb's.
-const OWN: [&str; 3] = [EBB, EBB_ENDLESS, EBB_SOON];
+const OWN: [&str; 4] = [EBB, EBB_LEARNT, EBB_ENDLESS, EBB_SOON];
 
 /// The figures of one set.
 #[derive(Clone, Debug)]
@@ -125,6 +128,7 @@ fn own(
         said
     };
     match name {
+        EBB_LEARNT => set.run_with(|line| ebb::Learning(said(line))),
         EBB_ENDLESS => set.run_with(|line| said(line).keep),
         EBB_SOON => set.run_with(|line| said(line).soon),
         _ => set.run_with(said),

@@ -78,6 +78,8 @@ pub fn advise(seen: &ClassUse) -> ClassAdvice {
         throttled_permille,
         ooms: peaks.ooms,
         oom_limit_bytes: (peaks.ooms > 0).then_some(peaks.oom_limit_bytes),
+        finished: peaks.finished,
+        life_ms: (peaks.finished > 0).then_some(peaks.life_ms),
     }
 }
 

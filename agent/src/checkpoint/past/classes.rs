@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! class:     framework id | class | 10 numbers, the ceiling last and before it whether there is one | days | CPU | memory
-//! day:       4 numbers
+//! day:       6 numbers
 //! histogram: buckets (u64) | of each: number (u16) | weight (u64)
 //! ```
 
@@ -36,6 +36,8 @@ pub(super) fn put_class(seen: &ClassUse, out: &mut Vec<u8>) {
         put(day.mem_bytes, out);
         put(day.ooms, out);
         put(day.oom_limit_bytes, out);
+        put(day.finished, out);
+        put(day.life_ms, out);
     }
     for histogram in [&seen.cpu, &seen.mem] {
         put(histogram.buckets().len() as u64, out);
@@ -77,6 +79,8 @@ impl Rest<'_> {
                 mem_bytes: self.number()?,
                 ooms: self.number()?,
                 oom_limit_bytes: self.number()?,
+                finished: self.number()?,
+                life_ms: self.number()?,
             };
         }
         seen.days = days;

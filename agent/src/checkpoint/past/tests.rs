@@ -34,6 +34,7 @@ fn class() -> impl Strategy<Value = ClassUse> {
         for (day, more) in seen.days.iter_mut().zip(10..) {
             (day.cpu_milli, day.mem_bytes) = (n + more, n + 2 * more);
             (day.ooms, day.oom_limit_bytes) = (n + 3 * more, n + 4 * more);
+            (day.finished, day.life_ms) = (n + 5 * more, n + 6 * more);
         }
         for (value, weight) in uses {
             seen.cpu.add(value, weight);

@@ -171,7 +171,9 @@ fn a_kill_at_its_own_limit_counts_and_one_of_the_machine_does_not() {
     world.classes.on_kill(at(5), &killed(OomCause::Unknown));
     assert_eq!(world.seen().peaks().ooms, 0);
     // Its last reading, with the cause, comes when it has ended.
-    world.classes.end(&id("web.1"));
+    world
+        .classes
+        .end(at(world.now_ms), &id("web.1"), End::Other);
     assert_eq!(world.classes.due(at(5)).len(), 1);
     world
         .classes
@@ -202,7 +204,7 @@ fn the_master_is_told_of_each_class_once_a_minute_and_of_all_of_them_in_turn() {
     all.sort();
     assert_eq!(told, all);
     assert!(classes.due(at(100_000)).is_empty(), "nothing has changed");
-    classes.end(&id("c7"));
+    classes.end(at(100_000), &id("c7"), End::Other);
     let due = classes.due(at(100_000));
     assert_eq!((due.len(), due[0].running), (1, 0));
     classes.begin(at(100_001), &id("c7"), &holder("c7"), Since::Launch);
@@ -225,9 +227,9 @@ fn who_was_idle_for_longest_makes_room_and_who_runs_never_does() {
     }
     classes.begin(at(5_000), &id("new"), &holder("new"), Since::Launch);
     assert_eq!(classes.counters().unfollowed, 1);
-    classes.end(&id("new"));
-    classes.end(&id("c7"));
-    classes.end(&id("c3"));
+    classes.end(at(5_000), &id("new"), End::Other);
+    classes.end(at(5_000), &id("c7"), End::Other);
+    classes.end(at(5_000), &id("c3"), End::Other);
     classes.begin(at(6_000), &id("new"), &holder("new"), Since::Launch);
     assert_eq!(
         (classes.counters().dropped, classes.len()),
@@ -265,12 +267,50 @@ fn what_was_kept_over_a_restart_has_aged_and_goes_on() {
 }
 
 #[test]
+fn who_finished_shows_how_long_the_next_one_will_run_and_who_was_ended_does_not() {
+    let mut world = World::new();
+    let used = usage(&world.view, Some(100), Some(MIB));
+    let mut run = |name: &str, since, ms: u64, end| {
+        let now = at(world.now_ms);
+        world.classes.begin(now, &id(name), &holder("web"), since);
+        let siblings = world.classes.siblings(&id(name));
+        world.read(ms, &used);
+        world.classes.end(at(world.now_ms), &id(name), end);
+        siblings.map(|of| (of.finished, of.longest_ms))
+    };
+    assert_eq!(run("a", Since::Launch, 90_000, End::Other), None);
+    assert_eq!(run("b", Since::Launch, 30_000, End::Finished), Some((0, 0)));
+    assert_eq!(
+        run("c", Since::Launch, 60_000, End::Finished),
+        Some((1, 30_000))
+    );
+    let found = run("d", Since::Before, 80_000, End::Finished);
+    assert_eq!(found, Some((2, 60_000)), "as any other it is told");
+    let last = run("e", Since::Launch, 1_000, End::Finished);
+    assert_eq!(last, Some((2, 60_000)), "it was there before it was seen");
+    let mut again = Classes::default();
+    let days_ms = 7 * 24 * HOUR_MS;
+    again.take_up(at(world.now_ms + days_ms), world.classes.kept());
+    assert_eq!(again.kept()[0].peaks().life_ms, 60_000);
+    again.take_up(
+        at(world.now_ms + days_ms + 24 * HOUR_MS),
+        world.classes.kept(),
+    );
+    let peaks = again.kept()[0].peaks();
+    assert_eq!(
+        (peaks.finished, peaks.life_ms),
+        (0, 0),
+        "nothing counts for ever"
+    );
+}
+
+#[test]
 fn what_says_nothing_any_more_is_forgotten_and_who_runs_is_not() {
     let mut world = World::new();
     world
         .classes
         .begin(at(0), &id("old"), &holder("old"), Since::Launch);
-    world.classes.end(&id("old"));
+    world.classes.end(at(world.now_ms), &id("old"), End::Other);
     assert_eq!(world.classes.len(), 2);
     let used = usage(&world.view, None, None);
     world.read(HOUR_MS + 1_000, &used);
@@ -299,7 +339,7 @@ proptest! {
                     running.insert(name);
                 }
                 1 => {
-                    classes.end(&id(&name));
+                    classes.end(at(now_ms), &id(&name), End::Finished);
                     running.remove(&name);
                 }
                 _ => {

@@ -119,6 +119,8 @@ fn siblings() -> Siblings {
         life_ms: 60_000,
         asked: Quantities::cpus_mem(1_500, 4 * GIB),
         most: Quantities::cpus_mem(300, GIB),
+        finished: 20,
+        longest_ms: 100_000,
     }
 }
 
@@ -313,8 +315,13 @@ fn what_revocable_tasks_own_is_not_lent_on() {
     );
 }
 
-/// What is lent once an owner has shown itself, beside a revocable task that ends then.
+/// What is lent once an owner has shown itself, beside a revocable task that says to end then.
 fn lent_beside_an_end(ends_after_s: Option<u64>) -> Quantities {
+    lent_beside(ends_after_s, None)
+}
+
+/// The same where its class says when such tasks end, and how long it runs by then.
+fn lent_beside(ends_after_s: Option<u64>, siblings: Option<(Siblings, u64)>) -> Quantities {
     let owned = Quantities::cpus_mem(4_000, 12 * GIB);
     let mut batch = task(
         "batch",
@@ -322,6 +329,10 @@ fn lent_beside_an_end(ends_after_s: Option<u64>) -> Quantities {
     );
     let last_s = 9_000;
     batch.ends_at = ends_after_s.map(|after_s| Timestamp::from_ms((last_s + after_s) * 1_000));
+    if let Some((siblings, age_s)) = siblings {
+        batch.siblings = Some(siblings);
+        batch.started_at = Timestamp::from_ms((last_s - age_s) * 1_000);
+    }
     let tasks = [task("owner", Resources::regular(owned)), batch];
     let mut estimator = Estimator::new(bare());
     let mut lent = Quantities::ZERO;
@@ -349,6 +360,29 @@ fn beside_what_ends_soon_more_cpu_is_lent_and_no_more_memory() {
         "{soon} beside an end, {unknown} without"
     );
     assert_eq!(soon.mem_bytes(), unknown.mem_bytes());
+}
+
+#[test]
+fn an_end_that_nobody_said_is_expected_by_the_class_until_it_is_outlived() {
+    let alike = siblings();
+    let (unknown, soon) = (lent_beside_an_end(None), lent_beside_an_end(Some(60)));
+    let expected = |siblings, age_s| lent_beside(None, Some((siblings, age_s)));
+    assert_eq!(expected(alike, 40), soon);
+    assert_eq!(expected(alike, 99), soon);
+    assert_eq!(expected(alike, 100), unknown, "it has outlived them");
+    let few = Siblings {
+        finished: siblings::ENOUGH_LIVES - 1,
+        ..alike
+    };
+    assert_eq!(expected(few, 40), unknown);
+    let long = Siblings {
+        longest_ms: 3_600_000,
+        ..alike
+    };
+    assert_eq!(expected(long, 40), unknown);
+    // Of what is said and what is expected the sooner.
+    assert_eq!(lent_beside(Some(3_600), Some((alike, 40))), soon);
+    assert_eq!(lent_beside(Some(60), Some((long, 40))), soon);
 }
 
 #[test]

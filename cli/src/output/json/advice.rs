@@ -37,6 +37,8 @@ struct ClassAdviceJson {
     throttled_permille: u64,
     ooms: u64,
     oom_limit_bytes: Option<u64>,
+    finished: u64,
+    life_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -80,6 +82,8 @@ impl From<&ClassAdvice> for ClassAdviceJson {
             throttled_permille: class.throttled_permille,
             ooms: class.ooms,
             oom_limit_bytes: class.oom_limit_bytes,
+            finished: class.finished,
+            life_ms: class.life_ms,
         }
     }
 }
