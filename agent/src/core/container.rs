@@ -152,18 +152,18 @@ impl Core {
     /// Forgets a task of a framework that is no more: the master is told of its end once, and takes
     /// what the agent does not name at its next registration as ended anyway.
     pub(super) fn forget_unheard(&mut self, key: &TaskKey, out: &mut Outbox) {
-        if let (Some(conn), Some(task)) = (self.registered_conn(), self.tasks.get(key))
-            && task.updates.len() > 1
+        // Who is registered has sent the oldest one already.
+        let sent = usize::from(self.registered_conn().is_some());
+        if let Some(task) = self.tasks.get(key)
+            && task.updates.len() > sent
             && let Some(last) = task.updates.iter().last()
         {
-            out.tell(
-                conn,
-                ebb_types::AgentToMaster::Update {
-                    framework_id: key.0.clone(),
-                    status: last.clone(),
-                    latest_state: task.state,
-                },
-            );
+            let message = ebb_types::AgentToMaster::Update {
+                framework_id: key.0.clone(),
+                status: last.clone(),
+                latest_state: task.state,
+            };
+            self.tell_end(message, out);
         }
         out.note(Record::Forgotten {
             framework_id: key.0.clone(),

@@ -359,19 +359,17 @@ impl Core {
         if let Some(session) = executor.session {
             out.effect(Effect::DropExecutor { session });
         }
-        if let Some(conn) = self.registered_conn() {
-            let status = match status {
-                Some(ExitStatus::Code(code)) => (code & 0xff) << 8,
-                Some(ExitStatus::Signal(signal)) => signal,
-                None => -1,
-            };
-            let message = AgentToMaster::ExecutorExited {
-                framework_id: key.0.clone(),
-                executor_id: key.1.clone(),
-                status,
-            };
-            out.tell(conn, message);
-        }
+        let status = match status {
+            Some(ExitStatus::Code(code)) => (code & 0xff) << 8,
+            Some(ExitStatus::Signal(signal)) => signal,
+            None => -1,
+        };
+        let message = AgentToMaster::ExecutorExited {
+            framework_id: key.0.clone(),
+            executor_id: key.1.clone(),
+            status,
+        };
+        self.tell_end(message, out);
     }
 
     /// What stands of an executor after a restart of the agent.

@@ -17,6 +17,16 @@ impl Core {
             .map(|link| link.conn)
     }
 
+    /// Tells the master of an end that is told once. While a registration is on its way, which may have named what has
+    /// ended since, that waits for its answer; the next one will not name it.
+    pub(super) fn tell_end(&mut self, message: AgentToMaster, out: &mut Outbox) {
+        match self.link {
+            Some(link) if link.registered => out.tell(link.conn, message),
+            Some(_) => self.owed.push(message),
+            None => {}
+        }
+    }
+
     /// A connection stands: says who the agent is and what it has.
     pub(super) fn link_up(&mut self, conn: Conn, out: &mut Outbox) {
         if conn <= self.last_conn {
@@ -31,6 +41,7 @@ impl Core {
             heartbeat_interval_ms: 0,
             unreachable_after_ms: 0,
         });
+        self.owed.clear();
         self.clear_link_timers();
         self.timers.set(
             Timer::Registration,
@@ -209,6 +220,9 @@ impl Core {
         }));
         self.tell_lent(out);
         self.samples.tell_all_classes();
+        for message in std::mem::take(&mut self.owed) {
+            out.tell(conn, message);
+        }
         self.resend_all(now, out);
     }
 

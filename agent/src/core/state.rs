@@ -172,6 +172,8 @@ pub struct Core {
     pub(super) generation: Generation,
     pub(super) now: Timestamp,
     pub(super) link: Option<Link>,
+    /// What the master hears once it has answered: ends of what the registration has named, of which no status is kept.
+    pub(super) owed: Vec<AgentToMaster>,
     pub(super) last_conn: Conn,
     pub(super) recovered: bool,
     pub(super) shutting_down: bool,
@@ -284,6 +286,7 @@ impl Core {
             generation: restored.generation,
             now: Timestamp::default(),
             link: None,
+            owed: Vec::new(),
             last_conn: Conn::default(),
             recovered: false,
             shutting_down: false,

@@ -34,6 +34,58 @@ fn on_a_new_registration_every_oldest_status_is_sent_at_once() {
 }
 
 #[test]
+fn what_ends_while_a_registration_is_on_its_way_is_told_once_it_is_answered() {
+    let mut world = World::registered();
+    world.launch(executor_task("of-executor"));
+    world.started("of-executor");
+    world.subscribe(1, &[]);
+    world.launch(task("removed"));
+    world.started("removed");
+    world.order(MasterToAgent::ShutdownFramework {
+        framework_id: framework(),
+    });
+    world.conn += 1;
+    world.step(Input::LinkUp {
+        conn: Conn(world.conn),
+    });
+    let said = world.said();
+    let AgentToMaster::Reregister {
+        tasks, executors, ..
+    } = &said[0]
+    else {
+        panic!("{said:?}");
+    };
+    assert_eq!((tasks.len(), executors.len()), (2, 1));
+    let container_id = world.container("of-executor");
+    world.step(Input::Exited {
+        container_id,
+        exit: Exit::default(),
+    });
+    world.exited("removed", ExitStatus::Signal(15));
+    assert_eq!(world.said(), [], "the master does not listen yet");
+    world.answer_registration();
+    let ended = |name: &str| {
+        let of = key(name).1;
+        let said = world.said();
+        let mut ends = said.iter().filter_map(|message| match message {
+            AgentToMaster::Update { status, .. } if status.task_id == of => Some(status.state),
+            _ => None,
+        });
+        ends.any(TaskState::is_terminal)
+    };
+    assert!(ended("removed") && ended("of-executor"));
+    let exited = |message: &_| matches!(message, AgentToMaster::ExecutorExited { .. });
+    assert!(world.said().iter().any(exited));
+    // A registration that names none of them needs no word.
+    let said = world.connect();
+    assert!(matches!(
+        &said[0],
+        AgentToMaster::Reregister { tasks, executors, .. } if tasks.is_empty() && executors.is_empty()
+    ));
+    assert!(!said.iter().any(exited));
+}
+
+#[test]
 fn a_registration_leaves_out_what_only_programs_need() {
     let mut world = World::registered();
     let mut info = task("t");

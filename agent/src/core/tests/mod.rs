@@ -140,14 +140,18 @@ impl World {
             conn: Conn(self.conn),
         });
         let mut said = self.said();
+        self.answer_registration();
+        said.extend(self.said());
+        said
+    }
+
+    fn answer_registration(&mut self) {
         self.order(MasterToAgent::Registered {
             agent_id: AgentId::new("a1").expect("valid"),
             generation: Generation(1),
             heartbeat_interval_ms: 15_000,
             unreachable_after_ms: 75_000,
         });
-        said.extend(self.said());
-        said
     }
 
     fn order(&mut self, message: MasterToAgent) {
