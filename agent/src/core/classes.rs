@@ -20,8 +20,8 @@ use ebb_types::limits::{MAX_CLASSES_PER_AGENT, MAX_CLASSES_PER_REPORT};
 use ebb_types::{ClassKey, ClassUse, ContainerId, Quantities, ResourceKind, TaskUsage, Timestamp};
 
 use super::account::{Holder, OomCause, OomKilled, OomVictim, Since};
-use super::estimator::siblings::Siblings;
-use super::lending::TaskView;
+use super::running::RunningView;
+use super::siblings::Siblings;
 
 /// How often what tasks use is taken in, in milliseconds: the length of the window over which CPU is measured.
 pub const FOLD_MS: u64 = 1_000;
@@ -163,7 +163,7 @@ impl Classes {
     pub(super) fn fold<'a>(
         &mut self,
         now: Timestamp,
-        tasks: impl Iterator<Item = (&'a TaskView, &'a TaskUsage)>,
+        tasks: impl Iterator<Item = (&'a RunningView, &'a TaskUsage)>,
     ) {
         let Some(before) = self.folded_at else {
             self.folded_at = Some(now);
@@ -287,7 +287,7 @@ fn siblings(seen: &ClassUse) -> Option<Siblings> {
 }
 
 /// What one task has used for so long; whether anything of it was measured.
-fn take_in(seen: &mut ClassUse, view: &TaskView, usage: &TaskUsage, ms: u64) -> bool {
+fn take_in(seen: &mut ClassUse, view: &RunningView, usage: &TaskUsage, ms: u64) -> bool {
     let used = &usage.used;
     let [today, ..] = &mut seen.days;
     let mem_bytes = used.mem_bytes;

@@ -12,7 +12,7 @@
 //! the machine has beyond all peaks, less a reserve for the system and less what work outside of
 //! Ebb takes: of CPU that is no more than what is left of its largest use of late, which fades within minutes,
 //! without the highest seconds. A task that has not shown itself for long enough counts what it is allocated, unless
-//! earlier ones of its class have shown what to expect ([`siblings`]). What nobody has been allocated is not lent: the master offers it as it is.
+//! earlier ones of its class have shown what to expect ([`siblings`](super::siblings)). What nobody has been allocated is not lent: the master offers it as it is.
 //!
 //! The window is minutes long. Once a task has been there for two hours, what all of them together will need within an
 //! hour ([`peaks`]) counts too, wherever it is more: of memory, which comes back only by ending its user, not less than
@@ -39,7 +39,6 @@
 
 pub mod lasting;
 pub mod peaks;
-pub mod siblings;
 
 mod damper;
 mod history;
@@ -53,7 +52,8 @@ use self::history::{Fading, History};
 use self::peaks::ends::Held;
 use self::peaks::kept::{Kept, Unfit};
 use self::peaks::{Member, Peak, Peaks, Weights};
-use super::lending::TaskView;
+use super::permille::{permille_of, plus_permille};
+use super::running::RunningView;
 use super::usage::{ContainerUse, UsageView};
 
 /// The kinds that can be lent: those whose use is measured. Disk space is not among them, since
@@ -209,7 +209,7 @@ pub struct Facts<'a> {
     /// What was measured; `None` without valid data.
     pub usage: Option<&'a UsageView>,
     /// Every task that runs.
-    pub tasks: &'a [TaskView],
+    pub tasks: &'a [RunningView],
     /// What the agent has.
     pub total: &'a Quantities,
     /// Whether the QoS controller holds anything back now.
@@ -363,7 +363,7 @@ impl Estimator {
 
     /// The peak to expect of one task: what it is allocated, or more, while it is cold or unmeasured, and not known by its
     /// siblings.
-    fn peak(&mut self, now: Timestamp, index: usize, task: &TaskView, used: Option<u64>) -> u64 {
+    fn peak(&mut self, now: Timestamp, index: usize, task: &RunningView, used: Option<u64>) -> u64 {
         let kind = LENT_KINDS[index];
         let config = self.config.kind(kind);
         let history = &mut self.tasks.entry(task.container_id.clone()).or_default()[index];
@@ -376,7 +376,8 @@ impl Estimator {
             None => {
                 let age_ms = now.ms_since(task.started_at);
                 let siblings = task.siblings.as_ref();
-                let expected = siblings.and_then(|of| of.expect(kind, allocated, age_ms, config));
+                let asked = (config.siblings, config.margin_permille);
+                let expected = siblings.and_then(|of| of.expect(kind, allocated, age_ms, asked));
                 rising.max(expected.unwrap_or(allocated))
             }
         }
@@ -429,7 +430,7 @@ impl Estimator {
 
 /// What all tasks together will need within the hour, beside revocable tasks that end in it; nothing is known of that until
 /// one has shown itself. Memory is not taken back in time: of it no end is counted on.
-fn hour(now: Timestamp, kind: ResourceKind, together: Peak, tasks: &[TaskView]) -> u64 {
+fn hour(now: Timestamp, kind: ResourceKind, together: Peak, tasks: &[RunningView]) -> u64 {
     let held = tasks.iter().map(|task| {
         let siblings = task.siblings.as_ref();
         let expected = siblings.and_then(|of| of.end(task.started_at, now));
@@ -490,17 +491,6 @@ fn physical_bound(
         .unwrap_or(0)
         .saturating_add(lent)
         .saturating_sub(permille_of(facts.total.get(kind), config.reserve_permille))
-}
-
-/// `amount` and so many thousandths of it more, rounded up.
-fn plus_permille(amount: u64, permille: u64) -> u64 {
-    amount.saturating_add(permille_of(amount, permille))
-}
-
-/// So many thousandths of `amount`, rounded up.
-pub(super) fn permille_of(amount: u64, permille: u64) -> u64 {
-    let share = (u128::from(amount) * u128::from(permille)).div_ceil(1000);
-    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

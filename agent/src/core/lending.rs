@@ -23,16 +23,16 @@
 //! and lifts the cap.
 
 use ebb_types::{
-    AgentUsage, ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities,
-    Resources, TaskId, TaskSources, TaskUsage, TaskUsageFigures, Timestamp,
+    AgentUsage, ContainerId, Correction, CorrectionAction, MeasureSource, Quantities, TaskSources,
+    TaskUsage, TaskUsageFigures, Timestamp,
 };
 
 pub mod promise;
 
 use super::estimator::lasting::{CONFIDENCE_PERMILLE, Survival};
-use super::estimator::siblings::Siblings;
 use super::estimator::{self, Estimate, Estimator};
 use super::qos::{self, Controller};
+use super::running::RunningView;
 use super::usage::{self, ContainerUse, Meter, Rates, Sample, SampleVerdict, UsageView};
 
 /// Samples of one and the same time in a row that change nothing; with one more the sampler counts
@@ -50,28 +50,6 @@ pub struct Config {
     pub qos: qos::Config,
     /// What is promised to owners.
     pub promise: promise::Config,
-}
-
-/// One running task as lending sees it. A container with several tasks is given as one, with the sum
-/// of what is allocated to them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskView {
-    /// Its container.
-    pub container_id: ContainerId,
-    /// Whose it is.
-    pub framework_id: FrameworkId,
-    /// The task.
-    pub task_id: TaskId,
-    /// What it is allocated. It is revocable when any of it is.
-    pub allocated: Resources,
-    /// A hard ceiling on its CPU, in thousandths of a core.
-    pub cpu_limit_milli: Option<u64>,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// When it will have ended, at the latest; `None` where nobody said.
-    pub ends_at: Option<Timestamp>,
-    /// What was known of others of its class when it began; `None` where nothing was.
-    pub siblings: Option<Siblings>,
 }
 
 /// What follows from one sample.
@@ -148,7 +126,7 @@ impl Lending {
         &mut self,
         now: Timestamp,
         sample: &Sample,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
     ) -> LendingOutcome {
         let view = self.meter.push(sample);
         self.duplicates = match view.verdict {
@@ -177,7 +155,7 @@ impl Lending {
 
     /// Without a sample for longer than a rate may span, nothing is lent any more. Earlier nothing
     /// happens.
-    pub fn on_tick(&mut self, now: Timestamp, tasks: &[TaskView]) -> LendingOutcome {
+    pub fn on_tick(&mut self, now: Timestamp, tasks: &[RunningView]) -> LendingOutcome {
         let stale = self
             .valid_at
             .is_none_or(|at| now.ms_since(at) > self.stale_ms);
@@ -234,7 +212,12 @@ impl Lending {
         }
     }
 
-    fn decide(&mut self, now: Timestamp, view: &UsageView, tasks: &[TaskView]) -> Vec<Correction> {
+    fn decide(
+        &mut self,
+        now: Timestamp,
+        view: &UsageView,
+        tasks: &[RunningView],
+    ) -> Vec<Correction> {
         let corrections = self.qos.step(now, view, tasks, &self.total);
         for correction in &corrections {
             self.counters.spared += u64::from(correction.choice.spared);
@@ -261,7 +244,7 @@ impl Lending {
         corrections
     }
 
-    fn go_blind(&mut self, now: Timestamp, tasks: &[TaskView]) {
+    fn go_blind(&mut self, now: Timestamp, tasks: &[RunningView]) {
         self.counters.blind += 1;
         self.qos.go_blind();
         self.estimate = self.estimator.step(
@@ -280,7 +263,7 @@ impl Lending {
         &mut self,
         now: Timestamp,
         view: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: Vec<Correction>,
     ) -> LendingOutcome {
         let lent = self.estimate.oversubscribed();
@@ -318,7 +301,7 @@ impl Lending {
         }
     }
 
-    fn task_usage(&self, view: &UsageView, task: &TaskView) -> TaskUsage {
+    fn task_usage(&self, view: &UsageView, task: &RunningView) -> TaskUsage {
         let used = view.containers.get(&task.container_id);
         let hold = self.qos.hold(&task.container_id);
         TaskUsage {
@@ -381,7 +364,7 @@ fn figures(used: &ContainerUse) -> TaskUsageFigures {
 }
 
 /// What revocable tasks hold.
-fn in_use(tasks: &[TaskView]) -> Quantities {
+fn in_use(tasks: &[RunningView]) -> Quantities {
     tasks.iter().fold(Quantities::ZERO, |sum, task| {
         sum.saturating_add(&task.allocated.revocable)
     })

@@ -32,6 +32,7 @@ mod kill;
 mod launch;
 mod link;
 mod lots;
+mod permille;
 mod record;
 mod sample;
 mod sliding;
@@ -44,6 +45,8 @@ pub mod account;
 pub mod estimator;
 pub mod lending;
 pub mod qos;
+pub mod running;
+pub mod siblings;
 pub mod usage;
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ use self::facts::Facts;
 use self::neighbours::Neighbours;
 use self::plan::Level;
 use self::pressure::{Finding, Streaks};
-use super::lending::TaskView;
+use super::running::RunningView;
 use super::sliding::{Extreme, Sliding};
 use super::usage::UsageView;
 
@@ -317,7 +317,7 @@ impl Controller {
     }
 
     /// CPU of what was lent that is held back now, in thousandths of a core.
-    pub fn taken_back_milli(&self, tasks: &[TaskView]) -> u64 {
+    pub fn taken_back_milli(&self, tasks: &[RunningView]) -> u64 {
         tasks
             .iter()
             .map(|task| {
@@ -346,7 +346,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         total: &Quantities,
     ) -> Vec<Correction> {
         self.drop_ended(tasks);
@@ -377,7 +377,7 @@ impl Controller {
         corrections.into_values().collect()
     }
 
-    fn drop_ended(&mut self, tasks: &[TaskView]) {
+    fn drop_ended(&mut self, tasks: &[RunningView]) {
         let known: std::collections::BTreeSet<_> =
             tasks.iter().map(|task| &task.container_id).collect();
         self.baselines.retain(|id, _| known.contains(id));
@@ -403,7 +403,7 @@ impl Controller {
         now: Timestamp,
         facts: &Facts<'_>,
         confirmed: &[Finding],
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: &mut Corrections,
     ) -> bool {
         let settled = self
@@ -486,7 +486,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         room: ease::Room,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: &mut Corrections,
     ) {
         let recently = self
@@ -519,7 +519,7 @@ impl Controller {
             std::cmp::Reverse((*want_milli, *started_at))
         });
         let most = self.config.budget_evictions;
-        let allowed = |task: &TaskView| self.budget.left(&task.framework_id, most) > 0;
+        let allowed = |task: &RunningView| self.budget.left(&task.framework_id, most) > 0;
         let place = starved.iter().position(|(_, _, _, task)| allowed(task));
         let Some((place, (want_milli, _, frozen_ms, task))) =
             place.and_then(|place| Some((place, *starved.get(place)?)))
@@ -542,7 +542,7 @@ impl Controller {
 /// The record of one decision.
 fn correction(
     now: Timestamp,
-    task: &TaskView,
+    task: &RunningView,
     action: CorrectionAction,
     cause: &Cause,
 ) -> Correction {

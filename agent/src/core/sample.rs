@@ -13,8 +13,9 @@ use super::account::{Account, Holder, Since};
 use super::classes::{ClassCounters, Classes, End};
 use super::estimator;
 use super::estimator::peaks::kept::Unfit;
-use super::lending::{self, Lending, LendingOutcome, TaskView};
+use super::lending::{self, Lending, LendingOutcome};
 use super::record::{EndCause, Ending};
+use super::running::RunningView;
 use super::state::{Core, Outbox, Owner, Phase, Task};
 use super::timers::Timer;
 use super::updates::Says;
@@ -199,7 +200,7 @@ impl Core {
     }
 
     /// Containers that run and are not being ended, in the order of their ids.
-    pub(super) fn lending_views(&self) -> Vec<TaskView> {
+    pub(super) fn lending_views(&self) -> Vec<RunningView> {
         self.containers
             .iter()
             .filter_map(|(container_id, owner)| match owner {
@@ -209,9 +210,9 @@ impl Core {
             .collect()
     }
 
-    fn view_of_task(&self, key: &TaskKey, container_id: &ContainerId) -> Option<TaskView> {
+    fn view_of_task(&self, key: &TaskKey, container_id: &ContainerId) -> Option<RunningView> {
         let task = self.tasks.get(key)?;
-        (task.phase == Phase::Running).then(|| TaskView {
+        (task.phase == Phase::Running).then(|| RunningView {
             container_id: container_id.clone(),
             framework_id: key.0.clone(),
             task_id: key.1.clone(),
@@ -224,7 +225,11 @@ impl Core {
     }
 
     /// An executor's container counts as one task, named after its first one, else after itself.
-    fn view_of_executor(&self, key: &ExecutorKey, container_id: &ContainerId) -> Option<TaskView> {
+    fn view_of_executor(
+        &self,
+        key: &ExecutorKey,
+        container_id: &ContainerId,
+    ) -> Option<RunningView> {
         let executor = self.executors.get(key)?;
         if executor.phase != Phase::Running {
             return None;
@@ -233,7 +238,7 @@ impl Core {
             .live_tasks_of(key)
             .next()
             .map(|(task_key, _)| task_key.1.clone());
-        Some(TaskView {
+        Some(RunningView {
             container_id: container_id.clone(),
             framework_id: key.0.clone(),
             task_id: first.or_else(|| TaskId::new(key.1.as_str()).ok())?,

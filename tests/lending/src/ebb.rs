@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ebb_agent::core::estimator::peaks::ends::Held;
 use ebb_agent::core::estimator::peaks::{Member, Peak, Peaks, Weights};
-use ebb_agent::core::estimator::siblings::Siblings;
+use ebb_agent::core::siblings::Siblings;
 use ebb_types::Timestamp;
 
 use crate::backlog::{Keeps, Work};

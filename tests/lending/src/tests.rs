@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use ebb_agent::core::estimator::lasting::HORIZONS_MS;
+use ebb_agent::core::siblings::ENOUGH_LIVES;
 
-use crate::backlog::{Keeps, Played};
+use crate::backlog::{Keeps, Played, Work};
 use crate::ebb::{self, Cost};
 use crate::lasting::{self, Said};
 use crate::place::Machine;
@@ -204,15 +205,26 @@ fn ebb_s_rule_keeps_between_what_is_used_and_the_limits() {
     for (kind, line) in timelines() {
         let mut cost = Cost::default();
         let keep = ebb::keep(kind, &line, &mut cost);
+        let learning = ebb::Learning(keep.clone());
         for (bin, whole) in keep.keep.iter().enumerate() {
             let slack = 1e-6 * kind.capacity();
             assert!(keep.soon[bin] >= line.used[bin] - slack && *whole <= line.limits[bin] + slack);
             // Four tasks, one in each of the last four quarters of an hour: between the two.
             let quarter = kind.hour() / 4;
-            let began = (0..4)
-                .rev()
-                .filter_map(|back| bin.checked_sub(back * quarter));
-            let beside = keep.beside(bin, &began.collect());
+            let beside = |rule: &dyn Keeps, finished_before| {
+                let began = (0..4)
+                    .rev()
+                    .filter_map(|back| bin.checked_sub(back * quarter));
+                let works = began.map(|began| Work {
+                    began,
+                    finished_before,
+                });
+                rule.beside(bin, &works.collect())
+            };
+            assert_eq!(beside(&learning, ENOUGH_LIVES - 1), *whole);
+            let learnt = beside(&learning, ENOUGH_LIVES);
+            let beside = beside(&keep, 0);
+            assert_eq!(learnt, beside, "what is learnt is what would be said");
             assert!(keep.soon[bin] <= beside + slack && beside <= *whole + slack);
             freed += (whole - beside) / kind.capacity();
         }

@@ -25,8 +25,8 @@ fn holder(class: &str) -> Holder {
     }
 }
 
-fn view(name: &str) -> TaskView {
-    TaskView {
+fn view(name: &str) -> RunningView {
+    RunningView {
         container_id: id(name),
         framework_id: FrameworkId::new("f").expect("valid"),
         task_id: TaskId::new(name).expect("valid"),
@@ -38,7 +38,7 @@ fn view(name: &str) -> TaskView {
     }
 }
 
-fn usage(view: &TaskView, cpu_milli: Option<u64>, mem_bytes: Option<u64>) -> TaskUsage {
+fn usage(view: &RunningView, cpu_milli: Option<u64>, mem_bytes: Option<u64>) -> TaskUsage {
     TaskUsage {
         framework_id: view.framework_id.clone(),
         task_id: view.task_id.clone(),
@@ -59,7 +59,7 @@ fn usage(view: &TaskView, cpu_milli: Option<u64>, mem_bytes: Option<u64>) -> Tas
 struct World {
     classes: Classes,
     now_ms: u64,
-    view: TaskView,
+    view: RunningView,
 }
 
 impl World {

@@ -2,8 +2,9 @@
 
 use ebb_types::Timestamp;
 
+use super::super::permille::permille_of;
 use super::super::sliding::{Extreme, Sliding};
-use super::{Config, permille_of};
+use super::Config;
 
 /// Longest time that one step may grow for, in milliseconds: a pause is no reason for a jump.
 const MAX_GROWTH_STEP_MS: u64 = 1_000;

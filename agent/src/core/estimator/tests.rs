@@ -8,8 +8,8 @@ use ebb_types::{
 use proptest::prelude::*;
 
 use super::super::usage::{ContainerUse, MachineUse, MemorySample, Rates, SampleVerdict};
-use super::siblings::Siblings;
 use super::*;
+use crate::core::siblings::{ENOUGH_LIVES, Siblings};
 
 const GIB: u64 = 1 << 30;
 
@@ -40,8 +40,8 @@ fn total() -> Quantities {
     Quantities::cpus_mem(4_000, 16 * GIB).with(ResourceKind::DiskBandwidth, 100 << 20)
 }
 
-fn task(name: &str, allocated: Resources) -> TaskView {
-    TaskView {
+fn task(name: &str, allocated: Resources) -> RunningView {
+    RunningView {
         container_id: ContainerId::new(name).unwrap(),
         framework_id: FrameworkId::new("f").unwrap(),
         task_id: TaskId::new(name).unwrap(),
@@ -56,7 +56,7 @@ fn task(name: &str, allocated: Resources) -> TaskView {
 /// Use of CPU, memory and disk bandwidth; `None` where not measured.
 type Use = Option<(u64, u64, u64)>;
 
-fn view(tasks: &[TaskView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
+fn view(tasks: &[RunningView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
     let managed: u64 = uses.iter().flatten().map(|used| used.0).sum();
     let containers: BTreeMap<_, _> = tasks
         .iter()
@@ -98,12 +98,12 @@ fn view(tasks: &[TaskView], uses: &[Use], unmanaged_milli: u64) -> UsageView {
     }
 }
 
-fn owners() -> Vec<TaskView> {
+fn owners() -> Vec<RunningView> {
     let share = |cpu, gib, mib: u64| {
         Quantities::cpus_mem(cpu, gib * GIB).with(ResourceKind::DiskBandwidth, mib << 20)
     };
     vec![
-        TaskView {
+        RunningView {
             siblings: Some(siblings()),
             ..task("a", Resources::regular(share(1_500, 4, 40)))
         },
@@ -128,7 +128,7 @@ fn step(
     estimator: &mut Estimator,
     at: u64,
     view: Option<&UsageView>,
-    tasks: &[TaskView],
+    tasks: &[RunningView],
 ) -> Quantities {
     let facts = Facts {
         usage: view,
@@ -371,7 +371,7 @@ fn an_end_that_nobody_said_is_expected_by_the_class_until_it_is_outlived() {
     assert_eq!(expected(alike, 99), soon);
     assert_eq!(expected(alike, 100), unknown, "it has outlived them");
     let few = Siblings {
-        finished: siblings::ENOUGH_LIVES - 1,
+        finished: ENOUGH_LIVES - 1,
         ..alike
     };
     assert_eq!(expected(few, 40), unknown);

@@ -13,7 +13,7 @@
 
 use ebb_types::{Promises, Quantities, ResourceKind};
 
-use super::TaskView;
+use super::super::running::RunningView;
 use crate::core::usage::UsageView;
 
 /// What is promised to owners.
@@ -51,7 +51,7 @@ impl Keeper {
         &mut self,
         passed_ms: u64,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         lent: &Quantities,
     ) {
         let cpu = Self::kept(ResourceKind::Cpus, usage, tasks, lent);
@@ -69,7 +69,7 @@ impl Keeper {
     fn kept(
         kind: ResourceKind,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         lent: &Quantities,
     ) -> Option<bool> {
         if lent.get(kind) == 0 {

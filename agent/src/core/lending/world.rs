@@ -8,18 +8,19 @@ use ebb_types::{
     TaskId, Timestamp,
 };
 
+use super::super::running::RunningView;
 use super::super::usage::{
     ContainerSample, HostCounters, IO_BUCKETS, IoLatencySample, IoSample, MemorySample,
     RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
 };
-use super::{Config, Lending, LendingOutcome, TaskView};
+use super::{Config, Lending, LendingOutcome};
 
 pub(super) const GIB: u64 = 1 << 30;
 
 /// One container of the small machine.
 #[derive(Clone, Debug)]
 pub(super) struct Sim {
-    pub(super) view: TaskView,
+    pub(super) view: RunningView,
     /// CPU that it asks for, in thousandths of a core.
     pub(super) wants_milli: u64,
     pub(super) mem_bytes: u64,
@@ -116,7 +117,7 @@ impl World {
     }
 
     fn add(&mut self, name: &str, allocated: Resources, wants_milli: u64) {
-        let view = TaskView {
+        let view = RunningView {
             container_id: container(name),
             framework_id: FrameworkId::new("framework").unwrap(),
             task_id: TaskId::new(name).unwrap(),
@@ -188,7 +189,7 @@ impl World {
         self.lending.on_container_ended(&container(name));
     }
 
-    pub(super) fn views(&self) -> Vec<TaskView> {
+    pub(super) fn views(&self) -> Vec<RunningView> {
         self.sims.values().map(|sim| sim.view.clone()).collect()
     }
 

@@ -2,8 +2,8 @@
 
 use ebb_types::{ChoiceRule, CorrectionAction, Signal, Timestamp};
 
-use super::super::estimator::permille_of;
-use super::super::lending::TaskView;
+use super::super::permille::permille_of;
+use super::super::running::RunningView;
 use super::facts::{Facts, latest};
 use super::{
     CAP_STEP_MILLI, Cause, Config, Controller, Corrections, Grip, Hold, choice, correction,
@@ -60,7 +60,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         room: Room,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: &mut Corrections,
     ) {
         let calm_since = latest([self.pressed_at, self.tightened_at]);
@@ -126,7 +126,7 @@ impl Controller {
     }
 
     /// Held tasks: the frozen first, longest frozen first, then those with the smallest caps.
-    fn by_need<'a>(&self, tasks: &'a [TaskView]) -> Vec<&'a TaskView> {
+    fn by_need<'a>(&self, tasks: &'a [RunningView]) -> Vec<&'a RunningView> {
         let mut held: Vec<_> = tasks
             .iter()
             .filter_map(|task| {

@@ -2,8 +2,8 @@
 
 use ebb_types::{Quantities, ResourceKind, Timestamp};
 
-use super::super::estimator::permille_of;
-use super::super::lending::TaskView;
+use super::super::permille::permille_of;
+use super::super::running::RunningView;
 use super::super::usage::{ContainerUse, UsageView};
 use super::Grip;
 
@@ -18,7 +18,7 @@ const RISING_MIN_MILLI: u64 = 100;
 /// A task that is not revocable, with valid data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner<'a> {
-    pub(super) task: &'a TaskView,
+    pub(super) task: &'a RunningView,
     pub(super) used: &'a ContainerUse,
     /// CPU that it uses, and on a full machine is kept waiting for, in thousandths of a core.
     pub(super) demand_milli: u64,
@@ -76,7 +76,7 @@ impl<'a> Facts<'a> {
     /// Gathers them.
     pub(super) fn gather<'b>(
         usage: &'a UsageView,
-        tasks: &'a [TaskView],
+        tasks: &'a [RunningView],
         total: &Quantities,
         cpu_reserve_permille: u64,
         grip: impl Fn(&ebb_types::ContainerId) -> Option<Grip> + 'b,
@@ -158,7 +158,7 @@ impl<'a> Facts<'a> {
 }
 
 fn owner<'a>(
-    task: &'a TaskView,
+    task: &'a RunningView,
     used: &'a ContainerUse,
     fast_milli: u64,
     slow_milli: Option<u64>,
@@ -200,7 +200,7 @@ fn count_waiting(owner: &mut Owner<'_>) {
 
 fn victim(
     index: usize,
-    task: &TaskView,
+    task: &RunningView,
     fast_milli: Option<u64>,
     slow_milli: Option<u64>,
     held: Option<Grip>,

@@ -6,8 +6,8 @@
 
 use ebb_types::{ChoiceRule, Quantities, Signal, Timestamp};
 
-use super::super::estimator::permille_of;
-use super::super::lending::TaskView;
+use super::super::permille::permille_of;
+use super::super::running::RunningView;
 use super::super::usage::UsageView;
 use super::{
     Cause, Choice, Controller, CorrectionAction, Corrections, Grip, Hold, choice, correction, plan,
@@ -18,7 +18,7 @@ struct Sizes<'a> {
     /// What is on its way from those that were told to end, in bytes.
     coming_bytes: u64,
     /// What each of the others holds, in bytes.
-    held: Vec<(u64, &'a TaskView)>,
+    held: Vec<(u64, &'a RunningView)>,
 }
 
 impl Controller {
@@ -28,7 +28,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         total: &Quantities,
         corrections: &mut Corrections,
     ) {
@@ -74,7 +74,7 @@ impl Controller {
         self.end_for_memory(now, missing, &sizes.held, danger, &cause, corrections);
     }
 
-    fn sizes<'a>(&self, now: Timestamp, usage: &UsageView, tasks: &'a [TaskView]) -> Sizes<'a> {
+    fn sizes<'a>(&self, now: Timestamp, usage: &UsageView, tasks: &'a [RunningView]) -> Sizes<'a> {
         let mut sizes = Sizes {
             coming_bytes: 0,
             held: Vec::new(),
@@ -101,7 +101,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         missing_bytes: u64,
-        held: &[(u64, &TaskView)],
+        held: &[(u64, &RunningView)],
         danger: bool,
         cause: &Cause,
         corrections: &mut Corrections,
@@ -148,7 +148,7 @@ impl Controller {
     fn freeze_spared(
         &mut self,
         now: Timestamp,
-        spared: Vec<(&TaskView, Choice)>,
+        spared: Vec<(&RunningView, Choice)>,
         cause: &Cause,
         corrections: &mut Corrections,
     ) {
@@ -174,7 +174,7 @@ impl Controller {
     fn end_grace(
         &mut self,
         now: Timestamp,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         cause: &Cause,
         corrections: &mut Corrections,
     ) {
@@ -197,7 +197,7 @@ impl Controller {
     fn repeat_evictions(
         &mut self,
         now: Timestamp,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: &mut Corrections,
     ) {
         for task in tasks {
@@ -221,7 +221,7 @@ impl Controller {
     pub(super) fn evict(
         &mut self,
         now: Timestamp,
-        task: &TaskView,
+        task: &RunningView,
         cause: Cause,
         corrections: &mut Corrections,
     ) {
@@ -232,7 +232,7 @@ impl Controller {
     fn tell_end(
         &mut self,
         now: Timestamp,
-        task: &TaskView,
+        task: &RunningView,
         cause: Cause,
         corrections: &mut Corrections,
     ) {

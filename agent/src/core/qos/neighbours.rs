@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use ebb_types::limits::{MAX_DISTURBANCES, MAX_DISTURBERS};
 use ebb_types::{ContainerId, Contended, Disturbance, Disturber, ResourceKind, Signal, Timestamp};
 
-use super::super::estimator::permille_of;
-use super::super::lending::TaskView;
+use super::super::permille::permille_of;
+use super::super::running::RunningView;
 use super::super::usage::{ContainerUse, UsageView};
 use super::Config;
 use super::baseline::enough_for_p99;
@@ -103,7 +103,7 @@ impl Neighbours {
         config: &Config,
         facts: &Facts<'_>,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
     ) -> Vec<Disturbance> {
         let mut found = Vec::new();
         for owner in &facts.owners {
@@ -277,7 +277,7 @@ fn disk(
 }
 
 /// What a neighbour uses of the resource, and of that beyond what it owns.
-fn pressing(resource: Contended, task: &TaskView, used: &ContainerUse) -> (u64, u64) {
+fn pressing(resource: Contended, task: &RunningView, used: &ContainerUse) -> (u64, u64) {
     let (amount, kind, least) = match resource {
         Contended::Cpu => {
             let recent = used.slow.cpu_milli.max(used.fast.cpu_milli);
@@ -318,10 +318,10 @@ fn blamed(
     facts: &Facts<'_>,
     owner: &Owner<'_>,
     usage: &UsageView,
-    tasks: &[TaskView],
+    tasks: &[RunningView],
 ) -> Vec<Disturber> {
     let class = class(resource, owner);
-    let mut pressing_of: Vec<(&TaskView, u64, u64)> = tasks
+    let mut pressing_of: Vec<(&RunningView, u64, u64)> = tasks
         .iter()
         .filter(|task| task.container_id != owner.task.container_id)
         .filter(|task| class.is_none_or(|revocable| task.allocated.is_revocable() == revocable))

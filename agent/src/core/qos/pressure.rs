@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ebb_types::{ChoiceRule, ContainerId, Signal, TaskId, Timestamp};
 
-use super::super::estimator::permille_of;
+use super::super::permille::permille_of;
 use super::baseline::{Baseline, enough_for_p99};
 use super::facts::{Facts, Owner};
 use super::{Cause, Config};

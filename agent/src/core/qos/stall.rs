@@ -6,7 +6,7 @@
 
 use ebb_types::{ChoiceRule, Contended, CorrectionAction, Disturbance, Timestamp};
 
-use super::super::lending::TaskView;
+use super::super::running::RunningView;
 use super::super::usage::UsageView;
 use super::{Cause, Controller, Corrections, Grip, Hold, choice, correction, plan};
 
@@ -16,7 +16,7 @@ impl Controller {
         &mut self,
         now: Timestamp,
         usage: &UsageView,
-        tasks: &[TaskView],
+        tasks: &[RunningView],
         corrections: &mut Corrections,
     ) -> bool {
         let worst = self
@@ -31,7 +31,7 @@ impl Controller {
         if self.stalls_answered_at.is_some_and(lately) {
             return false;
         }
-        let candidates: Vec<(u64, &TaskView)> = tasks
+        let candidates: Vec<(u64, &RunningView)> = tasks
             .iter()
             .filter(|task| task.allocated.is_revocable())
             .filter(|task| !corrections.contains_key(&task.container_id))
@@ -84,7 +84,7 @@ impl Controller {
     pub(super) fn freeze(
         &mut self,
         now: Timestamp,
-        task: &TaskView,
+        task: &RunningView,
         cause: Cause,
         corrections: &mut Corrections,
     ) {

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ebb_agent::core::estimator::{Config, Estimator, Facts};
-use ebb_agent::core::lending::{self, Lending, TaskView};
+use ebb_agent::core::lending::{self, Lending};
+use ebb_agent::core::running::RunningView;
 use ebb_agent::core::usage::{
     self, ContainerSample, HostCounters, IoSample, Meter, RUN_QUEUE_BUCKETS, Sample,
 };
@@ -39,7 +40,7 @@ const DISK_BYTES_PER_S: u64 = 10 << 20;
 struct Machine {
     now_ms: u64,
     samples: u64,
-    tasks: Vec<TaskView>,
+    tasks: Vec<RunningView>,
     /// The use of each, in thousandths of what it is allocated.
     shares: Vec<u64>,
     counters: BTreeMap<ContainerId, ContainerSample>,
@@ -51,9 +52,9 @@ impl Machine {
     fn new(tasks: usize) -> Result<Self> {
         let allocated = Quantities::cpus_mem(CPU_MILLI, MEM_BYTES)
             .with(ResourceKind::DiskBandwidth, DISK_BYTES_PER_S);
-        let view = |number: usize| -> Result<TaskView> {
+        let view = |number: usize| -> Result<RunningView> {
             let name = format!("task-{number:06}-of-a-framework");
-            Ok(TaskView {
+            Ok(RunningView {
                 container_id: ContainerId::new(name.as_str()).context("a container's id")?,
                 framework_id: FrameworkId::new("framework").context("a framework's id")?,
                 task_id: TaskId::new(name).context("a task's id")?,

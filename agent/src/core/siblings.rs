@@ -12,13 +12,13 @@
 //! is not like them, and no end of his is known any more; so nobody is taken for ended who is not.
 //!
 //! **Budget.** If lives are alike, the next one goes beyond the most of `n` earlier ones in one of `n + 1` cases, and
-//! beyond that and the margin less often. CPU is taken back within milliseconds, so [`KindConfig::siblings`] is small for
+//! beyond that and the margin less often. CPU is taken back within milliseconds, so [`KindConfig::siblings`](super::estimator::KindConfig::siblings) is small for
 //! it; memory comes back only by ending its user, and no end is counted on for it. By the same reckoning one in
 //! [`ENOUGH_LIVES`] and one outlives what was expected; CPU is back from it within milliseconds then, too.
 
 use ebb_types::{Quantities, ResourceKind, Timestamp};
 
-use super::{KindConfig, plus_permille};
+use super::permille::plus_permille;
 
 /// How much older than its class in the mean a task may be.
 const OLDEST_OF_MEAN: u64 = 2;
@@ -51,18 +51,19 @@ impl Siblings {
         (self.finished >= ENOUGH_LIVES && end > now).then_some(end)
     }
 
-    /// What to expect of a task of this age that is allocated so much; none where they say nothing of it.
+    /// What to expect of a task of this age that is allocated so much, with so many thousandths of margin, if at least so
+    /// many have ended; none where they say nothing of it.
     pub(super) fn expect(
         &self,
         kind: ResourceKind,
         allocated: u64,
         age_ms: u64,
-        config: &KindConfig,
+        (least, margin_permille): (u64, u64),
     ) -> Option<u64> {
-        let is_known = self.ended >= config.siblings.max(1) && self.most.get(kind) > 0;
+        let is_known = self.ended >= least.max(1) && self.most.get(kind) > 0;
         let is_alike = allocated <= self.asked.get(kind)
             && age_ms <= self.life_ms.saturating_mul(OLDEST_OF_MEAN);
-        let expected = plus_permille(self.most.get(kind), config.margin_permille);
+        let expected = plus_permille(self.most.get(kind), margin_permille);
         (is_known && is_alike).then_some(expected.min(allocated))
     }
 }
