@@ -2,8 +2,9 @@
 //!
 //! A core, an allocator and a mirror, driven as the driver does it: in each round every agent's resources are
 //! offered, and every offer is declined with a filter; a round lasts from the first decline until every agent is
-//! offered again. Rounds alternate between nobody reading and many threads (niced) that read the whole state in a
-//! loop, each time with new state to be read. Printed on standard output, a row a line:
+//! offered again. Rounds alternate between nobody reading, many threads (niced) that read the whole state in a
+//! loop, each time with new state to be read, and as many that merely count: what the kernel and the machine take
+//! for whoever reads whatever. Printed on standard output, a row a line:
 //! `{"case","metric","value","unit","bar"}`.
 //!
 //! Arguments: `AGENTSxFRAMEWORKS` (else the usual shape). `--bench`, which cargo adds, is ignored.
@@ -33,9 +34,13 @@ type Error = Box<dyn std::error::Error>;
 
 const SHAPE: (usize, usize) = (10_000, 1000);
 /// Rounds of each kind.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 300;
+/// Those of them after which as many only count.
+const COUNT_EVERY: usize = 3;
 const READERS: usize = 50;
 const NICE: i32 = 19;
+/// What one that merely counts does before it looks whether it should stop.
+const COUNTS: u64 = 100_000;
 const MAX_SLOWER: f64 = 1.1;
 const ROLES: usize = 10;
 const TASKS_PER_AGENT: usize = 2;
@@ -359,6 +364,35 @@ fn check(state: &ClusterState, agents: usize) {
     );
 }
 
+/// What a reader does in its turn; whether it has read a state.
+type Turn = Box<dyn FnMut(&Told) -> bool + Send>;
+
+/// Reads the whole state. Those whose turn comes after the round leave it to others.
+fn read_all(reads: &Reads, agents: usize) -> Result<Turn, Error> {
+    let reads = reads.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(Box::new(move |told| {
+        let Ok(reading) = runtime.block_on(reads.read()) else {
+            return false;
+        };
+        let is_wanted = told.read.load(Ordering::Acquire);
+        if is_wanted {
+            check(&reading.state(Parts::ALL), agents);
+        }
+        is_wanted
+    }))
+}
+
+/// Keeps a CPU busy without touching memory.
+fn merely_count() -> Turn {
+    Box::new(|_| {
+        (0..COUNTS).for_each(|number| {
+            std::hint::black_box(number);
+        });
+        true
+    })
+}
+
 /// Threads that read in a loop while they are told to.
 struct Readers {
     shared: Arc<Told>,
@@ -374,12 +408,12 @@ struct Told {
 }
 
 impl Readers {
-    fn start(reads: &Reads, agents: usize) -> Result<Self, Error> {
+    fn start(turn: impl Fn() -> Result<Turn, Error>) -> Result<Self, Error> {
         let shared = Arc::new(Told::default());
         let mut threads = Vec::new();
         for _ in 0..READERS {
-            let (reads, told) = (reads.clone(), Arc::clone(&shared));
-            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            let told = Arc::clone(&shared);
+            let mut turn = turn()?;
             threads.push(thread::spawn(move || {
                 if let Err(error) = rustix::process::nice(NICE) {
                     eprintln!("a reader cannot be niced: {error}");
@@ -391,11 +425,7 @@ impl Readers {
                         continue;
                     }
                     told.reading.fetch_add(1, Ordering::AcqRel);
-                    // Those whose turn comes after the round leave it to others.
-                    if let Ok(reading) = runtime.block_on(reads.read())
-                        && told.read.load(Ordering::Acquire)
-                    {
-                        check(&reading.state(Parts::ALL), agents);
+                    if turn(&told) {
                         told.states.fetch_add(1, Ordering::AcqRel);
                     }
                     told.reading.fetch_sub(1, Ordering::AcqRel);
@@ -460,11 +490,11 @@ fn at(rounds: &[Took], part: f64, of: Of) -> f64 {
     sorted[((last as f64) * part).round() as usize].as_secs_f64() * 1e3
 }
 
-fn report(case: &str, without: &[Took], with: &[Took]) {
+fn report(case: &str, without: &[Took], with: &[Took], most: Option<f64>) {
     let mut ratios = Vec::new();
     let rows: [(&str, f64, Of, Option<f64>); 4] = [
         ("round_median", 0.5, |took| took.time, None),
-        ("round_p99", 0.99, |took| took.time, Some(MAX_SLOWER)),
+        ("round_p99", 0.99, |took| took.time, most),
         ("driver_cpu_median", 0.5, |took| took.cpu, None),
         ("driver_cpu_p99", 0.99, |took| took.cpu, None),
     ];
@@ -498,10 +528,11 @@ fn main() -> Result<(), Error> {
     };
     let (mut cluster, reads) = Cluster::new()?;
     cluster.fill(agents, frameworks)?;
-    let readers = Readers::start(&reads, agents)?;
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let readers = Readers::start(|| read_all(&reads, agents))?;
+    let counters = Readers::start(|| Ok(merely_count()))?;
+    let (mut without, mut with, mut counting) = (Vec::new(), Vec::new(), Vec::new());
     let (mut states, mut read_for) = (0, Duration::ZERO);
-    for _ in 0..ROUNDS {
+    for number in 0..ROUNDS {
         without.push(cluster.round(agents)?);
         let before = readers.begin();
         let took = cluster.round(agents)?;
@@ -509,13 +540,21 @@ fn main() -> Result<(), Error> {
         read_for += took.time;
         with.push(took);
         readers.pause();
+        if number % COUNT_EVERY == 0 {
+            counters.begin();
+            counting.push(cluster.round(agents)?);
+            counters.pause();
+        }
     }
     readers.stop()?;
+    counters.stop()?;
     let case = format!("{agents}x{frameworks}, {READERS} readers");
     let figures = cluster.feed.figures();
     let rate = states as f64 / read_for.as_secs_f64();
     print(&case, "states_read", rate, "1/s", None);
     print(&case, "copies", figures.copies as f64, "times", Some(0.0));
-    report(&case, &without, &with);
+    report(&case, &without, &with, Some(MAX_SLOWER));
+    let floor = format!("{agents}x{frameworks}, {READERS} that merely count");
+    report(&floor, &without, &counting, None);
     Ok(())
 }

@@ -11,8 +11,9 @@
 //! was asked for. What is not yet durable is in no view.
 //!
 //! The price: the driver's share is a few per cent of a step; the copy takes about as much memory as the
-//! books. At most [`MAX_READS_AT_ONCE`] readings are made at a time, so that many readers wait for
-//! each other instead of taking the cores from those who decide, and on threads that give way to others.
+//! books. At most [`MAX_READS_AT_ONCE`] readings are made at a time, and not more than there are CPUs beside one for those
+//! who decide, so that many readers wait for each other instead of taking CPUs and caches from them; and on threads that
+//! give way to others.
 //! Lock-free between driver and mirror but for waking a thread that is parked; among readers there is a queue.
 //!
 //! Rejected: persistent maps in the core (each write copies a path while a reader holds a version: the
@@ -41,7 +42,7 @@ pub use view::{Gauges, MAX_QUOTAS_SHOWN, Parts, QuotaGauge, View};
 use crate::core::News;
 use crate::driver::{Cut, Inlet, Outbox, Stopped, Unsent, outbox};
 
-/// Most readings that are made at once; whoever comes then waits for its turn.
+/// Most readings that are made at once, however many CPUs there are; whoever comes then waits for its turn.
 pub const MAX_READS_AT_ONCE: usize = 2;
 /// How far the threads on which views are read give way to others, in steps of the scheduler's niceness.
 const READER_NICE: i32 = 15;
@@ -97,9 +98,15 @@ pub(crate) fn start_bounded(
     };
     let reads = Reads {
         requests: sender,
-        turns: Arc::new(Semaphore::new(MAX_READS_AT_ONCE)),
+        turns: Arc::new(Semaphore::new(reads_at_once())),
     };
     Ok((feed, reads))
+}
+
+/// One CPU is for those who decide.
+fn reads_at_once() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cpus.saturating_sub(1).clamp(1, MAX_READS_AT_ONCE)
 }
 
 /// The readers' end.
