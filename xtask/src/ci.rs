@@ -12,9 +12,6 @@ use crate::{ebpf, parity, setup, tidy, vm};
 /// Tests that need the machine to themselves: real probes, real processes, real time.
 const ALONE: [&str; 2] = ["ebb-tests-parity", "ebb-tests-e2e"];
 
-/// What marks a test that another test starts.
-const PLAYED: &str = "... ignored, played by another test";
-
 /// What the test runs said of themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -30,7 +27,8 @@ impl Counts {
     /// Adds what the result lines of a test run say. A test that another one starts in a process of
     /// its own stands as ignored, and says so; it is not skipped.
     pub fn add(&mut self, output: &str) {
-        let played = output.lines().filter(|line| line.contains(PLAYED)).count() as u64;
+        let mark = format!("... ignored, {}", tidy::PLAYED);
+        let played = output.lines().filter(|line| line.contains(&mark)).count() as u64;
         for line in output
             .lines()
             .filter(|line| line.starts_with("test result:"))

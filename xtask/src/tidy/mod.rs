@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::shell::root;
+pub use source::PLAYED;
 use source::Source;
 
 /// Something that breaks a rule.

@@ -10,6 +10,9 @@ use super::Finding;
 /// Most lines of a file without its tests.
 const MAX_LINES: usize = 800;
 
+/// What the reason of a test says that is ignored because another one starts it.
+pub const PLAYED: &str = "played by another test";
+
 /// One Rust file.
 pub struct Source {
     /// Its path from the root, with `/`.
@@ -81,6 +84,15 @@ impl Source {
             .lines
             .iter()
             .find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
+        for line in self.all() {
+            let ignore = line.text.trim().strip_prefix("#[ignore");
+            if ignore.is_some_and(|reason| !reason.contains(PLAYED)) {
+                findings.push(format!(
+                    "{}:{}: a test that never runs; run it, make it a bench, or say in its reason by which test it is played ({PLAYED:?})",
+                    self.path, line.number
+                ));
+            }
+        }
         if !opening.is_some_and(|line| line.starts_with("//!")) {
             findings.push(format!(
                 "{}: does not open with `//!`; say what problem it solves, in which units, under which invariants",
@@ -164,6 +176,15 @@ mod tests {
             "//! x\n#[cfg(test)]\nfn helper() {}\nfn real() {}\n",
         );
         assert_eq!(source.code().count(), 4);
+    }
+
+    #[test]
+    fn a_test_that_never_runs_is_found_and_one_that_another_plays_is_not() {
+        let shape = |ignore: &str| Source::new("a.rs", &format!("//! x\n{ignore}\n")).shape();
+        assert_eq!(shape("    #[ignore]").len(), 1);
+        assert_eq!(shape("#[ignore = \"too slow\"]").len(), 1);
+        let played = format!("#[ignore = \"{PLAYED}, which hides the clock\"]");
+        assert!(shape(&played).is_empty());
     }
 
     #[test]

@@ -125,30 +125,6 @@ fn where_there_is_no_room_the_agent_that_was_silent_for_longest_counts_as_gone()
     assert_eq!((first.tasks, first.running), (full as u64 + 1, full as u64));
 }
 
-#[test]
-#[ignore = "a measurement: what reading a full book takes"]
-fn reading_a_full_book() {
-    let mut book = ClassBook::default();
-    for number in 0..MAX_CLASSES_KEPT / 20 {
-        for n in 0..20 {
-            let mut one = seen(&format!("class-{n}"), 10, 1);
-            for step in 0..40 {
-                one.cpu.add(step * step, 1_000 + step);
-                one.mem.add((step * step) << 20, 1_000 + step);
-            }
-            tell(&mut book, number, one);
-        }
-    }
-    let begun = std::time::Instant::now();
-    let sums = sums(&book, 1_000);
-    println!(
-        "{} sums of {} in {:?}",
-        sums.len(),
-        book.len(),
-        begun.elapsed()
-    );
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
