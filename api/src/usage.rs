@@ -1,4 +1,7 @@
 //! What agents measure and did about interference.
+//!
+//! An entry of a report with a word that is not known here comes from a newer agent. It is left out and the rest counts:
+//! to refuse the report would be to refuse the agent, until every machine of a cluster is of one version.
 
 use ebb_types::limits::{
     MAX_DISTURBANCES, MAX_DISTURBERS, MAX_FRAME_BYTES, MAX_GRACE_MS, MAX_RECENT_CORRECTIONS,
@@ -39,20 +42,9 @@ impl TryFrom<proto::FigureSource> for FigureSource {
     type Error = Invalid;
 
     fn try_from(wire: proto::FigureSource) -> Result<Self, Invalid> {
-        let source = match proto::MeasureSource::try_from(wire.source) {
-            Ok(proto::MeasureSource::None) => None,
-            Ok(proto::MeasureSource::Ebpf) => Some(MeasureSource::Ebpf),
-            Ok(proto::MeasureSource::Files) => Some(MeasureSource::Files),
-            Err(_) => {
-                return Err(Invalid::new(
-                    "usage.sources.source",
-                    format!("is {}, which is no source", wire.source),
-                ));
-            }
-        };
         Ok(Self {
             figure: wire.figure,
-            source,
+            source: read(&SOURCES, "usage.sources.source", wire.source)?,
             why: wire.why,
         })
     }
@@ -60,14 +52,9 @@ impl TryFrom<proto::FigureSource> for FigureSource {
 
 impl From<FigureSource> for proto::FigureSource {
     fn from(figure: FigureSource) -> Self {
-        let source = match figure.source {
-            None => proto::MeasureSource::None,
-            Some(MeasureSource::Ebpf) => proto::MeasureSource::Ebpf,
-            Some(MeasureSource::Files) => proto::MeasureSource::Files,
-        };
         Self {
             figure: figure.figure,
-            source: source as i32,
+            source: write(&SOURCES, figure.source),
             why: figure.why,
         }
     }
@@ -182,6 +169,12 @@ impl From<TaskUsage> for proto::TaskUsage {
     }
 }
 
+const SOURCES: [(Option<MeasureSource>, proto::MeasureSource); 3] = [
+    (None, proto::MeasureSource::None),
+    (Some(MeasureSource::Ebpf), proto::MeasureSource::Ebpf),
+    (Some(MeasureSource::Files), proto::MeasureSource::Files),
+];
+
 const SIGNALS: [(Signal, proto::Signal); 6] = [
     (Signal::RunQueueLatency, proto::Signal::RunQueueLatency),
     (
@@ -218,6 +211,11 @@ fn read<T: Copy, W: Copy + Into<i32>>(
     found
         .map(|(word, _)| *word)
         .ok_or_else(|| Invalid::new(field, format!("is {number}, which is not known")))
+}
+
+/// Whether a number is of a word that a newer version has added.
+fn is_newer<T, W: Copy + Into<i32>>(table: &[(T, W)], number: i32) -> bool {
+    table.iter().all(|(_, wire)| number > (*wire).into())
 }
 
 /// The number of a word; 0 for one that is in no table, which nobody reads.
@@ -356,6 +354,33 @@ fn write_promises(promises: &Promises) -> proto::Promises {
     }
 }
 
+fn corrections(wire: Vec<proto::Correction>) -> Result<Vec<Correction>, Invalid> {
+    let is_known = |one: &proto::Correction| {
+        let rule = one.choice.as_ref().map(|choice| choice.rule);
+        let is_newer = is_newer(&SIGNALS, one.signal)
+            || rule.is_some_and(|rule| is_newer(&RULES, rule))
+            || one.action.is_none();
+        !is_newer
+    };
+    let known = wire.into_iter().filter(is_known);
+    known.map(Correction::try_from).collect()
+}
+
+fn disturbances(wire: Vec<proto::Disturbance>) -> Result<Vec<Disturbance>, Invalid> {
+    let is_known = |one: &proto::Disturbance| {
+        !is_newer(&CONTENDED, one.resource) && !is_newer(&SIGNALS, one.signal)
+    };
+    let known = wire.into_iter().filter(is_known);
+    known.map(Disturbance::try_from).collect()
+}
+
+fn sources(wire: Vec<proto::FigureSource>) -> Result<Vec<FigureSource>, Invalid> {
+    let known = wire
+        .into_iter()
+        .filter(|one| !is_newer(&SOURCES, one.source));
+    known.map(FigureSource::try_from).collect()
+}
+
 impl TryFrom<proto::Correction> for Correction {
     type Error = Invalid;
 
@@ -444,11 +469,7 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
             cpu_pressure_permille: usage.cpu_pressure_permille,
             mem_pressure_permille: usage.mem_pressure_permille,
             io_pressure_permille: usage.io_pressure_permille,
-            sources: usage
-                .sources
-                .into_iter()
-                .map(FigureSource::try_from)
-                .collect::<Result<_, _>>()?,
+            sources: sources(usage.sources)?,
             lent: quantities("usage.lent", &usage.lent)?,
             taken_back_cpu_milli: usage.taken_back_cpu_milli,
             tasks: usage
@@ -456,21 +477,9 @@ impl TryFrom<proto::AgentUsage> for AgentUsage {
                 .into_iter()
                 .map(TaskUsage::try_from)
                 .collect::<Result<_, _>>()?,
-            corrections: usage
-                .corrections
-                .into_iter()
-                .map(Correction::try_from)
-                .collect::<Result<_, _>>()?,
-            recent: usage
-                .recent
-                .into_iter()
-                .map(Correction::try_from)
-                .collect::<Result<_, _>>()?,
-            disturbances: usage
-                .disturbances
-                .into_iter()
-                .map(Disturbance::try_from)
-                .collect::<Result<_, _>>()?,
+            corrections: corrections(usage.corrections)?,
+            recent: corrections(usage.recent)?,
+            disturbances: disturbances(usage.disturbances)?,
             promises: promises(usage.promises),
             lasting: lasting("usage.lasting", usage.lasting)?,
         })

@@ -312,10 +312,6 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
     };
     let wire = proto::AgentUsage::from(usage.clone());
     assert_eq!(ebb_types::AgentUsage::try_from(wire.clone()), Ok(usage));
-    let mut unknown = wire.clone();
-    unknown.sources[0].source = 9;
-    let error = ebb_types::AgentUsage::try_from(unknown).unwrap_err();
-    assert!(error.to_string().contains("no source"), "{error}");
     let refused = |change: &dyn Fn(&mut proto::AgentUsage)| {
         let mut bad = wire.clone();
         change(&mut bad);
@@ -330,8 +326,43 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
     });
     refused(&|usage| usage.disturbances[0].resource = 0);
     refused(&|usage| usage.recent[0].choice = None);
-    refused(&|usage| usage.recent[0].signal = 99);
+    refused(&|usage| usage.recent[0].signal = -1);
+    refused(&|usage| usage.sources[0].source = -1);
     refused(&|usage| usage.recent[0].grace_ms = u64::MAX);
+}
+
+#[test]
+fn what_a_newer_agent_says_beyond_what_is_known_is_left_out_and_the_rest_counts() {
+    let usage = ebb_types::AgentUsage {
+        sources: vec![ebb_types::FigureSource {
+            figure: "cpu".into(),
+            source: Some(ebb_types::MeasureSource::Ebpf),
+            why: String::new(),
+        }],
+        corrections: vec![correction(); 4],
+        recent: vec![correction(); 2],
+        disturbances: vec![disturbance(1); 3],
+        taken_back_cpu_milli: 7,
+        ..ebb_types::AgentUsage::default()
+    };
+    let mut wire = proto::AgentUsage::from(usage.clone());
+    wire.sources.push(proto::FigureSource {
+        source: 99,
+        ..wire.sources[0].clone()
+    });
+    wire.corrections[1].signal = 99;
+    wire.corrections[2].choice.as_mut().expect("said").rule = 99;
+    wire.corrections[3].action = None;
+    wire.recent[0].signal = 99;
+    wire.disturbances[0].resource = 99;
+    wire.disturbances[1].signal = 99;
+    let known = ebb_types::AgentUsage {
+        corrections: vec![correction()],
+        recent: vec![correction()],
+        disturbances: vec![disturbance(1)],
+        ..usage
+    };
+    assert_eq!(ebb_types::AgentUsage::try_from(wire), Ok(known));
 }
 
 /// A correction in which each number has a value of its own.
