@@ -14,7 +14,7 @@
 //! once. Within [`DEAD_BAND_PERCENT`] of what is asked for nothing is to be changed. The minima never make a class ask for
 //! more than it does.
 
-use super::{ClassAdvice, ClassUse, Fit, KindAdvice};
+use super::{ClassAdvice, ClassUse, Fit, Histogram, KindAdvice};
 
 /// What is added to what was used.
 pub const MARGIN_PERCENT: u64 = 15;
@@ -38,22 +38,8 @@ const MEM_STEP_BYTES: u64 = 1 << 20;
 /// What a class should ask for, by what was seen of it until [`ClassUse::at`].
 pub fn advise(seen: &ClassUse) -> ClassAdvice {
     let peaks = seen.peaks();
-    let cpu = KindAdvice {
-        asked: seen.asked_cpu_milli,
-        p50: seen.cpu.percentile(500),
-        p95: seen.cpu.percentile(950),
-        peak: (peaks.cpu_milli > 0).then_some(peaks.cpu_milli),
-        advice: None,
-        fit: Fit::NotEnoughSeen,
-    };
-    let mem = KindAdvice {
-        asked: seen.asked_mem_bytes,
-        p50: seen.mem.percentile(500),
-        p95: seen.mem.percentile(950),
-        peak: (peaks.mem_bytes > 0).then_some(peaks.mem_bytes),
-        advice: None,
-        fit: Fit::NotEnoughSeen,
-    };
+    let cpu = unjudged(seen.asked_cpu_milli, &seen.cpu, peaks.cpu_milli);
+    let mem = unjudged(seen.asked_mem_bytes, &seen.mem, peaks.mem_bytes);
     let throttled_permille = seen.throttled_permille();
     let is_known = seen.cpu_seen_ms >= ENOUGH_MS;
     let cpu_need = cpu.p95.filter(|_| is_known).map(|p95| {
@@ -80,6 +66,23 @@ pub fn advise(seen: &ClassUse) -> ClassAdvice {
         oom_limit_bytes: (peaks.ooms > 0).then_some(peaks.oom_limit_bytes),
         finished: peaks.finished,
         life_ms: (peaks.finished > 0).then_some(peaks.life_ms),
+    }
+}
+
+/// What was seen of a kind. Percentiles are rounded up to what a bucket stands for, but not beyond the most that was used.
+fn unjudged(asked: u64, used: &Histogram, most: u64) -> KindAdvice {
+    let peak = (most > 0).then_some(most);
+    let percentile = |permille| {
+        let rounded = used.percentile(permille)?;
+        Some(peak.map_or(rounded, |peak| rounded.min(peak)))
+    };
+    KindAdvice {
+        asked,
+        p50: percentile(500),
+        p95: percentile(950),
+        peak,
+        advice: None,
+        fit: Fit::NotEnoughSeen,
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
         let advice = advise(&used(seen(1_000, 1_000 * MIB), 100, 100 * MIB, ENOUGH_MS));
         assert_eq!(
             (advice.cpu.advice, advice.cpu.fit),
-            (Some(120), Fit::OverAsked)
+            (Some(115), Fit::OverAsked)
         );
         assert_eq!(
             (advice.mem.advice, advice.mem.fit),
@@ -277,6 +280,8 @@ mod tests {
         fn the_fit_says_how_advice_and_what_is_asked_for_differ(one in any_use()) {
             let advice = advise(&one);
             for kind in [advice.cpu, advice.mem] {
+                prop_assert!(kind.p50 <= kind.p95);
+                prop_assert!(kind.peak.is_none_or(|peak| kind.p95 <= Some(peak)));
                 let change = |advice: u64| {
                     let band = u128::from(kind.asked) * u128::from(DEAD_BAND_PERCENT) / 100;
                     (u128::from(advice.abs_diff(kind.asked)) > band, advice > kind.asked)
