@@ -60,6 +60,7 @@ table! {
     MEM = "ebb_master_mem_bytes", Gauge, "Memory of registered agents by account, in bytes.";
     DISK = "ebb_master_disk_bytes", Gauge, "Disk space of registered agents by account, in bytes.";
     DISK_BANDWIDTH = "ebb_master_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of registered agents by account, in bytes a second.";
+    NETWORK_BANDWIDTH = "ebb_master_network_bandwidth_bytes_per_second", Gauge, "Network bandwidth of registered agents by account, in bytes a second.";
     ADVISED_CLASSES = "ebb_master_advised_classes", Gauge, "Classes of tasks by how what they ask for stands to what they use (fit).";
     ADVISED_CPUS = "ebb_master_advised_cpus", Gauge, "Cores that running tasks would ask for less (spared) or more (lacking) if what is advised of their classes were followed (change).";
     ADVISED_MEM = "ebb_master_advised_mem_bytes", Gauge, "The same of memory, in bytes.";
@@ -68,6 +69,7 @@ table! {
     QUOTA_MEM = "ebb_master_quota_mem_bytes", Gauge, "Memory of a role with a quota by account, in bytes.";
     QUOTA_DISK = "ebb_master_quota_disk_bytes", Gauge, "Disk space of a role with a quota by account, in bytes.";
     QUOTA_DISK_BANDWIDTH = "ebb_master_quota_disk_bandwidth_bytes_per_second", Gauge, "Disk bandwidth of a role with a quota by account, in bytes a second.";
+    QUOTA_NETWORK_BANDWIDTH = "ebb_master_quota_network_bandwidth_bytes_per_second", Gauge, "Network bandwidth of a role with a quota by account, in bytes a second.";
     QUOTAS_LEFT_OUT = "ebb_master_quota_roles_left_out", Gauge, "Roles with a quota that are left out of the metrics of quotas because they are too many.";
     QUEUE = "ebb_master_event_queue_depth", Gauge, "Inputs that wait for the driver.";
     CONNECTIONS = "ebb_master_connections", Gauge, "Open connections by peer.";
@@ -293,6 +295,7 @@ fn show_quota(quota: &QuotaGauge) {
                 ResourceKind::Mem => (QUOTA_MEM, 1.0),
                 ResourceKind::Disk => (QUOTA_DISK, 1.0),
                 ResourceKind::DiskBandwidth => (QUOTA_DISK_BANDWIDTH, 1.0),
+                ResourceKind::NetworkBandwidth => (QUOTA_NETWORK_BANDWIDTH, 1.0),
             };
             let role = quota.role.to_string();
             gauge!(name, "role" => role, "account" => account).set(amount as f64 / unit);
@@ -354,6 +357,9 @@ fn show_account(account: &'static str, amounts: &Quantities) {
             ResourceKind::Mem => gauge!(MEM, "account" => account).set(amount),
             ResourceKind::Disk => gauge!(DISK, "account" => account).set(amount),
             ResourceKind::DiskBandwidth => gauge!(DISK_BANDWIDTH, "account" => account).set(amount),
+            ResourceKind::NetworkBandwidth => {
+                gauge!(NETWORK_BANDWIDTH, "account" => account).set(amount);
+            }
         }
     }
 }

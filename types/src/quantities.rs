@@ -16,11 +16,15 @@ pub enum ResourceKind {
     Disk = 2,
     /// Disk bandwidth, in bytes a second.
     DiskBandwidth = 3,
+    /// Network bandwidth, in bytes a second: what may be sent, and as much may be received.
+    NetworkBandwidth = 4,
 }
 
 /// A name that is no [`ResourceKind`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no resource named {name:?}; known are cpus, mem, disk and disk_bandwidth")]
+#[error(
+    "there is no resource named {name:?}; known are cpus, mem, disk, disk_bandwidth and network_bandwidth"
+)]
 pub struct UnknownResource {
     /// The name as it was given, cut to 255 bytes.
     pub name: String,
@@ -28,7 +32,13 @@ pub struct UnknownResource {
 
 impl ResourceKind {
     /// Every kind, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Cpus, Self::Mem, Self::Disk, Self::DiskBandwidth];
+    pub const ALL: [Self; 5] = [
+        Self::Cpus,
+        Self::Mem,
+        Self::Disk,
+        Self::DiskBandwidth,
+        Self::NetworkBandwidth,
+    ];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -37,6 +47,7 @@ impl ResourceKind {
             Self::Mem => "mem",
             Self::Disk => "disk",
             Self::DiskBandwidth => "disk_bandwidth",
+            Self::NetworkBandwidth => "network_bandwidth",
         }
     }
 
@@ -56,7 +67,10 @@ impl ResourceKind {
     /// Whether it can be taken back in milliseconds by slowing its user down (CPU, bandwidth), or
     /// only by ending its user (memory, disk).
     pub const fn is_compressible(self) -> bool {
-        matches!(self, Self::Cpus | Self::DiskBandwidth)
+        matches!(
+            self,
+            Self::Cpus | Self::DiskBandwidth | Self::NetworkBandwidth
+        )
     }
 }
 
@@ -254,7 +268,7 @@ mod tests {
     use super::*;
 
     fn quantities() -> impl Strategy<Value = Quantities> {
-        prop::array::uniform4(prop_oneof![0..10u64, any::<u64>()]).prop_map(Quantities)
+        prop::array::uniform5(prop_oneof![0..10u64, any::<u64>()]).prop_map(Quantities)
     }
 
     proptest! {

@@ -58,10 +58,11 @@ use super::usage::{ContainerUse, UsageView};
 
 /// The kinds that can be lent: those whose use is measured. Disk space is not among them, since
 /// there is no way to take it back but to end the task.
-pub const LENT_KINDS: [ResourceKind; 3] = [
+pub const LENT_KINDS: [ResourceKind; 4] = [
     ResourceKind::Cpus,
     ResourceKind::Mem,
     ResourceKind::DiskBandwidth,
+    ResourceKind::NetworkBandwidth,
 ];
 
 /// Settings of the estimator.
@@ -75,6 +76,8 @@ pub struct Config {
     pub mem: KindConfig,
     /// Disk bandwidth.
     pub disk_bandwidth: KindConfig,
+    /// Network bandwidth.
+    pub network_bandwidth: KindConfig,
     /// Fastest growth of what is lent, in thousandths of the machine a second. A tenth: the whole
     /// slack of an idle machine is lent within ten seconds, and a mistake is seen before it is large.
     pub growth_permille_per_s: u64,
@@ -119,6 +122,19 @@ pub struct KindConfig {
 
 impl Default for Config {
     fn default() -> Self {
+        // Bandwidth comes back quickly, but is used in bursts: the maximum.
+        let bandwidth = KindConfig {
+            lend: true,
+            block_ms: 1_000,
+            blocks: 300,
+            warm_blocks: 30,
+            siblings: 5,
+            quantile_permille: 1_000,
+            margin_permille: 250,
+            rise_permille: 250,
+            reserve_permille: 100,
+            quantum: 1 << 20,
+        };
         Self {
             peaks: Weights::default(),
             // CPU comes back within milliseconds, so five minutes of seconds will do. 99 % of 300
@@ -149,19 +165,8 @@ impl Default for Config {
                 reserve_permille: 100,
                 quantum: 64 << 20,
             },
-            // Bandwidth comes back quickly, but is used in bursts: the maximum.
-            disk_bandwidth: KindConfig {
-                lend: true,
-                block_ms: 1_000,
-                blocks: 300,
-                warm_blocks: 30,
-                siblings: 5,
-                quantile_permille: 1_000,
-                margin_permille: 250,
-                rise_permille: 250,
-                reserve_permille: 100,
-                quantum: 1 << 20,
-            },
+            disk_bandwidth: bandwidth,
+            network_bandwidth: bandwidth,
             growth_permille_per_s: 100,
             hold_ms: 5_000,
             cool_down_ms: 10_000,
@@ -177,6 +182,7 @@ impl Config {
         match kind {
             ResourceKind::Cpus => &self.cpus,
             ResourceKind::Mem => &self.mem,
+            ResourceKind::NetworkBandwidth => &self.network_bandwidth,
             ResourceKind::Disk | ResourceKind::DiskBandwidth => &self.disk_bandwidth,
         }
     }
@@ -405,7 +411,9 @@ impl Estimator {
                 let (managed, complete) = managed_memory(usage, facts);
                 (busy.saturating_sub(managed), all, complete)
             }
-            ResourceKind::Disk | ResourceKind::DiskBandwidth => return Some(reserve),
+            ResourceKind::Disk | ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => {
+                return Some(reserve);
+            }
         };
         let history = &mut self.unmanaged[index];
         if complete {
@@ -452,6 +460,7 @@ fn measured(kind: ResourceKind, used: &ContainerUse) -> Option<u64> {
         ResourceKind::Cpus => used.slow.cpu_milli,
         ResourceKind::Mem => used.mem_bytes,
         ResourceKind::DiskBandwidth => used.slow.disk_bytes_per_s,
+        ResourceKind::NetworkBandwidth => used.slow.device_bytes_per_s(),
         ResourceKind::Disk => None,
     }
 }

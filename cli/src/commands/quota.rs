@@ -339,7 +339,7 @@ fn amount(text: &str) -> Result<Amount, String> {
     let read = match kind {
         ResourceKind::Cpus => parse_cpus(amount),
         ResourceKind::Mem | ResourceKind::Disk => parse_bytes(amount),
-        ResourceKind::DiskBandwidth => parse_bandwidth(amount),
+        ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => parse_bandwidth(amount),
     };
     let amount = read.map_err(|error| error.to_string())?;
     Ok((kind, amount))

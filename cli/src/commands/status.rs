@@ -204,7 +204,9 @@ fn resources_table(sums: &Sums) -> Table {
     for kind in ResourceKind::ALL {
         let write = |amount: u64| match kind {
             ResourceKind::Cpus => milli(amount),
-            ResourceKind::DiskBandwidth => format!("{}/s", bytes(amount)),
+            ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => {
+                format!("{}/s", bytes(amount))
+            }
             ResourceKind::Mem | ResourceKind::Disk => bytes(amount),
         };
         let allocated = sums.allocated.regular.get(kind);
@@ -217,7 +219,9 @@ fn resources_table(sums: &Sums) -> Table {
         let used = match kind {
             ResourceKind::Cpus => sums.used_cpu_milli,
             ResourceKind::Mem => sums.used_mem_bytes,
-            ResourceKind::Disk | ResourceKind::DiskBandwidth => None,
+            ResourceKind::Disk | ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => {
+                None
+            }
         };
         let taken_back = (kind == ResourceKind::Cpus).then(|| write(sums.taken_back_cpu_milli));
         table.row(vec![

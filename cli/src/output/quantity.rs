@@ -343,7 +343,9 @@ pub(crate) fn amount(kind: ResourceKind, amount: u64) -> String {
         ResourceKind::Cpus => format!("{} cpus", milli(amount)),
         ResourceKind::Mem => bytes(amount),
         ResourceKind::Disk => format!("{} disk", bytes(amount)),
-        ResourceKind::DiskBandwidth => format!("{}/s", bytes(amount)),
+        ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => {
+            format!("{}/s", bytes(amount))
+        }
     }
 }
 
@@ -377,7 +379,10 @@ pub(crate) fn lots_text(lots: &Lots) -> String {
         (LotValue::Scalar(bytes_of), Some(ResourceKind::Mem | ResourceKind::Disk)) => {
             format!("{key}:{}", bytes(*bytes_of).replace(' ', ""))
         }
-        (LotValue::Scalar(rate), Some(ResourceKind::DiskBandwidth)) => {
+        (
+            LotValue::Scalar(rate),
+            Some(ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth),
+        ) => {
             format!("{key}:{}/s", bytes(*rate).replace(' ', ""))
         }
         (LotValue::Scalar(milli_of), _) => format!("{key}:{}", milli(*milli_of)),

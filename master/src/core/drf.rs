@@ -447,7 +447,7 @@ mod tests {
 
     fn sums() -> impl Strategy<Value = Sums> {
         let amount = || prop_oneof![0..4u64, any::<u64>()];
-        prop::array::uniform4(amount()).prop_map(|amounts| Sums(amounts.map(u128::from)))
+        prop::array::uniform5(amount()).prop_map(|amounts| Sums(amounts.map(u128::from)))
     }
 
     /// Compares by subtraction of continued fractions: no wide product in sight.

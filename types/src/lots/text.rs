@@ -52,7 +52,9 @@ fn amount(kind: Option<ResourceKind>, text: &str) -> Option<u64> {
     let bytes = match kind {
         None | Some(ResourceKind::Cpus) => return decimal(text, 1000),
         Some(ResourceKind::Mem | ResourceKind::Disk) => text,
-        Some(ResourceKind::DiskBandwidth) => text.strip_suffix("/s").unwrap_or(text),
+        Some(ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth) => {
+            text.strip_suffix("/s").unwrap_or(text)
+        }
     };
     match UNITS
         .iter()

@@ -28,6 +28,7 @@ fn bare() -> Config {
         cpus: kind(base.cpus),
         mem: kind(base.mem),
         disk_bandwidth: kind(base.disk_bandwidth),
+        network_bandwidth: kind(base.network_bandwidth),
         growth_permille_per_s: 1_000_000,
         hold_ms: 0,
         cool_down_ms: 0,

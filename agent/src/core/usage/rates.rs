@@ -57,6 +57,10 @@ pub struct Rates {
     pub net_in_bytes_per_s: Option<u64>,
     /// Bytes of IP packets sent, a second.
     pub net_out_bytes_per_s: Option<u64>,
+    /// Bytes of IP packets received through network devices, a second: without what stays on the machine.
+    pub device_in_bytes_per_s: Option<u64>,
+    /// The same sent.
+    pub device_out_bytes_per_s: Option<u64>,
     /// New processes, a second.
     pub forks_per_s: Option<u64>,
     /// Time that at least one of its tasks waited for a CPU, in thousandths of the time passed. Full.
@@ -65,6 +69,14 @@ pub struct Rates {
     pub mem_pressure_permille: Option<u64>,
     /// The same for disks. Full.
     pub io_pressure_permille: Option<u64>,
+}
+
+impl Rates {
+    /// What it takes of the network's bandwidth, in bytes a second: the direction of which it uses more.
+    pub fn device_bytes_per_s(&self) -> Option<u64> {
+        let (received, sent) = (self.device_in_bytes_per_s?, self.device_out_bytes_per_s?);
+        Some(received.max(sent))
+    }
 }
 
 /// How long requests to block devices took; none where there was none.

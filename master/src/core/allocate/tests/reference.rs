@@ -20,7 +20,7 @@ use crate::core::limits::is_allocatable;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Held {
     born: u64,
-    sums: [[u128; 4]; 2],
+    sums: [[u128; ResourceKind::ALL.len()]; 2],
     /// What it holds of each of [`NAMES`].
     named: [u64; NAMES.len()],
     allocations: [u64; 2],
@@ -50,7 +50,7 @@ impl Held {
     }
 
     pub(super) fn is_zero(&self) -> bool {
-        self.sums == [[0; 4]; 2] && self.named == [0; NAMES.len()]
+        self.sums == [[0; ResourceKind::ALL.len()]; 2] && self.named == [0; NAMES.len()]
     }
 
     pub(super) fn take(&mut self, resources: &Resources) -> bool {
