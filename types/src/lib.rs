@@ -27,6 +27,7 @@ mod scheduler;
 mod task;
 mod terms;
 mod time;
+pub mod units;
 mod usage;
 mod view;
 

@@ -23,7 +23,8 @@ pub enum ResourceKind {
 /// A name that is no [`ResourceKind`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no resource named {name:?}; known are cpus, mem, disk, disk_bandwidth and network_bandwidth"
+    "there is no resource named {name:?}; known are {}",
+    ResourceKind::listed()
 )]
 pub struct UnknownResource {
     /// The name as it was given, cut to 255 bytes.
@@ -49,6 +50,12 @@ impl ResourceKind {
             Self::DiskBandwidth => "disk_bandwidth",
             Self::NetworkBandwidth => "network_bandwidth",
         }
+    }
+
+    /// The names of all kinds as a sentence has them: `cpus, mem and disk`.
+    pub fn listed() -> String {
+        let [first @ .., last] = Self::ALL.map(Self::name);
+        format!("{} and {last}", first.join(", "))
     }
 
     /// The kind of that name.
@@ -297,6 +304,9 @@ mod tests {
         for kind in ResourceKind::ALL {
             assert_eq!(ResourceKind::from_name(kind.name()), Ok(kind));
         }
-        assert!(ResourceKind::from_name("cpu").is_err());
+        assert_eq!(
+            ResourceKind::from_name("cpu").unwrap_err().to_string(),
+            "there is no resource named \"cpu\"; known are cpus, mem, disk, disk_bandwidth and network_bandwidth"
+        );
     }
 }

@@ -65,7 +65,7 @@ impl LotLimits {
             key.check()?;
             if key.kind().is_some() {
                 return Err(InvalidLot::new(format!(
-                    "{name} is limited as one of the four kinds, not as a lot; name it there"
+                    "{name} is a kind of its own and no lot; limit it among the kinds"
                 )));
             }
             if name == GPUS && limit % 1000 != 0 {
@@ -165,7 +165,7 @@ mod tests {
         let good = of(&[("ports", 0), ("gpus", 4_000), ("licences", 1_500)]).unwrap();
         assert_eq!((good.get("ports"), good.get("zones")), (Some(0), None));
         for (wrong, says) in [
-            (&[("cpus", 1)][..], "one of the four kinds"),
+            (&[("cpus", 1)][..], "limit it among the kinds"),
             (&[("gpus", 1_500)], "whole"),
             (&[("ports", 1), ("ports", 1)], "limited twice"),
             (&[("", 1)], ""),

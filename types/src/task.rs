@@ -70,14 +70,14 @@ pub struct TaskInfo {
 }
 
 impl TaskInfo {
-    /// What it may use of the four kinds, reserved or not.
+    /// What it may use of each kind, reserved or not.
     pub fn usable(&self) -> Resources {
         with_lots(&self.resources, &self.lots)
     }
 }
 
 impl ExecutorInfo {
-    /// What it may use of the four kinds, reserved or not.
+    /// What it may use of each kind, reserved or not.
     pub fn usable(&self) -> Resources {
         with_lots(&self.resources, &self.lots)
     }

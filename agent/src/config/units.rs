@@ -1,6 +1,7 @@
 //! Quantities with their units, as people write them.
 
-use ebb_types::limits::{MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_QUANTITY};
+use ebb_types::limits::{MAX_ATTRIBUTES, MAX_NAME_BYTES};
+use ebb_types::units::{self, MAX_PLACES};
 use ebb_types::{Attribute, AttributeValue};
 
 /// A text that is no such quantity.
@@ -17,18 +18,6 @@ impl BadValue {
     }
 }
 
-const SIZES: [(&str, u64); 9] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("B", 1),
-];
-
 const TIMES: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1_000),
@@ -37,25 +26,9 @@ const TIMES: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// A decimal number times `unit`, without floats; at most three places after the point count.
+/// A decimal number times `unit`, rounded down.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(part) || part.len() > 9 {
-        return None;
-    }
-    let whole: u128 = whole.parse().ok()?;
-    let scale = 10_u128.pow(u32::try_from(part.len()).ok()?);
-    let part: u128 = if part.is_empty() {
-        0
-    } else {
-        part.parse().ok()?
-    };
-    let total = whole.checked_mul(scale)?.checked_add(part)?;
-    let total = total.checked_mul(u128::from(unit))? / scale;
-    u64::try_from(total)
-        .ok()
-        .filter(|amount| *amount <= MAX_QUANTITY)
+    units::scaled(number, MAX_PLACES, unit)
 }
 
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -82,25 +55,25 @@ pub fn cpus(text: &str) -> Result<u64, BadValue> {
 /// # Errors
 /// [`BadValue`] says what is allowed.
 pub fn bytes(text: &str) -> Result<u64, BadValue> {
-    with_unit(text, &SIZES).ok_or_else(|| {
+    units::size(text).ok_or_else(|| {
         BadValue::new(
-            "give a size up to 1048576TiB with a unit of B, KiB, MiB, GiB, TiB, kB, MB, GB or TB, like 4GiB",
+            "give a size up to 1024PiB with a unit of B, KiB, MiB, GiB, TiB, PiB, kB, MB, GB or TB, like 4GiB",
         )
     })
 }
 
-/// A bandwidth, like `100MiB/s`, in bytes a second.
+/// A bandwidth, like `100MiB/s` or `1Gbit`, in bytes a second. A size without `/s` is refused: more likely it belongs to
+/// another setting.
 ///
 /// # Errors
 /// [`BadValue`] says what is allowed.
 pub fn bandwidth(text: &str) -> Result<u64, BadValue> {
-    text.strip_suffix("/s")
-        .and_then(|size| with_unit(size, &SIZES))
-        .ok_or_else(|| {
-            BadValue::new(
-                "give a size a second with a unit of B/s, KiB/s, MiB/s, GiB/s, kB/s, MB/s or GB/s, like 100MiB/s",
-            )
-        })
+    if !text.ends_with("/s") && !text.ends_with("bit") {
+        return Err(BadValue::new(
+            "give a rate, in bytes like 100MiB/s or in bits like 1Gbit or 100Mbit/s",
+        ));
+    }
+    units::bandwidth(text).map_err(|error| BadValue::new(error.to_string()))
 }
 
 /// A time, like `7d`, in milliseconds.
@@ -171,6 +144,11 @@ mod tests {
         assert_eq!(bytes("1.5KiB"), Ok(1536));
         assert_eq!(bytes("10 MB"), Ok(10_000_000));
         assert_eq!(bandwidth("1GB/s"), Ok(1_000_000_000));
+        assert_eq!(bandwidth("1Gbit"), Ok(125_000_000));
+        assert_eq!(bandwidth("100Mbit/s"), Ok(12_500_000));
+        let refused = |text| bandwidth(text).expect_err("is no bandwidth").rule;
+        assert!(refused("5GiB").contains("MiB/s"));
+        assert!(refused("100bit/s").contains("multiple of 8 bits"));
         assert_eq!(duration_ms("1.5s"), Ok(1_500));
         for bad in [
             "", "GiB", "1", "1gib", "1GiB ", "-1GiB", "1e3GiB", "0x1GiB", "1.2.3GiB",

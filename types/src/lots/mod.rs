@@ -1,7 +1,7 @@
-//! Lots: every resource that is not a plain amount of one of the four kinds of [`Quantities`]: ports and other ranges,
+//! Lots: every resource that is not a plain amount of one of the kinds of [`Quantities`]: ports and other ranges,
 //! sets, GPUs and other named amounts, disks with a source, and whatever is reserved for a role, volumes included.
 //!
-//! Units: an amount of one of the four kinds is in the unit of that kind, any other in thousandths.
+//! Units: an amount of one of these kinds is in the unit of that kind, any other in thousandths.
 //!
 //! Lots are rare beside plain quantities, which the allocator's threads hand out. So they cost a pointer where there are
 //! none, and are shared, not copied, where there are some.
@@ -290,7 +290,7 @@ impl Lots {
         )
     }
 
-    /// The amounts of the four kinds in it.
+    /// The amounts of each [`ResourceKind`] in it.
     pub fn quantities(&self) -> Quantities {
         let scalars = self.iter().filter_map(|(key, value)| match value {
             LotValue::Scalar(amount) => Some((key.kind()?, *amount)),
@@ -301,18 +301,18 @@ impl Lots {
         })
     }
 
-    /// The amounts of the four kinds that are taken out of what an agent has of them: all but disks with a source.
+    /// The amounts of each [`ResourceKind`] that are taken out of what an agent has of them: all but disks with a source.
     pub fn out_of_plain(&self) -> Quantities {
         self.only(|key| key.source().is_none()).quantities()
     }
 
-    /// The amounts of the four kinds that one holder is charged with: what is shared is charged to nobody.
+    /// The amounts of each [`ResourceKind`] that one holder is charged with: what is shared is charged to nobody.
     pub fn charged(&self) -> Quantities {
         self.only(|key| !key.shared).quantities()
     }
 
     /// The amount of a named lot that is neither reserved nor a disk's, and of those reserved: in thousandths if it is of
-    /// none of the four kinds.
+    /// no [`ResourceKind`].
     pub fn scalar(&self, name: &str) -> u64 {
         let amounts = self.iter().filter_map(|(key, value)| match value {
             LotValue::Scalar(amount) if key.name == name => Some(*amount),
@@ -321,7 +321,7 @@ impl Lots {
         amounts.fold(0, u64::saturating_add)
     }
 
-    /// The amounts of what is of none of the four kinds and not shared, in thousandths, by name; the names rise.
+    /// The amounts of what is of no [`ResourceKind`] and not shared, in thousandths, by name; the names rise.
     pub fn named_amounts(&self) -> Vec<(String, u64)> {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for (key, value) in self.iter() {

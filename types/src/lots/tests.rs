@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::text::WrittenResources;
 use super::*;
 use crate::ids::Role;
+use crate::quantities::ResourceKind;
 
 /// One unit of a lot: the obvious model is how often each stands in a bag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,6 +245,38 @@ fn texts_of_people_are_read() {
         assert!(bad.parse::<WrittenResources>().is_err(), "{bad} was taken");
     }
     assert_eq!("".parse(), Ok(WrittenResources::default()));
+}
+
+#[test]
+fn bandwidth_is_read_in_bytes_and_in_bits() {
+    let text = "disk_bandwidth:100MB/s;network_bandwidth:1Gbit;network_bandwidth(eng):100Mbit/s;\
+                disk_bandwidth(eng):1048576";
+    let read: WrittenResources = text.parse().expect("good");
+    assert_eq!(
+        read.plain,
+        Quantities::ZERO
+            .with(ResourceKind::DiskBandwidth, 100_000_000)
+            .with(ResourceKind::NetworkBandwidth, 125_000_000)
+    );
+    assert_eq!(
+        read.lots.to_string(),
+        "disk_bandwidth(eng):1048576;network_bandwidth(eng):12500000"
+    );
+    assert_eq!(
+        read.lots.to_string().parse(),
+        Ok(WrittenResources {
+            plain: Quantities::ZERO,
+            lots: read.lots
+        })
+    );
+    for (bad, says) in [
+        ("network_bandwidth(eng):100bit", "multiple of 8 bits"),
+        ("network_bandwidth(eng):1gbit", "no unit of bandwidth"),
+        ("mem(eng):1Gbit", "write name:value"),
+    ] {
+        let error = bad.parse::<WrittenResources>().expect_err(bad).to_string();
+        assert!(error.contains(bad) && error.contains(says), "{error}");
+    }
 }
 
 #[test]

@@ -9,14 +9,10 @@ use super::{
 use crate::ids::Role;
 use crate::limits::{MAX_LOTS, MAX_QUANTITY};
 use crate::quantities::{Quantities, ResourceKind};
+use crate::units::{self, BadBandwidth};
 
-const UNITS: [(&str, u64); 5] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("B", 1),
-];
+/// Most digits after the point of an amount.
+const MAX_PLACES: usize = 3;
 
 /// What people write: plain amounts and lots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,36 +28,19 @@ fn bad(part: &str, rule: &str) -> InvalidLot {
     InvalidLot::new(format!("{start:?} is not understood: {rule}"))
 }
 
-/// A decimal number with at most three places after the point, times `unit`, which is then rounded down.
-fn decimal(text: &str, unit: u64) -> Option<u64> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
-    if whole.is_empty() || part.len() > 3 || !digits(whole) || !digits(part) {
-        return None;
-    }
-    let whole: u128 = whole.parse().ok()?;
-    let part: u128 = format!("{part:0<3}").parse().ok()?;
-    let milli = whole.checked_mul(1000)?.checked_add(part)?;
-    let amount = milli.checked_mul(u128::from(unit))? / 1000;
-    u64::try_from(amount)
-        .ok()
-        .filter(|amount| *amount <= MAX_QUANTITY)
-}
-
-fn amount(kind: Option<ResourceKind>, text: &str) -> Option<u64> {
-    let bytes = match kind {
-        None | Some(ResourceKind::Cpus) => return decimal(text, 1000),
-        Some(ResourceKind::Mem | ResourceKind::Disk) => text,
-        Some(ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth) => {
-            text.strip_suffix("/s").unwrap_or(text)
+fn amount(kind: Option<ResourceKind>, text: &str) -> Result<u64, Option<BadBandwidth>> {
+    let bare = |text: &str| text.parse().ok().filter(|amount| *amount <= MAX_QUANTITY);
+    match kind {
+        None | Some(ResourceKind::Cpus) => units::scaled(text, MAX_PLACES, 1000).ok_or(None),
+        Some(ResourceKind::Mem | ResourceKind::Disk) => {
+            bare(text).or_else(|| units::size(text)).ok_or(None)
         }
-    };
-    match UNITS
-        .iter()
-        .find_map(|(name, unit)| Some((bytes.strip_suffix(name)?, *unit)))
-    {
-        Some((number, unit)) => decimal(number, unit),
-        None => bytes.parse().ok().filter(|amount| *amount <= MAX_QUANTITY),
+        Some(ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth) => {
+            match bare(text.strip_suffix("/s").unwrap_or(text)) {
+                Some(bytes) => Ok(bytes),
+                None => units::bandwidth(text).map_err(Some),
+            }
+        }
     }
 }
 
@@ -79,16 +58,19 @@ fn ranges(text: &str) -> Option<Ranges> {
     Ranges::new(list)
 }
 
-fn value(kind: Option<ResourceKind>, text: &str) -> Option<LotValue> {
-    if text.starts_with('[') {
-        return ranges(text).map(LotValue::Ranges);
+fn set(text: &str) -> Option<LotValue> {
+    let items = text.strip_prefix('{')?.strip_suffix('}')?.split(',');
+    let items = items.map(str::trim).filter(|item| !item.is_empty());
+    Some(LotValue::Set(items.map(ToOwned::to_owned).collect()))
+}
+
+/// The value of a lot. Where there is none, the error may say why; it is none where the rule for all lots says enough.
+fn value(kind: Option<ResourceKind>, text: &str) -> Result<LotValue, Option<BadBandwidth>> {
+    match text.chars().next() {
+        Some('[') => ranges(text).map(LotValue::Ranges).ok_or(None),
+        Some('{') => set(text).ok_or(None),
+        _ => amount(kind, text).map(LotValue::Scalar),
     }
-    if let Some(rest) = text.strip_prefix('{') {
-        let items = rest.strip_suffix('}')?.split(',').map(str::trim);
-        let items = items.filter(|item| !item.is_empty()).map(ToOwned::to_owned);
-        return Some(LotValue::Set(items.collect()));
-    }
-    amount(kind, text).map(LotValue::Scalar)
 }
 
 /// The stack of reservations `(role,role)`; the first is the agent's own.
@@ -156,7 +138,10 @@ fn entry(part: &str) -> Result<(LotKey, LotValue), InvalidLot> {
         .strip_prefix(':')
         .ok_or_else(|| bad(part, RULE))?
         .trim();
-    let value = value(key.kind(), text).ok_or_else(|| bad(part, RULE))?;
+    let value = value(key.kind(), text).map_err(|why| match why {
+        Some(why) => bad(part, &why.to_string()),
+        None => bad(part, RULE),
+    })?;
     Ok((key, value))
 }
 
