@@ -8,8 +8,8 @@ pub enum Claim {
     /// Its own until it ends.
     #[default]
     Regular,
-    /// CPU and disk bandwidth lent from the slack of others, which can be taken back by slowing it
-    /// down; memory and disk its own.
+    /// CPU and bandwidth lent from the slack of others, which can be taken back by slowing it down;
+    /// memory and disk its own.
     RevocableCompressible,
     /// Everything lent from the slack of others.
     Revocable,
@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn a_revocable_demand_never_takes_regular_resources() {
-        let amount = Quantities::cpus_mem(1000, 64).with(ResourceKind::DiskBandwidth, 5);
+        let amount = Quantities::cpus_mem(1000, 64)
+            .with(ResourceKind::DiskBandwidth, 5)
+            .with(ResourceKind::NetworkBandwidth, 7);
         let demand = |claim| Demand { amount, claim }.resources();
         assert!(demand(Claim::Regular).revocable.is_zero());
         assert!(demand(Claim::Revocable).regular.is_zero());
@@ -181,6 +183,7 @@ mod tests {
         assert_eq!(mixed.regular, Quantities::cpus_mem(0, 64));
         assert_eq!(mixed.revocable.cpu_milli(), 1000);
         assert_eq!(mixed.revocable.get(ResourceKind::DiskBandwidth), 5);
+        assert_eq!(mixed.revocable.get(ResourceKind::NetworkBandwidth), 7);
         assert_eq!(mixed.mixed_kind(), None);
         assert!(!fit(&mixed, &offer(Resources::regular(amount))));
         assert!(fit(

@@ -10,6 +10,13 @@ use crate::digest::Digest;
 use crate::offers::{Claim, Demand};
 use crate::scheduler::DriverError;
 
+/// The kinds whose amounts are part of every version; those that came later are so where there is an amount.
+const FIRST_KINDS: [ResourceKind; 4] = [
+    ResourceKind::Cpus,
+    ResourceKind::Mem,
+    ResourceKind::Disk,
+    ResourceKind::DiskBandwidth,
+];
 /// Most instances of one service.
 pub const MAX_INSTANCES: u32 = 10_000;
 /// First wait before an instance that ended is started anew, in milliseconds.
@@ -51,7 +58,8 @@ pub struct ServiceSpec {
 }
 
 impl ServiceSpec {
-    /// Tells specifications apart whose instances cannot stand in for each other: eight digits.
+    /// Tells specifications apart whose instances cannot stand in for each other: eight digits. It stays over upgrades, since
+    /// a service whose version changes replaces all its instances.
     pub fn version(&self) -> String {
         let mut digest = Digest::default();
         match &self.command.program {
@@ -71,7 +79,7 @@ impl ServiceSpec {
         }
         digest.text(self.command.user.as_deref().unwrap_or(""));
         let resources = self.demand.resources();
-        for kind in ResourceKind::ALL {
+        for kind in FIRST_KINDS {
             digest.number(resources.regular.get(kind));
             digest.number(resources.revocable.get(kind));
         }
@@ -79,6 +87,12 @@ impl ServiceSpec {
             self.cpu_limit_milli
                 .map_or(0, |limit| limit.saturating_add(1)),
         );
+        for kind in ResourceKind::ALL {
+            let (owned, lent) = (resources.regular.get(kind), resources.revocable.get(kind));
+            if !FIRST_KINDS.contains(&kind) && (owned, lent) != (0, 0) {
+                digest.text(kind.name()).number(owned).number(lent);
+            }
+        }
         digest.hex()[..8].to_owned()
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ebb_types::{Timestamp, Unavailability};
+use ebb_types::{ResourceKind, Timestamp, Unavailability};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -106,6 +106,18 @@ impl Running {
                     && alive == count as usize
             });
         assert_eq!(self.running(version), count as usize);
+    }
+}
+
+#[test]
+fn a_version_stays_over_upgrades_and_counts_every_kind() {
+    let plain = spec("serve", 1);
+    assert_eq!(plain.version(), "984a714b");
+    for kind in ResourceKind::ALL {
+        let mut more = spec("serve", 1);
+        let amount = more.demand.amount.get(kind) + 1;
+        more.demand.amount = more.demand.amount.with(kind, amount);
+        assert_ne!(more.version(), plain.version(), "{kind:?}");
     }
 }
 
