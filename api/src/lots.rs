@@ -14,7 +14,7 @@ use crate::check::{Invalid, bounded, id, resources, text, write_quantities, writ
 use crate::common::{labels, write_labels};
 use crate::proto;
 
-/// Whether an entry is more than an amount of one of the four kinds.
+/// Whether an entry is more than an amount of a [`ResourceKind`].
 pub(crate) fn is_lot(entry: &proto::Resource) -> bool {
     ResourceKind::from_name(&entry.name).is_err()
         || !entry.ranges.is_empty()

@@ -232,8 +232,9 @@ impl TryFrom<proto::Quota> for Quota {
             return Err(Invalid::new(
                 "quota.guarantee",
                 format!(
-                    "{:?} cannot be guaranteed, only cpus, mem, disk and disk_bandwidth can; limit it (quota.lot_limits), or reserve it for the role",
-                    lot.name
+                    "{:?} cannot be guaranteed, only {} can; limit it (quota.lot_limits), or reserve it for the role",
+                    lot.name,
+                    ResourceKind::listed()
                 ),
             ));
         }

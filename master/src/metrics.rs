@@ -248,7 +248,7 @@ impl Metrics {
 fn quota_text(quotas: &[QuotaGauge]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
-        let of_quotas = [QUOTA_CPUS, QUOTA_MEM, QUOTA_DISK, QUOTA_DISK_BANDWIDTH];
+        let of_quotas = ResourceKind::ALL.map(|kind| of_quota(kind).0);
         for metric in TABLE
             .iter()
             .filter(|metric| of_quotas.contains(&metric.name))
@@ -258,6 +258,17 @@ fn quota_text(quotas: &[QuotaGauge]) -> String {
         quotas.iter().for_each(show_quota);
     });
     recorder.handle().render()
+}
+
+/// The metric of a kind in quotas, and how much of the kind is 1 there.
+const fn of_quota(kind: ResourceKind) -> (&'static str, f64) {
+    match kind {
+        ResourceKind::Cpus => (QUOTA_CPUS, 1000.0),
+        ResourceKind::Mem => (QUOTA_MEM, 1.0),
+        ResourceKind::Disk => (QUOTA_DISK, 1.0),
+        ResourceKind::DiskBandwidth => (QUOTA_DISK_BANDWIDTH, 1.0),
+        ResourceKind::NetworkBandwidth => (QUOTA_NETWORK_BANDWIDTH, 1.0),
+    }
 }
 
 fn show_quota(quota: &QuotaGauge) {
@@ -290,13 +301,7 @@ fn show_quota(quota: &QuotaGauge) {
         ];
         for (account, amount) in accounts {
             let Some(amount) = amount else { continue };
-            let (name, unit) = match kind {
-                ResourceKind::Cpus => (QUOTA_CPUS, 1000.0),
-                ResourceKind::Mem => (QUOTA_MEM, 1.0),
-                ResourceKind::Disk => (QUOTA_DISK, 1.0),
-                ResourceKind::DiskBandwidth => (QUOTA_DISK_BANDWIDTH, 1.0),
-                ResourceKind::NetworkBandwidth => (QUOTA_NETWORK_BANDWIDTH, 1.0),
-            };
+            let (name, unit) = of_quota(kind);
             let role = quota.role.to_string();
             gauge!(name, "role" => role, "account" => account).set(amount as f64 / unit);
         }

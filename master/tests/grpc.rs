@@ -454,8 +454,8 @@ async fn metrics_and_health_are_served_on_the_same_port() {
     let health = master.http("/health").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     // Without one there are no metrics of quotas.
-    let limits = ["cpus", "mem", "disk", "disk_bandwidth"].map(|name| proto::Resource {
-        name: name.to_owned(),
+    let limits = ResourceKind::ALL.map(|kind| proto::Resource {
+        name: kind.name().to_owned(),
         amount: 1000,
         ..proto::Resource::default()
     });

@@ -194,7 +194,8 @@ pub enum OperatorError {
     },
     /// There is nothing of that name to be limited.
     #[error(
-        "no agent that is registered has any {name:?}, of which role {role} is to have a limit; known kinds are cpus, mem, disk and disk-bandwidth. Correct the name, or say that it is meant (ebb quota --force)"
+        "no agent that is registered has any {name:?}, of which role {role} is to have a limit; known kinds are {}. Correct the name, or say that it is meant (ebb quota --force)",
+        ResourceKind::listed()
     )]
     NoLot {
         /// The role.

@@ -111,7 +111,7 @@ pub struct Gauges {
     pub advice: AdviceGauges,
 }
 
-/// Most roles whose quotas stand in metrics: each has up to six accounts of four kinds.
+/// Most roles whose quotas stand in metrics: each has up to six accounts of each kind.
 pub const MAX_QUOTAS_SHOWN: usize = 500;
 
 /// A role's quota and what it holds, with all roles below it.

@@ -65,7 +65,7 @@ fn every_declared_metric_and_every_one_of_a_dashboard_is_there_live() {
     let run = cluster.ebb(&["run", "--", "sh", "-c", "sleep 1"]);
     assert_eq!(run.code(), 0, "{run:?}");
     // A role with a quota of each kind, so that there is something to show of quotas.
-    let limit = "cpus=100,mem=1TiB,disk=1TiB,disk-bandwidth=1GiB/s";
+    let limit = "cpus=100,mem=1TiB,disk=1TiB,disk-bandwidth=1GiB/s,network-bandwidth=1Gbit";
     let quota = cluster.ebb(&["quota", "limited", "--limit", limit]);
     assert_eq!(quota.code(), 0, "{quota:?}");
     // A framework whose task waits for a CPU and for a disk, so that there is a latency of each to show.

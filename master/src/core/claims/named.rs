@@ -1,5 +1,5 @@
 //! Amounts of what has a name of its own, such as GPUs: what there is in the cluster, and what each node of the tree holds.
-//! They count in the dominant share of what is owned as the four kinds do. Amounts are thousandths.
+//! They count in the dominant share of what is owned as the kinds of [`ebb_types::ResourceKind`] do. Amounts are thousandths.
 //!
 //! Where nobody holds any they cost a look.
 

@@ -25,7 +25,7 @@ fn line(role: &Role) -> impl Iterator<Item = Role> {
     std::iter::successors(Some(role.clone()), Role::parent)
 }
 
-/// Whether a lot has a name of its own, so that no quota of the four kinds counts it.
+/// Whether a lot has a name of its own, so that no quota of a [`ebb_types::ResourceKind`] counts it.
 fn is_named(key: &LotKey) -> bool {
     key.kind().is_none()
 }

@@ -2,7 +2,7 @@
 //!
 //! The allocator's threads and the ledger know plain quantities only. What is free of an agent's lots rides along with
 //! the plain offers that they make of it, or is offered by itself ([`offer`]). The book of claims counts the amounts of
-//! the four kinds that lots hold: as what an agent has, as held by whom they are offered or allocated to, and, while they
+//! each [`ebb_types::ResourceKind`] that lots hold: as what an agent has, as held by whom they are offered or allocated to, and, while they
 //! are free, as kept from being offered; those that are reserved count towards their roles' quotas even so.
 //!
 //! Invariants: an agent's `offered` and `allocated` are those of its offers, tasks, executors and remains; while it is in
@@ -111,7 +111,7 @@ impl Agent {
         self.info.lots.covers(&self.lots.allocated)
     }
 
-    /// All that it has of the four kinds.
+    /// All that it has of each [`ebb_types::ResourceKind`].
     pub(super) fn whole(&self) -> Quantities {
         let total = &self.info.total;
         total.saturating_add(&self.info.lots.quantities())

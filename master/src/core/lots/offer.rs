@@ -1,6 +1,6 @@
 //! Who is offered which lots.
 //!
-//! Lots take no part in the order of need (all but the amounts of the four kinds among the reserved, which count as
+//! Lots take no part in the order of need (all but the amounts of each kind among the reserved, which count as
 //! held). With a plain offer ride all free lots of the agent that its framework may use in the offer's role. What is
 //! reserved for a role and large enough to be offered by itself, and that no plain offer to that role or one below it has
 //! taken along for [`LOTS_WAIT_MS`], is offered alone, to the neediest below that role who has not refused it.

@@ -26,7 +26,7 @@ pub(super) struct Held {
     allocations: [u64; 2],
 }
 
-/// What is neither of the four kinds.
+/// What is of no [`ResourceKind`].
 pub(super) const NAMES: [&str; 2] = ["gpus", "licences"];
 
 /// So much of each of them.
