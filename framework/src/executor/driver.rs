@@ -164,7 +164,7 @@ impl<E: Executor> Running<E> {
 
     async fn say(&mut self, word: Word) {
         match word {
-            Word::Update(status) => self.step(SessionInput::Update(*status)).await,
+            Word::Update(status) => self.step(SessionInput::Update(status)).await,
             Word::Message(data) => self.send(ExecutorCall::Message(data)).await,
             Word::Done => self.step(SessionInput::ShutDown).await,
         }

@@ -36,7 +36,7 @@ pub enum SessionInput {
         uuid: UpdateUuid,
     },
     /// A task says how it is.
-    Update(TaskStatus),
+    Update(Box<TaskStatus>),
     /// The agent wants the executor to end, or the executor itself does.
     ShutDown,
     /// Nothing but the passing of time.
@@ -133,9 +133,9 @@ impl ExecutorSession {
             SessionInput::Broken => self.broken(now),
             SessionInput::Acknowledged { task_id, uuid } => self.acknowledged(&task_id, uuid),
             SessionInput::Update(status) => {
-                self.updates.push_back(status.clone());
+                self.updates.push_back((*status).clone());
                 if self.phase == Phase::Subscribed {
-                    out.push(SessionOutput::Send(status));
+                    out.push(SessionOutput::Send(*status));
                 }
             }
             SessionInput::ShutDown => {
@@ -236,7 +236,7 @@ mod tests {
             status("a", TaskState::Finished, 2),
         );
         for update in [&first, &second] {
-            let out = session.step(START, SessionInput::Update(update.clone()));
+            let out = session.step(START, SessionInput::Update(Box::new(update.clone())));
             assert_eq!(out, [SessionOutput::Send(update.clone())]);
         }
         session.step(START, acknowledged(&first));
@@ -259,7 +259,7 @@ mod tests {
         assert!(session.launched(&id("a")));
         assert!(!session.launched(&id("a")));
         let end = status("a", TaskState::Finished, 1);
-        session.step(START, SessionInput::Update(end.clone()));
+        session.step(START, SessionInput::Update(Box::new(end.clone())));
         session.step(START, acknowledged(&end));
         assert!(
             session.launched(&id("a")),
@@ -273,7 +273,7 @@ mod tests {
         session.launched(&id("a"));
         assert!(session.step(START, SessionInput::ShutDown).is_empty());
         let end = status("a", TaskState::Killed, 1);
-        session.step(START, SessionInput::Update(end.clone()));
+        session.step(START, SessionInput::Update(Box::new(end.clone())));
         assert_eq!(
             session.step(START, acknowledged(&end)),
             [SessionOutput::End]
