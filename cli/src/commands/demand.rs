@@ -13,7 +13,7 @@ use crate::output::quantity::{parse_bandwidth, parse_bytes, parse_cpus, shown};
 /// Whose resources a task may run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Revocable {
-    /// CPU and disk bandwidth lent by others; memory and disk its own
+    /// CPU and bandwidth lent by others; memory and disk its own
     Cpus,
     /// Everything lent by others
     All,
@@ -31,9 +31,12 @@ pub(crate) struct DemandArgs {
     /// Disk space
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) disk: Option<u64>,
-    /// Disk bandwidth
-    #[arg(long, value_name = "BYTES/S", value_parser = parse_bandwidth)]
+    /// Disk bandwidth, like 10MiB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_bandwidth)]
     pub(crate) disk_bandwidth: Option<u64>,
+    /// Network bandwidth, like 100Mbit or 10MiB/s: so much may it send, and as much receive; loopback is not counted
+    #[arg(long, value_name = "RATE", value_parser = parse_bandwidth)]
+    pub(crate) network_bandwidth: Option<u64>,
     /// Run on what others leave idle: it may be taken back at any time
     #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "cpus")]
     pub(crate) revocable: Option<Revocable>,
@@ -65,6 +68,10 @@ impl DemandArgs {
             .with(
                 ResourceKind::DiskBandwidth,
                 self.disk_bandwidth.unwrap_or(0),
+            )
+            .with(
+                ResourceKind::NetworkBandwidth,
+                self.network_bandwidth.unwrap_or(0),
             );
         let claim = match self.revocable {
             None => Claim::Regular,

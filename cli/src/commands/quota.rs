@@ -23,8 +23,8 @@ What the tasks of the role and of all roles below it hold counts, and what is ou
 --guarantee and --limit, lent ones for --revocable-limit. The quota that is given replaces the whole quota of the role: a kind that is
 left out is not guaranteed, or not limited. A limit of 0 allows nothing. Without options the quota is shown.
 
-Kinds: cpus=0.5, mem=64MiB, disk=10GiB, disk-bandwidth=10MiB/s; limits also of lots by their names, like gpus=4 or
-ports=100 (so many numbers or items)
+Kinds: cpus=0.5, mem=64MiB, disk=10GiB, disk-bandwidth=10MiB/s, network-bandwidth=100Mbit; limits also of lots by their
+names, like gpus=4 or ports=100 (so many numbers or items)
 
 Examples:
   ebb quota eng --guarantee cpus=2,mem=4GiB --limit cpus=8
@@ -38,7 +38,7 @@ type Amount = (ResourceKind, u64);
 /// What a limit is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// One of the four kinds.
+    /// A [`ResourceKind`].
     Kind(Amount),
     /// A named lot, in thousandths.
     Lot(String, u64),
@@ -397,17 +397,19 @@ mod tests {
             limits: Limits::NONE
                 .with(ResourceKind::Cpus, Some(8_000))
                 .with(ResourceKind::Disk, Some(10 << 30))
-                .with(ResourceKind::DiskBandwidth, Some(10 << 20)),
+                .with(ResourceKind::DiskBandwidth, Some(10 << 20))
+                .with(ResourceKind::NetworkBandwidth, Some(12_500_000)),
             ..Quota::default()
         };
         let commas = [
             "--guarantee",
             "cpus=0.5,mem=64MiB",
             "--limit",
-            "cpus=8, disk=10 GiB,disk-bandwidth=10MiB/s",
+            "cpus=8, disk=10 GiB,disk-bandwidth=10MiB/s,network-bandwidth=100Mbit",
         ];
         let apart = [
             "--limit=disk_bandwidth=10MiB",
+            "--limit=network_bandwidth=12.5MB/s",
             "--limit=disk=10GiB",
             "--guarantee=mem=64MiB",
             "--limit=cpus=8",
@@ -449,12 +451,14 @@ mod tests {
             ("cpus=1,", "write it like"),
             (
                 "=1",
-                "cannot be guaranteed; cpus, mem, disk, disk-bandwidth can",
+                "cannot be guaranteed; cpus, mem, disk, disk-bandwidth, network-bandwidth can",
             ),
             ("mem=64", "64MiB"),
             ("cpus=-1", "negative"),
             ("cpus=", "0.5"),
             ("disk-bandwidth=1GiB/h", "GiB/h"),
+            ("network-bandwidth=1Gb", "\"Gb\" is no unit of bandwidth"),
+            ("network-bandwidth=12bit", "multiple of 8 bits"),
             (&huge, "ask for less"),
         ] {
             for option in ["--guarantee", "--limit"] {

@@ -84,7 +84,7 @@ fn table(state: &ClusterState, tasks: &[&TaskRecord]) -> Table {
     table
 }
 
-/// What it may use of the four kinds, reserved or not.
+/// What it may use of each kind, reserved or not.
 fn usable(task: &TaskRecord) -> Resources {
     let reserved = Resources::regular(task.lots.quantities());
     task.resources.saturating_add(&reserved)

@@ -30,6 +30,7 @@ pub(crate) struct QuantitiesJson {
     mem_bytes: u64,
     disk_bytes: u64,
     disk_bandwidth_bytes_per_s: u64,
+    network_bandwidth_bytes_per_s: u64,
 }
 
 impl From<&Quantities> for QuantitiesJson {
@@ -39,6 +40,7 @@ impl From<&Quantities> for QuantitiesJson {
             mem_bytes: quantities.mem_bytes(),
             disk_bytes: quantities.get(ResourceKind::Disk),
             disk_bandwidth_bytes_per_s: quantities.get(ResourceKind::DiskBandwidth),
+            network_bandwidth_bytes_per_s: quantities.get(ResourceKind::NetworkBandwidth),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Quantities and durations as people write and read them.
 //!
 //! The problem: inside Ebb every amount is an integer in its smallest unit (thousandths of a core,
-//! bytes, bytes a second, milliseconds); people write `0.5`, `64MiB`, `10MiB/s`, `30s`.
+//! bytes, bytes a second, milliseconds); people write `0.5`, `64MiB`, `10MiB/s`, `1Gbit`, `30s`.
 //! The invariants: reading is done in integers, never through floats; a unit is always asked for
 //! where several are usual; what cannot be read is refused with a sentence that shows how to write
 //! it; nothing that was read is above [`MAX_QUANTITY`].
 
 use ebb_types::limits::MAX_QUANTITY;
+use ebb_types::units::{self, BadBandwidth, SIZES};
 use ebb_types::{LotValue, Lots, Quantities, ResourceKind, Resources};
 
 /// Most digits of a number that are looked at; longer ones are refused as too large.
@@ -47,6 +48,9 @@ pub(crate) enum BadQuantity {
     /// It is larger than can be counted.
     #[error("{text:?} is more {what} than can be counted; ask for less")]
     TooLarge { what: &'static str, text: String },
+    /// It is no bandwidth.
+    #[error(transparent)]
+    Bandwidth(#[from] BadBandwidth),
 }
 
 /// A number as it was written: digits without the point, and how many stood after it.
@@ -54,19 +58,6 @@ struct Decimal {
     digits: u128,
     decimals: u32,
 }
-
-const BYTE_UNITS: [(&str, u64); 10] = [
-    ("B", 1),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("PiB", 1 << 50),
-];
 
 const TIME_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
@@ -232,17 +223,15 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, BadQuantity> {
 /// # Errors
 /// [`BadQuantity`] says what is wrong with the text.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, BadQuantity> {
-    with_unit("bytes", text, "64MiB", &BYTE_UNITS)
+    with_unit("bytes", text, "64MiB", &SIZES)
 }
 
-/// Reads bytes a second, as in `10MiB/s`; the `/s` may be left out.
+/// Reads bytes a second, as in `10MiB/s` or `1Gbit`; the `/s` may be left out.
 ///
 /// # Errors
 /// [`BadQuantity`] says what is wrong with the text.
 pub(crate) fn parse_bandwidth(text: &str) -> Result<u64, BadQuantity> {
-    let trimmed = text.trim();
-    let amount = trimmed.strip_suffix("/s").unwrap_or(trimmed);
-    with_unit("bytes a second", amount, "10MiB/s", &BYTE_UNITS)
+    Ok(units::bandwidth(text)?)
 }
 
 /// Reads a duration, as in `500ms`, `30s` or `2h`; gives milliseconds.
@@ -336,16 +325,15 @@ pub(crate) fn duration_ns(ns: u64) -> String {
     }
 }
 
-/// One amount with its unit: `1.5 cpus`, `64 MiB`, `1 GiB disk`, `10 MiB/s`.
+/// One amount with its unit: `1.5 cpus`, `64 MiB`, `1 GiB disk`, `10 MiB/s disk`, `10 MiB/s network`.
 pub(crate) fn amount(kind: ResourceKind, amount: u64) -> String {
     match kind {
         ResourceKind::Cpus if amount == 1_000 => "1 cpu".to_owned(),
         ResourceKind::Cpus => format!("{} cpus", milli(amount)),
         ResourceKind::Mem => bytes(amount),
         ResourceKind::Disk => format!("{} disk", bytes(amount)),
-        ResourceKind::DiskBandwidth | ResourceKind::NetworkBandwidth => {
-            format!("{}/s", bytes(amount))
-        }
+        ResourceKind::DiskBandwidth => format!("{}/s disk", bytes(amount)),
+        ResourceKind::NetworkBandwidth => format!("{}/s network", bytes(amount)),
     }
 }
 
@@ -424,6 +412,8 @@ mod tests {
         assert_eq!(parse_bytes("0.3KiB"), Ok(307));
         assert_eq!(parse_bandwidth("10MiB/s"), Ok(10 << 20));
         assert_eq!(parse_bandwidth("10MB"), Ok(10_000_000));
+        assert_eq!(parse_bandwidth("1Gbit"), Ok(125_000_000));
+        assert_eq!(parse_bandwidth("100Mbit/s"), Ok(12_500_000));
         assert_eq!(parse_duration_ms("1.5s"), Ok(1_500));
         assert_eq!(parse_duration_ms("2h"), Ok(7_200_000));
         assert_eq!(parse_weight("2.5"), Ok(2_500));
@@ -450,6 +440,10 @@ mod tests {
             (parse_bytes("1e9MiB").unwrap_err(), "no unit"),
             (parse_bytes("99999999PiB").unwrap_err(), "ask for less"),
             (parse_bandwidth("10MiB/h").unwrap_err(), "MiB/h"),
+            (parse_bandwidth("10").unwrap_err(), "10MiB/s or 1Gbit"),
+            (parse_bandwidth("-1Gbit").unwrap_err(), "a number from 0"),
+            (parse_bandwidth("100bit").unwrap_err(), "multiple of 8 bits"),
+            (parse_bandwidth(&huge).unwrap_err(), "ask for less"),
             (parse_duration_ms("30").unwrap_err(), "30s"),
             (parse_duration_ms("30 years").unwrap_err(), "years"),
             (parse_weight("0").unwrap_err(), "more than 0"),
@@ -484,6 +478,11 @@ mod tests {
         };
         assert_eq!(resources(&both), "1 cpu, 64 MiB and 0.5 cpus (revocable)");
         assert_eq!(resources(&Resources::ZERO), "nothing");
+        let all = Quantities::from_pairs(ResourceKind::ALL.map(|kind| (kind, 1 << 20)));
+        assert_eq!(
+            quantities(&all),
+            "1048.576 cpus, 1 MiB, 1 MiB disk, 1 MiB/s disk, 1 MiB/s network"
+        );
     }
 
     proptest! {

@@ -247,7 +247,8 @@ async fn an_explanation_as_json_keeps_its_shape() {
     let json = |text: String| -> serde_json::Value { serde_json::from_str(&text).expect("JSON") };
     let amounts = |cpu: u64, mem: u64| {
         serde_json::json!({
-            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0
+            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0,
+            "network_bandwidth_bytes_per_s": 0
         })
     };
     let two = serde_json::json!({"regular": amounts(2_000, 1 << 30), "revocable": amounts(0, 0)});
@@ -265,7 +266,8 @@ async fn an_explanation_as_json_keeps_its_shape() {
         "first_offer_deadline_ms": NOW_MS + 90_000, "quotas": [], "lot_quotas": [],
         "most": {
             "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
-            "disk_bandwidth_bytes_per_s": null
+            "disk_bandwidth_bytes_per_s": null,
+            "network_bandwidth_bytes_per_s": null
         },
         "free": free,
         "regular": nobody, "revocable": nobody

@@ -91,7 +91,9 @@ fn allowed_nothing(id: &FrameworkId) -> ExplainedClaim {
 fn lent_enough(id: &FrameworkId) -> ExplainedClaim {
     let mut claim = claim(id, &role("batch"));
     (claim.free.over_quota, claim.free.over_limit) = (1, 1);
-    let mut own = state("batch", Limits::NONE, Quantities::ZERO);
+    let held = Quantities::ZERO.with(ResourceKind::NetworkBandwidth, 12_500_000);
+    let most = Limits::NONE.with(ResourceKind::NetworkBandwidth, Some(125_000_000));
+    let mut own = state("batch", most, held);
     own.quota.revocable_limits = limits(Some(8_000), Some(0));
     own.held_revocable = Quantities::cpus_mem(7_995, 0);
     claim.quotas = vec![own];
@@ -166,7 +168,8 @@ async fn what_quotas_decide_is_said_in_sentences() {
                 "enough is free of 1 agent, but role batch holds 7.995 cpus of at most 8 cpus \
                  and 0 B of at most 0 B of what is lent"
             ),
-            "  quota    role batch holds 7.995 cpus lent (at most 8 cpus), 0 B lent (at most 0 B)"
+            "  quota    role batch holds 11.9 MiB/s network (at most 119.2 MiB/s network), \
+             7.995 cpus lent (at most 8 cpus), 0 B lent (at most 0 B)"
                 .into(),
             verdict(
                 "ops",
@@ -221,13 +224,15 @@ async fn what_quotas_decide_as_json_keeps_its_shape() {
     assert_eq!(claims[0]["free"]["over_quota"], 3);
     let amounts = |cpu: u64, mem: u64, disk: u64| {
         serde_json::json!({
-            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": disk, "disk_bandwidth_bytes_per_s": 0
+            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": disk, "disk_bandwidth_bytes_per_s": 0,
+            "network_bandwidth_bytes_per_s": 0
         })
     };
     let limits = |cpu: Option<u64>, mem: Option<u64>| {
         serde_json::json!({
             "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": null,
-            "disk_bandwidth_bytes_per_s": null
+            "disk_bandwidth_bytes_per_s": null,
+            "network_bandwidth_bytes_per_s": null
         })
     };
     assert_eq!(claims[0]["most"], limits(Some(5), Some(0)));
@@ -252,10 +257,11 @@ async fn what_quotas_decide_as_json_keeps_its_shape() {
             }
         ])
     );
-    assert_eq!(
-        claims[3]["quotas"][0]["held_revocable"],
-        amounts(7_995, 0, 0)
-    );
+    let network = |part: &serde_json::Value| part["network_bandwidth_bytes_per_s"].as_u64();
+    let batch = &claims[3]["quotas"][0];
+    assert_eq!(network(&batch["quota"]["limits"]), Some(125_000_000));
+    assert_eq!(network(&batch["held"]), Some(12_500_000));
+    assert_eq!(batch["held_revocable"], amounts(7_995, 0, 0));
     assert_eq!(claims[4]["quotas"], serde_json::json!([]));
     assert_eq!(claims[4]["most"], limits(Some(0), None));
 }

@@ -58,7 +58,11 @@ async fn lists_are_aligned_tables_of_what_the_master_knows() {
     );
     assert!(good(&played, &["agents"]).await.contains("1-S0"));
     assert!(good(&played, &["frameworks"]).await.contains("connected"));
-    assert!(good(&played, &["offers"]).await.contains("2 cpus, 1 GiB"));
+    assert!(
+        good(&played, &["offers"])
+            .await
+            .contains("2 cpus, 1 GiB, 100 MiB/s disk, 119.2 MiB/s network")
+    );
     assert!(
         good(&played, &["roles"])
             .await
@@ -69,6 +73,7 @@ async fn lists_are_aligned_tables_of_what_the_master_knows() {
         "1 registered",
         "2 running, 1 staging",
         "cpus",
+        "network_bandwidth",
         "generation 1",
     ] {
         assert!(status.contains(part), "{part} is not in\n{status}");
@@ -333,7 +338,8 @@ async fn json_keeps_its_shape() {
     let json = |text: String| -> serde_json::Value { serde_json::from_str(&text).expect("JSON") };
     let amounts = |cpu: u64, mem: u64| {
         serde_json::json!({
-            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0
+            "cpu_milli": cpu, "mem_bytes": mem, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0,
+            "network_bandwidth_bytes_per_s": 0
         })
     };
     let own = serde_json::json!({"regular": amounts(1_500, 64 << 20), "revocable": amounts(0, 0)});
@@ -560,11 +566,13 @@ async fn json_keeps_its_shape() {
         "guarantee": amounts(2_000, 128 << 20),
         "limits": {
             "cpu_milli": 4_000, "mem_bytes": null, "disk_bytes": 0,
-            "disk_bandwidth_bytes_per_s": null
+            "disk_bandwidth_bytes_per_s": null,
+            "network_bandwidth_bytes_per_s": null
         },
         "revocable_limits": {
             "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
-            "disk_bandwidth_bytes_per_s": null
+            "disk_bandwidth_bytes_per_s": null,
+            "network_bandwidth_bytes_per_s": null
         }
     });
     assert_eq!(roles[0]["quota"], quota);

@@ -432,7 +432,11 @@ fn offer(framework: &FrameworkId) -> Offer {
         hostname: "127.0.0.1".into(),
         role: Role::new("*").expect("valid"),
         lots: ebb_types::Lots::NONE,
-        resources: Resources::regular(Quantities::cpus_mem(2_000, 1 << 30)),
+        resources: Resources::regular(
+            Quantities::cpus_mem(2_000, 1 << 30)
+                .with(ResourceKind::DiskBandwidth, 100 << 20)
+                .with(ResourceKind::NetworkBandwidth, 125_000_000),
+        ),
         attributes: Vec::new(),
         executor_ids: Vec::new(),
         deadline: None,
@@ -697,8 +701,12 @@ impl Played {
                     let Some(proto::operation::Operation::Launch(launch)) = launch else {
                         continue;
                     };
-                    let id = launch.tasks.first().expect("a task").task_id.clone();
-                    self.note(format!("launch {:?}", launch.tasks[0].command));
+                    let launched = launch.tasks.first().expect("a task");
+                    let id = launched.task_id.clone();
+                    let amounts = launched.resources.iter();
+                    let amounts = amounts.map(|one| format!("{}:{}", one.name, one.amount));
+                    let amounts = amounts.collect::<Vec<_>>().join(";");
+                    self.note(format!("launch {:?} on {amounts}", launched.command));
                     statuses += 1;
                     tell(&events, status(&id, TaskState::Running, statuses)).await;
                     statuses += 1;

@@ -29,15 +29,18 @@ async fn a_quota_is_set_forced_and_taken_away() {
             "role": "full",
             "quota": {
                 "guarantee": {
-                    "cpu_milli": 0, "mem_bytes": 0, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0
+                    "cpu_milli": 0, "mem_bytes": 0, "disk_bytes": 0, "disk_bandwidth_bytes_per_s": 0,
+                    "network_bandwidth_bytes_per_s": 0
                 },
                 "limits": {
                     "cpu_milli": 0, "mem_bytes": null, "disk_bytes": 0,
-                    "disk_bandwidth_bytes_per_s": null
+                    "disk_bandwidth_bytes_per_s": null,
+                    "network_bandwidth_bytes_per_s": null
                 },
                 "revocable_limits": {
                     "cpu_milli": null, "mem_bytes": null, "disk_bytes": null,
-                    "disk_bandwidth_bytes_per_s": null
+                    "disk_bandwidth_bytes_per_s": null,
+                    "network_bandwidth_bytes_per_s": null
                 }
             },
             "lot_limits": []
@@ -48,6 +51,11 @@ async fn a_quota_is_set_forced_and_taken_away() {
         good(&played, &lent).await,
         "role eng is guaranteed nothing and not limited; of what is lent it is limited to 32 cpus, 1 GiB\n"
     );
+    let network = ["quota", "eng", "--limit", "network-bandwidth=1Gbit"];
+    assert_eq!(
+        good(&played, &network).await,
+        "role eng is guaranteed nothing and limited to 119.2 MiB/s network\n"
+    );
     let said = good(&played, &["quota", "eng", "--remove"]).await;
     assert_eq!(said, "role eng has no quota\n");
     assert_eq!(
@@ -57,6 +65,7 @@ async fn a_quota_is_set_forced_and_taken_away() {
             "quota eng cpus:1.000 up to no limit",
             "quota full nothing up to cpus:0.000;disk:0 forced",
             "quota eng nothing up to no limit, lent up to cpus:32.000;mem:1073741824",
+            "quota eng nothing up to network_bandwidth:125000000",
             "quota eng nothing up to no limit",
         ]
     );

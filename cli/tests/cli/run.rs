@@ -13,6 +13,10 @@ async fn the_output_and_the_exit_status_of_the_task_are_its_own() {
             "run",
             "--env",
             "A=b c",
+            "--disk-bandwidth",
+            "10MiB/s",
+            "--network-bandwidth",
+            "100Mbit",
             "--",
             "sh",
             "-c",
@@ -27,6 +31,7 @@ async fn the_output_and_the_exit_status_of_the_task_are_its_own() {
             "\"echo hello; exit 3\"",
             "key: \"A\", value: \"b c\"",
             "shell: false",
+            " on cpus:500;mem:67108864;disk_bandwidth:10485760;network_bandwidth:12500000",
         ] {
             assert!(asked[0].contains(part), "{part} is not in {asked:?}");
         }
@@ -89,6 +94,10 @@ async fn why_it_waits_is_said_once() {
     for (args, says) in [
         (
             &["run", "--cpus", "64", "--", "true"][..],
+            "no agent has that much even when it is empty",
+        ),
+        (
+            &["run", "--network-bandwidth", "10Gbit", "--", "true"],
             "no agent has that much even when it is empty",
         ),
         (

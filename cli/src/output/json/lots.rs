@@ -1,4 +1,4 @@
-//! Lots in JSON: amounts of the four kinds in their own units, others in thousandths.
+//! Lots in JSON: amounts of each [`ebb_types::ResourceKind`] in its own unit, others in thousandths.
 
 use ebb_types::{DiskSource, LotKey, LotValue, Lots, ReservationKind, VolumeMode};
 use serde::Serialize;

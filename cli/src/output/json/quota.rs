@@ -12,6 +12,7 @@ pub(crate) struct LimitsJson {
     mem_bytes: Option<u64>,
     disk_bytes: Option<u64>,
     disk_bandwidth_bytes_per_s: Option<u64>,
+    network_bandwidth_bytes_per_s: Option<u64>,
 }
 
 impl From<&Limits> for LimitsJson {
@@ -21,6 +22,7 @@ impl From<&Limits> for LimitsJson {
             mem_bytes: limits.get(ResourceKind::Mem),
             disk_bytes: limits.get(ResourceKind::Disk),
             disk_bandwidth_bytes_per_s: limits.get(ResourceKind::DiskBandwidth),
+            network_bandwidth_bytes_per_s: limits.get(ResourceKind::NetworkBandwidth),
         }
     }
 }
