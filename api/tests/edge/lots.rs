@@ -3,7 +3,7 @@
 use ebb_api::Stored;
 use ebb_api::proto;
 use ebb_types::limits::{MAX_LOTS, MAX_RANGES};
-use ebb_types::{Lots, VolumeMode};
+use ebb_types::{Lots, ResourceKind, VolumeMode};
 use prost::Message as _;
 
 use super::refusal;
@@ -138,6 +138,19 @@ fn plain_amounts_stay_plain_where_no_lots_belong() {
         ..proto::Quota::default()
     };
     assert!(ebb_types::Quota::try_from(quota).is_err());
+    let guaranteed = |name: &str| {
+        ebb_types::Quota::try_from(proto::Quota {
+            guarantee: vec![named(name, 7)],
+            ..proto::Quota::default()
+        })
+    };
+    for kind in ResourceKind::ALL {
+        let quota = guaranteed(kind.name()).expect("a quota");
+        assert_eq!(quota.guarantee.get(kind), 7);
+    }
+    let error = refusal(guaranteed("gpus"));
+    let kinds = "only cpus, mem, disk, disk_bandwidth and network_bandwidth can";
+    assert!(error.contains(kinds), "{error}");
     let bytes = proto::Lots {
         lots: vec![volume()],
     }
