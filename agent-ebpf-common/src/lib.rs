@@ -4,8 +4,8 @@
 //! both compile: one for the bpf target, one for the machine. Every record is `#[repr(C)]`, has no padding (asserted
 //! beside it) and is written by one side only, as its comment says.
 //!
-//! Units: nanoseconds and counts, absolute since the slot was handed out. But for [`Surge`],
-//! nothing here is ever reset while in use.
+//! Units: nanoseconds and counts, absolute since the slot was handed out. But for [`Surge`]
+//! and the moments of [`Traffic`], nothing here is ever reset while in use.
 #![no_std]
 
 mod counters;
@@ -14,9 +14,11 @@ mod events;
 pub mod name;
 mod registrations;
 mod tasks;
+mod traffic;
 
 pub use counters::*;
 pub use disks::*;
 pub use events::*;
 pub use registrations::*;
 pub use tasks::*;
+pub use traffic::*;

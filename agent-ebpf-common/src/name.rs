@@ -65,11 +65,13 @@ pub const EVENTS: &str = "EVENTS";
 pub const SURGES: &str = "SURGES";
 /// Ring buffer of [`super::Alert`].
 pub const ALERTS: &str = "ALERTS";
+/// Array of [`super::Traffic`] by slot, mapped into the agent.
+pub const TRAFFIC: &str = "TRAFFIC";
 /// Array with one [`super::Trouble`], mapped into the agent.
 pub const TROUBLE: &str = "TROUBLE";
 
 /// Every map, for pinning.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 16] = [
     COUNTERS,
     CURRENT,
     QUOTA_WATCH,
@@ -84,6 +86,7 @@ pub const MAPS: [&str; 15] = [
     EVENTS,
     SURGES,
     ALERTS,
+    TRAFFIC,
     TROUBLE,
 ];
 

@@ -31,6 +31,8 @@
 //! killed tasks send an event. [`plain`] is what is left of [`cpu`] on a kernel without BTF.
 //!
 //! - *Who cannot wait for the next reading?* An owner whose demand jumps; see [`surge`].
+//! - *Who may not have all that it asks for?* A container whose traffic has a limit: [`traffic`] drops what is beyond. It
+//!   is the only part that does more than look.
 //!
 //! Rust's bpf target has no field relocations: the offsets of the kernel's fields come from the running kernel's BTF
 //! as read-only globals, and the verifier checks each access against the same BTF.
@@ -51,6 +53,7 @@ mod process;
 mod slot;
 mod storage;
 mod surge;
+mod traffic;
 
 #[cfg(not(test))]
 #[panic_handler]

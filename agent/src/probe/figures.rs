@@ -11,7 +11,7 @@ mod disk;
 
 pub use self::container::{
     ContainerCounters, CpuSplit, Faults, Memory, Network, Pressure, Processes, Reclaim, RunQueue,
-    Switches, Throttling,
+    Switches, Throttling, Traffic,
 };
 pub use self::disk::{Device, DeviceCounters, DeviceLatency, DiskTotals, disk_totals};
 pub(super) use self::{container::Available, disk::disk_from_probes};

@@ -33,7 +33,7 @@ pub use self::error::ProbeError;
 pub use self::figures::{
     ContainerCounters, CpuSplit, Detail, Device, DeviceCounters, DeviceLatency, DiskTotals, Faults,
     Figure, HostCounters, Losses, Memory, Network, OomEvent, Pressure, Processes, Reclaim,
-    RunQueue, Sample, Switches, Throttling, disk_totals,
+    RunQueue, Sample, Switches, Throttling, Traffic, disk_totals,
 };
 pub use self::files::{CgroupPaths, ContainerFiles, HostFiles};
 pub use self::plan::{Attach, Choice, Hook, Part, PartPlan, Plan, Program, plan};

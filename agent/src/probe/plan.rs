@@ -50,7 +50,7 @@ pub enum Part {
     Oom,
     /// Traffic with block devices.
     Disk,
-    /// IP traffic.
+    /// IP traffic, and the limits of that with network devices.
     Network,
 }
 
@@ -339,6 +339,7 @@ impl Plan {
             ("oom_kills", self.best(Part::Oom, memory, no_memory)),
             ("disk", self.best(Part::Disk, disk, no_disk)),
             ("network", self.probed(Part::Network, None)),
+            ("traffic", self.probed(Part::Network, None)),
             ("processes", self.probed(Part::Processes, None)),
             ("pressure", files(facts.pressure && v2, pressure)),
         ]

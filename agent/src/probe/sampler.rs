@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ebb_agent_ebpf_common::{Class, DEFAULT_SLOTS, IoCounters, SlotCounters, Tree};
+use ebb_agent_ebpf_common::{Class, DEFAULT_SLOTS, IoCounters, SlotCounters, Traffic, Tree};
 
 use super::bpf::{Last, Place, ProbeCost, Probes};
 use super::error::ProbeError;
@@ -254,8 +254,12 @@ impl<K: Clone + Ord> Sampler<K> {
         let mut counters = ContainerCounters::default();
         if let (Some(probes), Some(id)) = (&mut self.probes, registered.cgroup_id) {
             match probes.unregister(id) {
-                Ok(Last { slot, disks }) => {
-                    counters = from_probes(&self.plan, &slot, Some(&disks));
+                Ok(Last {
+                    slot,
+                    disks,
+                    traffic,
+                }) => {
+                    counters = from_probes(&self.plan, &slot, Some(&disks), traffic);
                 }
                 Err(_) => self.losses.failed_unregisters += 1,
             }
@@ -266,6 +270,19 @@ impl<K: Clone + Ord> Sampler<K> {
         } else {
             self.losses.events_lost += 1;
         }
+    }
+
+    /// Lets a container receive so many bytes a second by network devices other than loopback and send as many, from now
+    /// on and while no agent runs, until it is told otherwise; `None` lets it do what it can. What is beyond is dropped.
+    /// Answers whether that has an effect: not for an unknown container, nor where the probes do not see its packets.
+    pub fn limit_network(&mut self, key: &K, bytes_per_s: Option<u64>) -> bool {
+        let registered = self.containers.get(key);
+        let (Some(id), Some(probes)) = (registered.and_then(|one| one.cgroup_id), &mut self.probes)
+        else {
+            return false;
+        };
+        // To the probes 0 is no limit.
+        probes.limit_network(id, bytes_per_s.map_or(0, |bytes| bytes.max(1)))
     }
 
     /// Readable while an owner's demand has jumped; see [`Self::sample_and_listen`]. `None` without probes.
@@ -310,7 +327,11 @@ impl<K: Clone + Ord> Sampler<K> {
                 registered.listen(taken_ns, slot, heard, probes);
             }
             let mut counters = slot
-                .map(|slot| from_probes(&self.plan, &slot, disks))
+                .map(|slot| {
+                    let probes = self.probes.as_ref();
+                    let traffic = probes.and_then(|probes| probes.traffic(id?));
+                    from_probes(&self.plan, &slot, disks, traffic)
+                })
                 .unwrap_or_default();
             registered.files.fill(&mut counters, detail);
             containers.push((key.clone(), counters));
@@ -322,7 +343,7 @@ impl<K: Clone + Ord> Sampler<K> {
             containers,
             ended: std::mem::take(&mut self.ended),
             oom_kills: std::mem::take(&mut self.kills),
-            unmanaged: unmanaged.map(|slot| from_probes(&self.plan, &slot, None)),
+            unmanaged: unmanaged.map(|slot| from_probes(&self.plan, &slot, None, None)),
         }
     }
 
@@ -437,9 +458,11 @@ fn from_probes(
     plan: &Plan,
     slot: &SlotCounters,
     disks: Option<&[(u32, IoCounters)]>,
+    traffic: Option<Traffic>,
 ) -> ContainerCounters {
     let mut counters = ContainerCounters::from_slot(slot, &plan.available());
     counters.disk = disks.map(disk_from_probes);
+    counters.traffic = traffic.map(Into::into);
     counters
 }
 
@@ -547,6 +570,8 @@ mod tests {
         assert_eq!(first.unmanaged, None);
         let second = sampler.sample(Detail::Full);
         assert!(second.taken_ns > first.taken_ns);
+        assert_eq!(second.containers[0].1.traffic, None);
+        assert!(!sampler.limit_network(&7, Some(1)), "no probes, no limits");
         sampler.unregister(&7);
         assert!(sampler.sample(Detail::Full).containers.is_empty());
     }

@@ -11,7 +11,7 @@
 //! on where this one stopped; see [`pins`].
 //!
 //! **Price.** A system call for each busy CPU at every reading, and for each container and CPU the reading of eight
-//! cache lines. The kernel keeps account of the programs' own run time for one full reading in ten, since that
+//! cache lines, and of one more for each container. The kernel keeps account of the programs' own run time for one full reading in ten, since that
 //! costs as much as the programs; the figures are scaled up.
 
 mod costs;
@@ -29,8 +29,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ebb_agent_ebpf_common::{
-    Current, IDLE_SLOT, IoCounters, IoKey, OomKill, SlotCounters, Surge, Trouble, UNMANAGED_SLOT,
-    name,
+    Current, IDLE_SLOT, IoCounters, IoKey, OomKill, SlotCounters, Surge, Traffic, Trouble,
+    UNMANAGED_SLOT, name,
 };
 
 use self::costs::Costs;
@@ -51,6 +51,8 @@ use super::support::FieldGroup;
 const SWITCHING_NS: u64 = 100_000_000;
 /// Place of the limit among the counters of a [`Surge`].
 const SURGE_LIMIT: usize = std::mem::offset_of!(Surge, limit_ns) / size_of::<u64>();
+/// Place of the limit among the counters of a [`Traffic`].
+const TRAFFIC_LIMIT: usize = std::mem::offset_of!(Traffic, limit_bytes_per_s) / size_of::<u64>();
 /// Events that are read at once; more are read the next time.
 const MAX_EVENTS: usize = 1024;
 
@@ -65,6 +67,7 @@ pub struct Probes {
     events: Events,
     surges: Mapped<Surge>,
     alerts: Alerts,
+    traffic: Mapped<Traffic>,
     pins: Option<Pins>,
     slots: Slots,
     cpus: usize,
@@ -147,6 +150,7 @@ impl Probes {
         Ok(Self {
             surges: mapped(map(name::SURGES)?, name::SURGES, slots as usize)?,
             alerts: Alerts::new(alerts)?,
+            traffic: mapped(map(name::TRAFFIC)?, name::TRAFFIC, slots as usize)?,
             counters: mapped(map(name::COUNTERS)?, name::COUNTERS, slots as usize * cpus)?,
             current: mapped(map(name::CURRENT)?, name::CURRENT, cpus)?,
             trouble: mapped(map(name::TROUBLE)?, name::TROUBLE, 1)?,
@@ -229,7 +233,7 @@ impl Probes {
     pub fn disks(&self) -> Result<BTreeMap<u64, Vec<(u32, IoCounters)>>, ProbeError> {
         let by_stamp = self.slots.by_stamp();
         let mut disks: BTreeMap<u64, Vec<_>> = BTreeMap::new();
-        for (key, counters) in self.traffic()? {
+        for (key, counters) in self.io()? {
             if let Some(&id) = by_stamp.get(&key.stamp) {
                 let device = u32::try_from(key.device).unwrap_or(0);
                 disks.entry(id).or_default().push((device, counters));
@@ -238,8 +242,27 @@ impl Probes {
         Ok(disks)
     }
 
-    fn traffic(&self) -> Result<Vec<(IoKey, IoCounters)>, ProbeError> {
+    fn io(&self) -> Result<Vec<(IoKey, IoCounters)>, ProbeError> {
         sys::all(self.map(name::IO)?).map_err(|error| access(name::IO, "read", &error))
+    }
+
+    /// The traffic of a container with network devices, absolute since registration; `None` if it is not registered or
+    /// its packets are not seen.
+    pub fn traffic(&self, cgroup_id: u64) -> Option<Traffic> {
+        let slot = self.slots.seen(cgroup_id)?;
+        self.traffic.get(slot as usize)
+    }
+
+    /// Lets a container receive so many bytes a second by network devices and send as many, from now on and while no
+    /// agent runs; 0 lets it do what it can. Answers whether that has an effect: not for a container that is not
+    /// registered or whose packets are not seen.
+    pub fn limit_network(&mut self, cgroup_id: u64, bytes_per_s: u64) -> bool {
+        let Some(slot) = self.slots.seen(cgroup_id) else {
+            return false;
+        };
+        self.traffic
+            .set_counter(slot as usize, TRAFFIC_LIMIT, bytes_per_s);
+        true
     }
 
     /// Kills for want of memory since the last call, with the victims' cgroups.

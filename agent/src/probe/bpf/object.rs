@@ -122,6 +122,7 @@ fn load_object(
         (name::OWNERS, slots * OWNERS),
         (name::IO, slots * DEVICES),
         (name::SURGES, slots),
+        (name::TRAFFIC, slots),
     ];
     for (map, size) in sizes {
         loader.map_max_entries(map, size);

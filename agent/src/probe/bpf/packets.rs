@@ -1,4 +1,4 @@
-//! The packets of containers: counted by two programs that are attached to the cgroups right above them.
+//! The packets of containers: counted, and held to limits, by two programs that are attached to the cgroups right above them.
 //!
 //! A program on a cgroup sees the packets of all that stands below it, so one pair serves all containers side by side.
 //! Pairs stay attached when the last container beside goes, since the next one mostly comes to the same place; they go
@@ -19,20 +19,21 @@ use super::{Probes, sys};
 const MAX_CGROUPS: usize = 16;
 
 impl Probes {
-    /// Counts the packets of all cgroups below this one, unless they are counted already.
-    pub(super) fn watch_packets(&mut self, parent: &Path) {
+    /// Counts the packets of all cgroups below this one, unless they are counted already. Answers whether both directions
+    /// are now.
+    pub(super) fn watch_packets(&mut self, parent: &Path) -> bool {
         if !self.packets {
-            return;
+            return false;
         }
         let Ok(folder) = File::open(parent) else {
-            return;
+            return false;
         };
         let Ok(id) = folder.metadata().map(|meta| meta.ino()) else {
-            return;
+            return false;
         };
         let names = [name::NET_IN, name::NET_OUT].map(|program| format!("{program}_{id}"));
         if names.iter().all(|name| self.links.contains_key(name)) {
-            return;
+            return true;
         }
         let others = self.links.keys().filter(|name| name.starts_with("net_"));
         if others.count() >= 2 * MAX_CGROUPS {
@@ -42,6 +43,7 @@ impl Probes {
             (name::NET_IN, sys::CGROUP_INGRESS),
             (name::NET_OUT, sys::CGROUP_EGRESS),
         ];
+        let mut all = true;
         for ((program, direction), name) in directions.into_iter().zip(names) {
             let attached = self
                 .program(program)
@@ -53,8 +55,10 @@ impl Probes {
             // Its packets are not counted then, and the figure stands at what it was.
             if attached.is_err() {
                 self.detached += 1;
+                all = false;
             }
         }
+        all
     }
 
     /// Detaches from cgroups that no container stands below.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ebb_agent_ebpf_common::{
     Class, IDLE_SLOT, IoCounters, Levels, MAX_LEVELS, OwnerKey, Registration, SlotCounters, Surge,
-    TREES, Tree, UNMANAGED_SLOT, name,
+    TREES, Traffic, Tree, UNMANAGED_SLOT, name,
 };
 
 use super::super::error::{ProbeError, access};
@@ -39,6 +39,8 @@ pub struct Last {
     pub slot: SlotCounters,
     /// Its traffic with each device.
     pub disks: Vec<(u32, IoCounters)>,
+    /// Its traffic with network devices, if its packets were seen.
+    pub traffic: Option<Traffic>,
 }
 
 struct Slot {
@@ -46,6 +48,8 @@ struct Slot {
     class: Class,
     place: Place,
     stamp: u64,
+    /// Whether its packets have been seen since it was registered.
+    seen: bool,
 }
 
 impl Slot {
@@ -103,6 +107,12 @@ impl Slots {
     /// The slot of a container.
     pub(super) fn of(&self, cgroup_id: u64) -> Option<u32> {
         self.registered.get(&cgroup_id).map(|slot| slot.index)
+    }
+
+    /// The same, if the container's packets are seen.
+    pub(super) fn seen(&self, cgroup_id: u64) -> Option<u32> {
+        let slot = self.registered.get(&cgroup_id)?;
+        slot.seen.then_some(slot.index)
     }
 
     /// The containers by the stamps of their registrations.
@@ -222,12 +232,13 @@ impl Probes {
             Some(kept) => (kept.slot, kept.stamp),
             None => (self.fresh_slot()?, self.slots.next_stamp()),
         };
-        self.watch_packets(&place.parent);
+        let seen = self.watch_packets(&place.parent);
         let slot = Slot {
             index,
             class,
             place,
             stamp,
+            seen,
         };
         self.publish(&slot)?;
         self.slots.free.remove(&index);
@@ -249,6 +260,7 @@ impl Probes {
                 .set(index as usize * self.cpus + cpu, SlotCounters::ZERO);
         }
         self.surges.set(index as usize, Surge::ZERO);
+        self.traffic.set(index as usize, Traffic::ZERO);
         Ok(index)
     }
 
@@ -278,6 +290,7 @@ impl Probes {
         let last = Last {
             slot: self.sum(index.ok_or(ProbeError::Unknown { cgroup_id })?),
             disks: self.disks()?.remove(&cgroup_id).unwrap_or_default(),
+            traffic: self.traffic(cgroup_id),
         };
         let slot = self
             .slots
@@ -286,6 +299,7 @@ impl Probes {
             .ok_or(ProbeError::Unknown { cgroup_id })?;
         self.slots.retired.insert(slot.index);
         self.surges.set(slot.index as usize, Surge::ZERO);
+        self.traffic.set(slot.index as usize, Traffic::ZERO);
         self.forget(cgroup_id, &slot.place.v1)?;
         self.forget_disks(slot.stamp)?;
         self.write_levels()?;
@@ -333,7 +347,7 @@ impl Probes {
     }
 
     fn forget_disks(&self, stamp: u64) -> Result<(), ProbeError> {
-        for (key, _) in self.traffic()? {
+        for (key, _) in self.io()? {
             if key.stamp == stamp {
                 sys::delete(self.map(name::IO)?, &key)
                     .map_err(|error| access(name::IO, "changed", &error))?;
@@ -396,6 +410,7 @@ mod tests {
             class: Class::Owned,
             place,
             stamp: cgroup_id,
+            seen: false,
         };
         slots.registered.insert(cgroup_id, slot);
     }
@@ -427,6 +442,15 @@ mod tests {
         let levels = slots.next_levels();
         assert_eq!(levels.epoch, 3);
         assert_eq!(levels.depth[Tree::V2 as usize], [5, 3, 0, 0]);
+    }
+
+    #[test]
+    fn traffic_is_told_and_limited_only_where_packets_are_seen() {
+        let mut slots = slots(&[]);
+        registered(&mut slots, 80, 3);
+        assert_eq!((slots.of(80), slots.seen(80)), (Some(1), None));
+        slots.registered.get_mut(&80).unwrap().seen = true;
+        assert_eq!((slots.seen(80), slots.seen(90)), (Some(1), None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use ebb_agent_ebpf_common::{
     Current, IoCounters, IoKey, Levels, OomKill, OwnerKey, Registration, SlotCounters, Surge,
-    Trouble,
+    Traffic, Trouble,
 };
 
 const MAP_LOOKUP: libc::c_int = 1;
@@ -67,6 +67,8 @@ unsafe impl Record for IoCounters {}
 unsafe impl Record for Trouble {}
 // SAFETY: as above.
 unsafe impl Record for Surge {}
+// SAFETY: as above.
+unsafe impl Record for Traffic {}
 // SAFETY: as above.
 unsafe impl Record for OomKill {}
 // SAFETY: an integer.

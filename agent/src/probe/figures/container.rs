@@ -1,6 +1,6 @@
 //! The counters of one container.
 
-use ebb_agent_ebpf_common::{HIST_BUCKETS, Preemptor, SlotCounters};
+use ebb_agent_ebpf_common::{HIST_BUCKETS, Preemptor, SlotCounters, Traffic as Counted};
 
 use super::{DeviceCounters, Figure};
 
@@ -31,6 +31,8 @@ pub struct ContainerCounters {
     pub disk: Option<Figure<Vec<DeviceCounters>>>,
     /// Network.
     pub network: Option<Network>,
+    /// What of that passed network devices.
+    pub traffic: Option<Traffic>,
     /// Processes.
     pub processes: Option<Processes>,
     /// Pressure; in full samples.
@@ -185,6 +187,28 @@ pub struct Network {
     pub out_packets: u64,
 }
 
+/// IP traffic with network devices other than loopback: the part of [`Network`] that a limit is about. From the probes
+/// only; absent where they do not see the container's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received.
+    pub in_bytes: u64,
+    /// Bytes sent.
+    pub out_bytes: u64,
+    /// Packets of either direction that a limit has dropped, whose bytes count nowhere.
+    pub dropped_packets: u64,
+}
+
+impl From<Counted> for Traffic {
+    fn from(counted: Counted) -> Self {
+        Self {
+            in_bytes: counted.in_bytes,
+            out_bytes: counted.out_bytes,
+            dropped_packets: counted.dropped_packets,
+        }
+    }
+}
+
 /// Births and deaths. From the probes only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Processes {
@@ -233,7 +257,7 @@ pub struct Available {
 }
 
 impl ContainerCounters {
-    /// What the probes tell, but for disks: see [`super::disk_from_probes`].
+    /// What the probes tell, but for disks ([`super::disk_from_probes`]) and traffic, which stand elsewhere.
     pub(in crate::probe) fn from_slot(slot: &SlotCounters, available: &Available) -> Self {
         let preempted = |by: Preemptor| slot.preempted_by[by as usize];
         ContainerCounters {

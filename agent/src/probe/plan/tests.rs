@@ -71,7 +71,14 @@ fn whatever_the_probes_lack_the_time_comes_from_files_and_the_reason_is_told() {
             assert_eq!(choice.source, Some(MeasureSource::Files), "{word}");
             assert!(choice.why.contains(word), "{word}: {}", choice.why);
         }
-        for figure in ["run_queue", "own_wait", "reclaim", "network", "processes"] {
+        for figure in [
+            "run_queue",
+            "own_wait",
+            "reclaim",
+            "network",
+            "traffic",
+            "processes",
+        ] {
             let choice = plan.figure(figure).unwrap();
             assert_eq!(choice.source, None, "{word}");
             assert!(choice.why.contains(word), "{word}: {}", choice.why);
@@ -86,7 +93,7 @@ fn without_btf_time_switches_and_packets_are_still_probed() {
     facts.fields = Err("no BTF".to_owned());
     let plan = plan(&facts, true);
     assert_eq!(plan.attach, Attach::Plain);
-    for figure in ["on_cpu", "switches", "network"] {
+    for figure in ["on_cpu", "switches", "network", "traffic"] {
         assert_eq!(source(&plan, figure), Some(MeasureSource::Ebpf), "{figure}");
     }
     for figure in ["faults", "oom_kills", "disk"] {
@@ -156,6 +163,11 @@ fn a_part_that_the_kernel_refuses_leaves_the_others() {
     );
     assert_eq!(source(&plan, "on_cpu"), Some(MeasureSource::Ebpf));
     assert_eq!(source(&plan, "network"), Some(MeasureSource::Ebpf));
+    plan.refuse(Part::Network, "no packets");
+    for figure in ["network", "traffic"] {
+        let choice = plan.figure(figure).unwrap();
+        assert_eq!(choice, Choice::of(None, "no packets"), "{figure}");
+    }
     let none = Plan::without_probes(&hybrid(), "nothing works");
     assert_eq!(none.attach, Attach::No);
     assert_eq!(
