@@ -14,7 +14,8 @@ pub struct Traffic {
     pub in_bytes: u64,
     /// Bytes of IP packets sent. What was dropped is not among them.
     pub out_bytes: u64,
-    /// IP packets of either direction that were dropped for the sake of the limit.
+    /// IP packets of either direction that were dropped for the sake of the limit. One that a sender tries again counts
+    /// each time.
     pub dropped_packets: u64,
     /// When all that was received would have come if it came at the limit, by the kernel's monotonic clock.
     pub received_until_ns: u64,

@@ -7,15 +7,16 @@
 //! busy at the limit. Each packet moves it on by its bytes divided by the limit. When it is further ahead of the clock
 //! than [`TRAFFIC_AHEAD_NS`], packets are dropped until the clock comes nearer; when it is behind, no more than
 //! [`TRAFFIC_BURST_NS`] of it is made up for. So over any time `t` there pass at most the bytes of `t` and of these two
-//! spans, and one packet for each CPU. Two directions have one limit, but each its own moment.
+//! spans, and one packet for each CPU. Small packets, without which others wait, may go as far ahead once more. The
+//! directions have one limit, but each its own moment.
 //!
 //! **Which CPU comes first?** There is no compare-and-exchange here, and none is needed. A packet's time is added in one
 //! atomic instruction, so none is forgotten. CPUs that look at once all see the moment before any has added, and all
 //! let a packet pass: one too many for each, whose time is added nonetheless and waited off by those that follow. Only
 //! a moment that is behind the clock by more than the burst is stored, not added to: what other CPUs have added
-//! between this one's look and its store is forgotten then, at most the burst and the span ahead, and only after a rest
-//! longer than the burst. An addition there would forget nothing, but two of them would put the moment ahead by the
-//! whole length of the rest.
+//! between this one's look and its store is forgotten then. That is at most the burst and the span ahead, however long
+//! this CPU was held up in between, since they could not get further, and only after a rest longer than the burst. An
+//! addition there would forget nothing, but two of them would put the moment ahead by the whole length of the rest.
 //!
 //! **Why is nothing delayed?** A device that is asked to wait (`fq` with a packet's departure time) would smooth what is
 //! dropped here. But `cgroup_skb` programs can write the time and not say of which clock it is: a datagram's would be

@@ -14,7 +14,9 @@ use crate::shell::{self, cargo, command, read, root};
 use crate::{ebpf, setup};
 
 /// What is compared.
-const SUBJECTS: [&str; 7] = ["cpu", "io", "latency", "quota", "oom", "net", "restart"];
+const SUBJECTS: [&str; 8] = [
+    "cpu", "io", "latency", "quota", "oom", "net", "traffic", "restart",
+];
 
 /// The programs that the tests compare with or start, with Debian's packages.
 const TOOLS: [(&str, &str); 5] = [

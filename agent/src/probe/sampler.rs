@@ -273,7 +273,8 @@ impl<K: Clone + Ord> Sampler<K> {
     }
 
     /// Lets a container receive so many bytes a second by network devices other than loopback and send as many, from now
-    /// on and while no agent runs, until it is told otherwise; `None` lets it do what it can. What is beyond is dropped.
+    /// on and while no agent runs, until it is told otherwise or the container is unregistered; `None` lets it do what it
+    /// can. What is beyond is dropped.
     /// Answers whether that has an effect: not for an unknown container, nor where the probes do not see its packets.
     pub fn limit_network(&mut self, key: &K, bytes_per_s: Option<u64>) -> bool {
         let registered = self.containers.get(key);

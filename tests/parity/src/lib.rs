@@ -7,6 +7,8 @@
 
 pub mod disk;
 pub mod measured;
+pub mod namespaces;
+pub mod pins;
 pub mod rows;
 pub mod switches;
 pub mod tools;

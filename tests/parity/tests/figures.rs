@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 
-use ebb_agent::probe::{ContainerCounters, ContainerFiles, Detail, DeviceCounters, Facts, Sampler};
+use ebb_agent::probe::{
+    ContainerCounters, ContainerFiles, Detail, DeviceCounters, Facts, Sampler, Traffic,
+};
 use ebb_tests_parity::Container;
 use ebb_tests_parity::disk::DiskFolder;
 use ebb_tests_parity::measured::{alone, finish, nothing_lost, of, probes, told};
@@ -178,6 +180,8 @@ fn traffic_between_two_containers_of_one_network() {
     let [from, to] = ["from", "to"].map(|name| {
         let container = Container::new(&facts, name).unwrap();
         sampler.register(name, &container.paths, false).unwrap();
+        // Loopback is not limited.
+        assert!(sampler.limit_network(&name, Some(1)));
         container
     });
     let address = format!("127.0.0.1:{}", 20_000 + std::process::id() % 10_000);
@@ -193,6 +197,10 @@ fn traffic_between_two_containers_of_one_network() {
     assert_eq!(told(&sent, "sent"), MIB);
     assert!(receiver.wait().unwrap().success());
     let sample = sampler.sample(Detail::Full);
+    for name in ["from", "to"] {
+        let traffic = of(&sample, name).traffic;
+        assert_eq!(traffic, Some(Traffic::default()), "no device has seen it");
+    }
     let [from, to] = ["from", "to"].map(|name| of(&sample, name).network.unwrap());
     println!("{from:?} {to:?}");
     about("sent", from.out_bytes, MIB);

@@ -6,14 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
-use std::process::{Child, Command};
+use std::process::Child;
 
 use ebb_agent::probe::{Detail, Facts, Network, Sampler};
 use ebb_tests_parity::Container;
 use ebb_tests_parity::measured::{alone, differ_percent, finish, nothing_lost, of, probes, told};
+use ebb_tests_parity::namespaces::{ADDRESSES, Namespaces};
 use ebb_tests_parity::rows::Rows;
 
 const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
@@ -25,97 +25,6 @@ const SEGMENT_BYTES: u64 = 1448;
 const HEADERS_BYTES: u64 = ETHERNET_BYTES + 20 + 32;
 const TCP_BYTES: &str = "50000000";
 const UDP_BYTES: &str = "7000000";
-
-/// Two network namespaces that a pair of interfaces joins, removed at the end.
-struct Namespaces {
-    names: [String; 2],
-}
-
-const ADDRESSES: [&str; 2] = ["10.213.7.1", "10.213.7.2"];
-
-impl Namespaces {
-    /// Where frames are not cut, the interfaces get each packet as it passes a wire; else they get packets of many
-    /// times that size, which a network card would cut.
-    fn new(cut: bool) -> Self {
-        let names = ["one", "other"].map(|end| format!("ebb-parity-{}-{end}", std::process::id()));
-        let made = Self { names };
-        let [one, other] = &made.names;
-        for name in &made.names {
-            ip(&["netns", "add", name]);
-        }
-        ip(&[
-            "-n", one, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
-            other,
-        ]);
-        for (name, address) in made.names.iter().zip(ADDRESSES) {
-            ip(&[
-                "-n",
-                name,
-                "addr",
-                "add",
-                &format!("{address}/30"),
-                "dev",
-                "eth0",
-            ]);
-            if !cut {
-                ip(&["-n", name, "link", "set", "eth0", "gso_max_segs", "1"]);
-            }
-            ip(&["-n", name, "link", "set", "eth0", "up"]);
-            ip(&["-n", name, "link", "set", "lo", "up"]);
-        }
-        made
-    }
-
-    /// Starts a load in a container and in one of the namespaces.
-    fn spawn(&self, at: usize, container: &Container, arguments: &[&str]) -> Child {
-        let enter = ["netns", "exec", &self.names[at], LOAD];
-        container
-            .spawn("ip", &[&enter[..], arguments].concat())
-            .unwrap()
-    }
-
-    /// What the interface of a namespace has counted.
-    fn counted(&self, at: usize) -> Network {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.names[at], "cat", "/proc/net/dev"])
-            .output()
-            .unwrap();
-        interface(&String::from_utf8(output.stdout).unwrap(), "eth0")
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // Absent if it could not be made.
-            drop(Command::new("ip").args(["netns", "del", name]).status());
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let status = Command::new("ip").args(arguments).status();
-    let status =
-        status.expect("ip cannot be started; cargo xtask parity installs what these tests need");
-    assert!(status.success(), "ip {} failed", arguments.join(" "));
-}
-
-/// A line of `/proc/net/dev`.
-fn interface(text: &str, name: &str) -> Network {
-    let mut lines = text.lines();
-    let line = lines.find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
-    let numbers: Vec<u64> = line
-        .unwrap_or_else(|| panic!("there is no {name} in {text}"))
-        .split_whitespace()
-        .map(|word| word.parse().unwrap())
-        .collect();
-    Network {
-        in_bytes: numbers[0],
-        in_packets: numbers[1],
-        out_bytes: numbers[8],
-        out_packets: numbers[9],
-    }
-}
 
 fn network(sampler: &mut Sampler<&'static str>, name: &str) -> Network {
     let sample = sampler.sample(Detail::Quick);
@@ -172,8 +81,8 @@ fn over_interfaces(protocol: &'static str, bytes: &str, cut: bool) {
         "net",
         &format!("{protocol} between two namespaces{cut_later}"),
     );
-    let listener = namespaces.spawn(0, &receiver, &["receive", protocol, &address]);
-    let send = || namespaces.spawn(1, &sender, &["send", protocol, &address, bytes]);
+    let listener = namespaces.spawn(0, &receiver, LOAD, &["receive", protocol, &address]);
+    let send = || namespaces.spawn(1, &sender, LOAD, &["send", protocol, &address, bytes]);
     let sent = transfer(listener, send, &mut rows);
     for (at, name) in ["receiver", "sender"].into_iter().enumerate() {
         let ours = network(&mut sampler, name);
@@ -316,11 +225,4 @@ fn a_stream_over_the_machines_loopback() {
 #[test]
 fn datagrams_over_the_machines_loopback() {
     over_loopback("udp", UDP_BYTES);
-}
-
-#[test]
-fn interfaces_are_read_as_the_kernel_writes_them() {
-    let text = fs::read_to_string("/proc/net/dev").unwrap();
-    let lo = interface(&text, "lo");
-    assert_eq!(lo.in_bytes, lo.out_bytes, "what loopback sends it receives");
 }

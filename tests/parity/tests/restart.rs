@@ -6,60 +6,22 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ebb_agent::probe::{
-    BPF_MOUNT, ContainerCounters, ContainerFiles, Detail, Facts, Options, Sampler, mount_bpf,
-};
+use ebb_agent::probe::{ContainerCounters, ContainerFiles, Detail, Facts, Sampler};
 use ebb_tests_parity::Container;
 use ebb_tests_parity::measured::{
     alone, cpu_bracket, finish, nothing_lost, of, on_cpu_ns, probes_with, told,
 };
+use ebb_tests_parity::pins::PinFolder;
 use ebb_tests_parity::rows::Rows;
 
 const LOAD: &str = env!("CARGO_BIN_EXE_ebb-parity-load");
 const RESTARTS: u32 = 5;
 const MAX_PERCENT: f64 = 0.1;
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A folder for pins; removed with what is left in it when a test fails.
-struct PinFolder(PathBuf);
-
-impl PinFolder {
-    fn new(name: &str) -> Self {
-        mount_bpf().unwrap();
-        let name = format!("ebb-parity-{}-{name}", std::process::id());
-        Self(Path::new(BPF_MOUNT).join(name))
-    }
-
-    fn options(&self, slots: u32) -> Options {
-        Options {
-            slots,
-            pins: Some(self.0.clone()),
-        }
-    }
-
-    /// The folders of probes that stand in it.
-    fn kept(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    }
-}
-
-impl Drop for PinFolder {
-    fn drop(&mut self) {
-        for folder in self.kept() {
-            for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                drop(fs::remove_file(file.path()));
-            }
-            drop(fs::remove_dir(folder));
-        }
-        drop(fs::remove_dir(&self.0));
-    }
-}
 
 /// Waits until a container has used so much CPU time by its controller, whoever looks.
 fn until_used(files: &mut ContainerFiles, ns: u64) {

@@ -32,8 +32,8 @@ pub struct Skipped {
 
 /// Parity's test programs that need tools which the guests do not have, or more work than an emulated processor can do.
 #[cfg(test)]
-const HOST_ONLY: [&str; 8] = [
-    "alerts", "cpu", "io", "latency", "net", "oom", "quota", "restart",
+const HOST_ONLY: [&str; 9] = [
+    "alerts", "cpu", "io", "latency", "net", "oom", "quota", "restart", "traffic",
 ];
 
 /// All of them.

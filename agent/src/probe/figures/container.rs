@@ -195,7 +195,8 @@ pub struct Traffic {
     pub in_bytes: u64,
     /// Bytes sent.
     pub out_bytes: u64,
-    /// Packets of either direction that a limit has dropped, whose bytes count nowhere.
+    /// Packets of either direction that a limit has dropped, whose bytes count nowhere; one that its sender tries again,
+    /// as TCP does before it has sent it, counts each time.
     pub dropped_packets: u64,
 }
 

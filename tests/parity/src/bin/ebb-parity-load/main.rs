@@ -9,7 +9,7 @@
 //! - `moment MICROSECONDS` computes until it has used this much CPU time, `nap MILLISECONDS` none;
 //! - `processes COUNT MICROSECONDS AT_ONCE` runs so many moments: see [`processes`];
 //! - `pages COUNT ROUNDS`, `hog BYTES`, `cache FILE BYTES ROUNDS`: see [`memory`];
-//! - `receive tcp|udp ADDRESS`, `send tcp|udp ADDRESS BYTES`: see [`network`].
+//! - `receive tcp|udp ADDRESS`, `send tcp|udp ADDRESS BYTES`, `flood ADDRESS`: see [`network`].
 
 mod memory;
 mod network;
@@ -89,6 +89,7 @@ fn run(kind: &str, words: &Words) -> Result<(), String> {
         "cache" => memory::cache(words.text(0)?, words.number(1)?, words.number(2)?)?,
         "receive" => network::receive(words.text(0)?, words.text(1)?)?,
         "send" => network::send(words.text(0)?, words.text(1)?, words.number(2)?)?,
+        "flood" => network::flood(words.text(0)?)?,
         _ => return Err("there is no such load".to_owned()),
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Traffic: a receiver that says when it listens, and a sender. Both print the bytes of payload.
 //!
-//! Datagrams are answered one by one, so that none is lost where nobody waits for it.
+//! Datagrams are answered one by one, so that none is lost where nobody waits for it; but for a flood, whose sender minds
+//! no loss.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -73,4 +74,14 @@ pub fn send(protocol: &str, address: &str, bytes: u64) -> Result<(), String> {
     }
     println!("sent={bytes}");
     Ok(())
+}
+
+/// Sends datagrams that nobody answers, as fast as it can, until it is ended. It ends itself if one cannot be sent.
+pub fn flood(address: &str) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{address}: {error}");
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(told)?;
+    loop {
+        // Not connected, since it would be told that nobody listens.
+        socket.send_to(&[3; DATAGRAM], address).map_err(told)?;
+    }
 }
