@@ -328,9 +328,10 @@ impl Driver {
                 self.writer.append(records)?;
                 Ok(())
             }
-            Effect::Throttle { .. } | Effect::Freeze { .. } | Effect::Thaw { .. } => {
-                self.perform(effect)
-            }
+            Effect::Throttle { .. }
+            | Effect::LimitNetwork { .. }
+            | Effect::Freeze { .. }
+            | Effect::Thaw { .. } => self.perform(effect),
             effect => match self.waiting.back() {
                 Some((number, _)) => {
                     let number = *number;
@@ -401,6 +402,10 @@ impl Driver {
                 container_id,
                 cpu_milli,
             } => Order::Throttle(container_id, cpu_milli),
+            Effect::LimitNetwork {
+                container_id,
+                bytes_per_s,
+            } => Order::LimitNetwork(container_id, bytes_per_s),
             Effect::Freeze { container_id } => Order::Freeze(container_id, true),
             Effect::Thaw { container_id } => Order::Freeze(container_id, false),
             Effect::Resize {

@@ -2,8 +2,8 @@
 //!
 //! The rules are those of Mesos: all CPUs; memory less 1 GiB, or half of less than 2 GiB; disk less
 //! 5 GiB, or half of less than 10 GiB. Disk bandwidth has no file to be read from: it is measured once
-//! by direct writes of a fraction of a second, remembered in the work folder, and nothing of it is
-//! offered where it could not be limited.
+//! by direct writes of a fraction of a second, remembered in the work folder. Network bandwidth is the speed of the
+//! device of the default route, where the kernel knows it. Nothing of either is offered where it could not be limited.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +16,10 @@ use ebb_types::{Quantities, ResourceKind};
 
 use crate::cgroup::{BlockDevice, Controller, Mounts};
 use crate::config::ConfiguredResources;
+use crate::probe::Choice;
 
 const GIB: u64 = 1 << 30;
+const BYTES_PER_MEGABIT: u64 = 125_000;
 /// One direct write, in bytes.
 const BLOCK_BYTES: usize = 1 << 20;
 /// What direct writes have to be aligned to, in bytes.
@@ -51,7 +53,7 @@ pub struct Found {
     pub sources: Vec<(ResourceKind, String)>,
 }
 
-/// Finds out what the settings do not say.
+/// Finds out what the settings do not say. `packets` is where the traffic of tasks is measured.
 ///
 /// # Errors
 /// [`MachineError`] names what could not be found.
@@ -59,6 +61,7 @@ pub fn find(
     configured: &ConfiguredResources,
     work_dir: &Path,
     mounts: &Mounts,
+    packets: &Choice,
 ) -> Result<Found, MachineError> {
     let given = |value: Option<u64>| value.map(|amount| (amount, "configured".to_owned()));
     let cpus = given(configured.cpu_milli).map_or_else(detect_cpus, Ok)?;
@@ -70,6 +73,7 @@ pub fn find(
         (ResourceKind::Mem, mem),
         (ResourceKind::Disk, disk),
         (ResourceKind::DiskBandwidth, bandwidth),
+        (ResourceKind::NetworkBandwidth, network(configured, packets)),
     ];
     Ok(Found {
         total: Quantities::from_pairs(found.iter().map(|(kind, (amount, _))| (*kind, *amount))),
@@ -165,6 +169,58 @@ fn bandwidth(configured: &ConfiguredResources, work_dir: &Path, mounts: &Mounts)
     }
 }
 
+/// The network bandwidth, or 0 and why.
+fn network(configured: &ConfiguredResources, packets: &Choice) -> (u64, String) {
+    if packets.source.is_none() {
+        return (
+            0,
+            format!("not offered: nothing could limit it ({})", packets.why),
+        );
+    }
+    if let Some(rate) = configured.network_bandwidth_bytes_per_s {
+        return (rate, "configured".to_owned());
+    }
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let routes6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let Some(device) = default_device(&routes, &routes6) else {
+        return (
+            0,
+            "not offered: there is no default route; give it in the settings".to_owned(),
+        );
+    };
+    let path = Path::new("/sys/class/net").join(device).join("speed");
+    let speed = fs::read_to_string(path).ok();
+    match speed.and_then(|text| text.trim().parse::<u64>().ok()) {
+        Some(megabits) if megabits > 0 => (
+            megabits.saturating_mul(BYTES_PER_MEGABIT),
+            format!("the speed of {device}"),
+        ),
+        _ => (
+            0,
+            format!("not offered: the speed of {device} is not known; give it in the settings"),
+        ),
+    }
+}
+
+/// The device of the default route, by the kernel's tables of IPv4 and, without one there, of IPv6.
+fn default_device<'a>(routes: &'a str, routes6: &'a str) -> Option<&'a str> {
+    let metric = |text: &str, radix| u32::from_str_radix(text, radix).ok();
+    let four = routes.lines().skip(1).filter_map(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let all = words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000");
+        Some((metric(words.get(6)?, 10)?, *words.first()?)).filter(|_| all)
+    });
+    let six = routes6.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let everywhere = words.first()?.bytes().all(|digit| digit == b'0');
+        let all = everywhere && words.get(1) == Some(&"00");
+        Some((metric(words.get(5)?, 16)?, *words.get(9)?))
+            .filter(|(_, device)| all && *device != "lo")
+    });
+    let first = four.min().or_else(|| six.min());
+    first.map(|(_, device)| device)
+}
+
 /// Bytes a second that direct writes reach, in whole mebibytes.
 fn measure(work_dir: &Path) -> io::Result<u64> {
     let path = work_dir.join("bandwidth.probe");
@@ -228,6 +284,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_given_of_the_network_stands_where_it_can_be_limited() {
+        let configured = ConfiguredResources {
+            network_bandwidth_bytes_per_s: Some(5),
+            ..ConfiguredResources::default()
+        };
+        let packets = Choice {
+            source: Some(ebb_types::MeasureSource::Ebpf),
+            why: String::new(),
+        };
+        assert_eq!(network(&configured, &packets).0, 5);
+    }
+
+    #[test]
+    fn the_default_route_is_that_of_the_smallest_metric() {
+        let head =
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+        let far = "wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n";
+        let near = "eth1\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
+        let local = "eth2\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let all = format!("{head}{far}{near}{local}");
+        assert_eq!(default_device(&all, ""), Some("eth1"));
+        let zero = "0".repeat(32);
+        let six = |metric: &str, device: &str| {
+            format!("{zero} 00 {zero} 00 {zero} {metric} 00000001 00000000 00000003 {device}\n")
+        };
+        let six = six("ffffffff", "lo") + &six("00000400", "eth3");
+        assert_eq!(
+            default_device(&format!("{head}{local}"), &six),
+            Some("eth3")
+        );
+        assert_eq!(default_device(&all, &six), Some("eth1"));
+        assert_eq!(default_device("", ""), None);
+        assert_eq!(default_device("x\ny 00000000", "0 00 short"), None);
+    }
+
+    #[test]
     fn small_machines_keep_half_and_large_ones_a_fixed_part() {
         assert_eq!(without(GIB, GIB), GIB / 2);
         assert_eq!(without(2 * GIB, GIB), GIB);
@@ -242,10 +334,16 @@ mod tests {
             ..ConfiguredResources::default()
         };
         let mounts = Mounts::detect().expect("mounts");
-        let found = find(&configured, folder.path(), &mounts).expect("figures");
+        let packets = Choice {
+            source: None,
+            why: "no probes".to_owned(),
+        };
+        let found = find(&configured, folder.path(), &mounts, &packets).expect("figures");
         assert_eq!(found.total.cpu_milli(), 1_500);
         assert!(found.total.mem_bytes() > 0 && found.total.get(ResourceKind::Disk) > 0);
-        assert_eq!(found.sources.len(), 4);
+        assert_eq!(found.sources.len(), ResourceKind::ALL.len());
+        let network = &found.sources[4].1;
+        assert!(network.contains("no probes"), "{network}");
         assert!(!folder.path().join("bandwidth.probe").exists());
     }
 }

@@ -32,11 +32,13 @@ const SECONDS_BUCKETS: [f64; 14] = [
 ];
 
 /// What a correction can be.
-const CORRECTION_ACTIONS: [&str; 4] = [
+const CORRECTION_ACTIONS: [&str; 6] = [
     CorrectionAction::Throttle { cpu_milli: 0 }.name(),
     CorrectionAction::Freeze.name(),
     CorrectionAction::Release.name(),
     CorrectionAction::Evict.name(),
+    CorrectionAction::LimitNetwork { bytes_per_s: 0 }.name(),
+    CorrectionAction::ReleaseNetwork.name(),
 ];
 
 /// Who disturbs a task.
@@ -138,6 +140,12 @@ table! {
         "Bytes of IP packets that a framework's containers have received, ended ones included; from the probes.";
     FRAMEWORK_NET_OUT = Counter "ebb_agent_framework_net_out_bytes_total",
         "Bytes of IP packets that a framework's containers have sent, ended ones included; from the probes.";
+    FRAMEWORK_TRAFFIC_IN = Counter "ebb_agent_framework_traffic_in_bytes_total",
+        "The part of what a framework's containers have received that came through network devices other than loopback, in bytes; from the probes.";
+    FRAMEWORK_TRAFFIC_OUT = Counter "ebb_agent_framework_traffic_out_bytes_total",
+        "The part of what a framework's containers have sent that went through network devices other than loopback, in bytes; from the probes.";
+    FRAMEWORK_PACKETS_DROPPED = Counter "ebb_agent_framework_dropped_packets_total",
+        "Packets of a framework's containers that were dropped for exceeding their network bandwidth; from the probes.";
     FRAMEWORK_OOM_KILLS = Counter "ebb_agent_framework_oom_kills_total",
         "Processes of a framework's containers that were killed for want of memory; source: figure oom_kills of ebb_agent_measure_source.";
     FRAMEWORK_FORKS = Counter "ebb_agent_framework_forks_total",
@@ -587,6 +595,9 @@ impl Metrics {
                 (&FRAMEWORK_DISK_WRITTEN, totals.disk_write_bytes),
                 (&FRAMEWORK_NET_IN, totals.net_in_bytes),
                 (&FRAMEWORK_NET_OUT, totals.net_out_bytes),
+                (&FRAMEWORK_TRAFFIC_IN, totals.traffic_in_bytes),
+                (&FRAMEWORK_TRAFFIC_OUT, totals.traffic_out_bytes),
+                (&FRAMEWORK_PACKETS_DROPPED, totals.dropped_packets),
                 (&FRAMEWORK_OOM_KILLS, totals.oom_kills),
                 (&FRAMEWORK_FORKS, totals.forks),
             ];

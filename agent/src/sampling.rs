@@ -12,6 +12,7 @@
 mod convert;
 mod pace;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,13 +27,14 @@ use ebb_types::{ContainerId, FigureSource};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc;
 
-use crate::cgroup::{ContainerPaths, Controller};
+use crate::cgroup::{ContainerPaths, Controller, Limits};
 use crate::core::Input;
 use crate::core::usage::Sample;
 use crate::driver::Event;
 use crate::metrics::Metrics;
 use crate::probe::{
-    CgroupPaths, Detail, Facts, Losses, Options, ProbeCost, Sampler, built_in_object, monotonic_ns,
+    CgroupPaths, Choice, Detail, Facts, Losses, Options, ProbeCost, Sampler, built_in_object,
+    monotonic_ns, plan,
 };
 use pace::{Due, Pace};
 
@@ -80,12 +82,44 @@ pub struct SamplerView {
     pub hurried: u64,
 }
 
+/// A limit of a container's network bandwidth, in bytes a second each way; `None` is none. The smaller of the two holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// What it is allocated.
+    Own(Option<u64>),
+    /// What the QoS controller leaves it.
+    Cap(Option<u64>),
+}
+
+/// Both limits of one container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NetworkLimits {
+    own: Option<u64>,
+    cap: Option<u64>,
+}
+
+impl NetworkLimits {
+    const fn set(&mut self, limit: Limit) {
+        match limit {
+            Limit::Own(bytes_per_s) => self.own = bytes_per_s,
+            Limit::Cap(bytes_per_s) => self.cap = bytes_per_s,
+        }
+    }
+
+    /// The one that holds.
+    fn smaller(self) -> Option<u64> {
+        self.own.into_iter().chain(self.cap).min()
+    }
+}
+
 enum Command {
     Register {
         container_id: ContainerId,
         paths: CgroupPaths,
         revocable: bool,
+        network_bytes_per_s: Option<u64>,
     },
+    LimitNetwork(ContainerId, Limit),
     /// Says when it is done.
     Unregister(ContainerId, SyncSender<()>),
     Settle,
@@ -104,8 +138,8 @@ pub struct SamplerHandle {
 }
 
 impl SamplerHandle {
-    /// Measures a container from now on.
-    pub fn register(&self, container_id: ContainerId, paths: &ContainerPaths, revocable: bool) {
+    /// Measures a container from now on, and keeps those of its limits that the probes keep.
+    pub fn register(&self, container_id: ContainerId, paths: &ContainerPaths, limits: &Limits) {
         let v1 = |controller| paths.v1.get(&controller).cloned();
         let paths = CgroupPaths {
             v2: paths.v2.clone(),
@@ -117,8 +151,14 @@ impl SamplerHandle {
         self.send(Command::Register {
             container_id,
             paths,
-            revocable,
+            revocable: limits.revocable,
+            network_bytes_per_s: limits.network_bytes_per_s,
         });
+    }
+
+    /// Gives a container another limit of network bandwidth; one that is not known is fine.
+    pub fn limit_network(&self, container_id: ContainerId, limit: Limit) {
+        self.send(Command::LimitNetwork(container_id, limit));
     }
 
     /// Measures it no longer. Returns when its files were read a last time, so that they may go; after
@@ -158,12 +198,24 @@ impl SamplerHandle {
     }
 }
 
+/// Whether the probes can tell, and so limit, the traffic of containers with the network; else why not.
+pub fn packets(facts: &Facts) -> Choice {
+    let figures = plan(facts, built_in_object().is_some()).figures();
+    let network = figures.into_iter().find(|(figure, _)| *figure == "network");
+    let unknown = Choice {
+        source: None,
+        why: String::new(),
+    };
+    network.map_or(unknown, |(_, choice)| choice)
+}
+
 /// Starts the sampler. Its thread ends when it is told to.
 ///
 /// # Errors
 /// The system's answer if no thread could be started, or nothing to wake it by.
 pub fn start(
     setup: &Setup,
+    facts: &Facts,
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(SamplerHandle, String, JoinHandle<()>)> {
@@ -175,7 +227,7 @@ pub fn start(
         pins: setup.pins.clone(),
         ..Options::default()
     };
-    let sampler = Sampler::with(&Facts::gather(), built_in_object(), &options);
+    let sampler = Sampler::with(facts, built_in_object(), &options);
     let message = sampler.message().to_owned();
     let view = Arc::new(Mutex::new(SamplerView::default()));
     let handle = SamplerHandle {
@@ -196,6 +248,7 @@ pub fn start(
         cpus: None,
         unkept: 0,
         bell,
+        limits: BTreeMap::new(),
         pace: Pace::new(monotonic_ns()),
         deaf: false,
     };
@@ -223,6 +276,8 @@ struct Worker {
     cpus: Option<u32>,
     unkept: u64,
     bell: Arc<OwnedFd>,
+    /// The network limits of registered containers.
+    limits: BTreeMap<ContainerId, NetworkLimits>,
     pace: Pace,
     /// Whether the probes' alerts can no longer be waited for.
     deaf: bool,
@@ -326,19 +381,38 @@ impl Worker {
                 container_id,
                 paths,
                 revocable,
+                network_bytes_per_s,
             } => {
                 let name = container_id.clone();
+                self.limits
+                    .insert(container_id.clone(), NetworkLimits::default());
                 if let Err(error) = self.sampler.register(container_id, &paths, revocable) {
                     tracing::debug!(container = %name, %error, "measured by files");
                 }
+                self.limit_network(&name, Limit::Own(network_bytes_per_s));
             }
+            Command::LimitNetwork(container_id, limit) => self.limit_network(&container_id, limit),
             Command::Unregister(container_id, done) => {
+                self.limits.remove(&container_id);
                 self.sampler.unregister(&container_id);
                 // Whoever waited may have gone on.
                 let _ = done.try_send(());
             }
             Command::Settle => self.sampler.settle(),
             Command::Stop => {}
+        }
+    }
+
+    fn limit_network(&mut self, container_id: &ContainerId, limit: Limit) {
+        let Some(limits) = self.limits.get_mut(container_id) else {
+            return;
+        };
+        limits.set(limit);
+        let smaller = limits.smaller();
+        let holds = self.sampler.limit_network(container_id, smaller);
+        if let (false, Some(bytes_per_s)) = (holds, smaller) {
+            tracing::warn!(container = %container_id, bytes_per_s,
+                "its network bandwidth cannot be limited: the probes have no slot for it, or do not see its packets");
         }
     }
 
@@ -406,5 +480,26 @@ impl Worker {
             hurried: 0,
         };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_limits_the_smaller_holds_whichever_came_first() {
+        let mut limits = NetworkLimits::default();
+        assert_eq!(limits.smaller(), None);
+        limits.set(Limit::Cap(Some(5)));
+        assert_eq!(limits.smaller(), Some(5));
+        limits.set(Limit::Own(Some(3)));
+        assert_eq!(limits.smaller(), Some(3));
+        limits.set(Limit::Own(Some(8)));
+        assert_eq!(limits.smaller(), Some(5));
+        limits.set(Limit::Cap(None));
+        assert_eq!(limits.smaller(), Some(8));
+        limits.set(Limit::Own(None));
+        assert_eq!(limits.smaller(), None);
     }
 }

@@ -24,6 +24,7 @@ use crate::driver::{Clock, Driver, Event, Parts};
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::pins;
+use crate::probe::Facts;
 use crate::runtime::{Runtime, leftovers};
 use crate::sampling;
 use crate::services::sandbox::LiveTasks;
@@ -40,6 +41,7 @@ pub(crate) struct Prepared {
     devices: Devices,
     recovered: Recovered,
     core_config: CoreConfig,
+    facts: Facts,
     sampling: sampling::Setup,
 }
 
@@ -77,7 +79,9 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
     for (disk, device) in &config.devices {
         tracing::info!(disk, device = %device.display(), "given to tasks as a device");
     }
-    let found = machine::find(&config.resources, work_dir.path(), &mounts)?;
+    let facts = Facts::gather();
+    let packets = sampling::packets(&facts);
+    let found = machine::find(&config.resources, work_dir.path(), &mounts, &packets)?;
     for (kind, source) in &found.sources {
         let amount = found.total.get(*kind);
         tracing::info!(resource = kind.name(), amount, source, "offered");
@@ -124,6 +128,7 @@ pub(crate) fn prepare(config: &Config, address: SocketAddr) -> Result<Prepared, 
         runtime,
         recovered,
         core_config,
+        facts,
         sampling,
     })
 }
@@ -177,9 +182,13 @@ pub(crate) fn assemble(
 ) -> Result<Assembled, AgentError> {
     let incarnation = prepared.work_dir.identity().incarnation;
     let metrics = Arc::new(Metrics::new());
-    let (sampler, measures, sampler_thread) =
-        sampling::start(&prepared.sampling, events.clone(), Arc::clone(&metrics))
-            .map_err(AgentError::Thread)?;
+    let (sampler, measures, sampler_thread) = sampling::start(
+        &prepared.sampling,
+        &prepared.facts,
+        events.clone(),
+        Arc::clone(&metrics),
+    )
+    .map_err(AgentError::Thread)?;
     tracing::info!("{measures}");
     let containers = Containers::start(Tools {
         runtime: prepared.runtime.clone(),

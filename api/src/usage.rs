@@ -95,6 +95,9 @@ impl TryFrom<proto::TaskUsage> for TaskUsage {
                 io_device_p99_ns: usage.io_device_p99_ns,
                 net_in_bytes_per_s: usage.net_in_bytes_per_s,
                 net_out_bytes_per_s: usage.net_out_bytes_per_s,
+                traffic_in_bytes_per_s: usage.traffic_in_bytes_per_s,
+                traffic_out_bytes_per_s: usage.traffic_out_bytes_per_s,
+                traffic_dropped_per_s: usage.traffic_dropped_per_s,
                 run_queue_wait_ns: usage.run_queue_wait_ns,
                 run_queue_p99_ns: usage.run_queue_p99_ns,
                 waiting_milli: usage.waiting_milli,
@@ -115,6 +118,7 @@ impl TryFrom<proto::TaskUsage> for TaskUsage {
             },
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
+            network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
         })
     }
 }
@@ -148,6 +152,9 @@ impl From<TaskUsage> for proto::TaskUsage {
             io_device_p99_ns: used.io_device_p99_ns,
             net_in_bytes_per_s: used.net_in_bytes_per_s,
             net_out_bytes_per_s: used.net_out_bytes_per_s,
+            traffic_in_bytes_per_s: used.traffic_in_bytes_per_s,
+            traffic_out_bytes_per_s: used.traffic_out_bytes_per_s,
+            traffic_dropped_per_s: used.traffic_dropped_per_s,
             run_queue_wait_ns: used.run_queue_wait_ns,
             run_queue_p99_ns: used.run_queue_p99_ns,
             waiting_milli: used.waiting_milli,
@@ -165,6 +172,7 @@ impl From<TaskUsage> for proto::TaskUsage {
             disk_by_ebpf: is_ebpf(sources.disk),
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
+            network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
         }
     }
 }
@@ -175,7 +183,7 @@ const SOURCES: [(Option<MeasureSource>, proto::MeasureSource); 3] = [
     (Some(MeasureSource::Files), proto::MeasureSource::Files),
 ];
 
-const SIGNALS: [(Signal, proto::Signal); 6] = [
+const SIGNALS: [(Signal, proto::Signal); 7] = [
     (Signal::RunQueueLatency, proto::Signal::RunQueueLatency),
     (
         Signal::PreemptedByRevocable,
@@ -185,12 +193,14 @@ const SIGNALS: [(Signal, proto::Signal); 6] = [
     (Signal::MachineMemory, proto::Signal::MachineMemory),
     (Signal::MemoryStall, proto::Signal::MemoryStall),
     (Signal::DiskLatency, proto::Signal::DiskLatency),
+    (Signal::MachineNetwork, proto::Signal::MachineNetwork),
 ];
 
-const RULES: [(ChoiceRule, proto::ChoiceRule); 5] = [
+const RULES: [(ChoiceRule, proto::ChoiceRule); 6] = [
     (ChoiceRule::MostCpu, proto::ChoiceRule::MostCpu),
     (ChoiceRule::MostMemory, proto::ChoiceRule::MostMemory),
     (ChoiceRule::MostDisk, proto::ChoiceRule::MostDisk),
+    (ChoiceRule::MostNetwork, proto::ChoiceRule::MostNetwork),
     (ChoiceRule::HeldHardest, proto::ChoiceRule::HeldHardest),
     (ChoiceRule::NotEnded, proto::ChoiceRule::NotEnded),
 ];
@@ -402,6 +412,10 @@ impl TryFrom<proto::Correction> for Correction {
                 Action::Freeze(_) => CorrectionAction::Freeze,
                 Action::Release(_) => CorrectionAction::Release,
                 Action::Evict(_) => CorrectionAction::Evict,
+                Action::LimitNetworkToBytesPerS(bytes_per_s) => {
+                    CorrectionAction::LimitNetwork { bytes_per_s }
+                }
+                Action::ReleaseNetwork(_) => CorrectionAction::ReleaseNetwork,
             },
             signal,
             on_behalf_of: optional_id("correction.on_behalf_of", &correction.on_behalf_of, |t| {
@@ -429,6 +443,10 @@ impl From<Correction> for proto::Correction {
                 CorrectionAction::Freeze => Action::Freeze(proto::Empty {}),
                 CorrectionAction::Release => Action::Release(proto::Empty {}),
                 CorrectionAction::Evict => Action::Evict(proto::Empty {}),
+                CorrectionAction::LimitNetwork { bytes_per_s } => {
+                    Action::LimitNetworkToBytesPerS(bytes_per_s)
+                }
+                CorrectionAction::ReleaseNetwork => Action::ReleaseNetwork(proto::Empty {}),
             }),
             signal: write(&SIGNALS, correction.signal),
             on_behalf_of: correction

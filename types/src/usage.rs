@@ -75,6 +75,12 @@ pub struct TaskUsageFigures {
     pub net_in_bytes_per_s: Option<u64>,
     /// Bytes of IP packets sent, a second.
     pub net_out_bytes_per_s: Option<u64>,
+    /// The part of what is received that came through network devices other than loopback, in bytes a second.
+    pub traffic_in_bytes_per_s: Option<u64>,
+    /// The same of what is sent.
+    pub traffic_out_bytes_per_s: Option<u64>,
+    /// Packets that were dropped for exceeding its network bandwidth, a second.
+    pub traffic_dropped_per_s: Option<u64>,
     /// Mean time from runnable to running, in nanoseconds; without what its own CPU quota made of it,
     /// where that is known.
     pub run_queue_wait_ns: Option<u64>,
@@ -156,6 +162,8 @@ pub struct TaskUsage {
     pub throttled_to_milli: Option<u64>,
     /// Whether the QoS controller has frozen it.
     pub frozen: bool,
+    /// A limit on its network bandwidth that the QoS controller has set, in bytes a second each way.
+    pub network_limited_to_bytes_per_s: Option<u64>,
 }
 
 /// Which measurement showed that a task is disturbed.
@@ -174,17 +182,20 @@ pub enum Signal {
     MemoryStall,
     /// Mean time of its disk requests in the kernel's queue and in the device, in nanoseconds.
     DiskLatency,
+    /// Use of the agent's network bandwidth in the direction of which more is used, in bytes a second.
+    MachineNetwork,
 }
 
 impl Signal {
     /// Every one of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RunQueueLatency,
         Self::PreemptedByRevocable,
         Self::MachineCpu,
         Self::MachineMemory,
         Self::MemoryStall,
         Self::DiskLatency,
+        Self::MachineNetwork,
     ];
 
     /// The name in API and metrics.
@@ -196,6 +207,7 @@ impl Signal {
             Self::MachineMemory => "machine_memory",
             Self::MemoryStall => "memory_stall",
             Self::DiskLatency => "disk_latency",
+            Self::MachineNetwork => "machine_network",
         }
     }
 }
@@ -210,8 +222,15 @@ pub enum CorrectionAction {
     },
     /// Stops it where it is.
     Freeze,
-    /// Lets it run again, without a cap.
+    /// Lets it run again, without a cap on its CPU.
     Release,
+    /// Limits its network bandwidth, each way.
+    LimitNetwork {
+        /// The limit, in bytes a second.
+        bytes_per_s: u64,
+    },
+    /// Gives it its network bandwidth back.
+    ReleaseNetwork,
     /// Ends it.
     Evict,
 }
@@ -223,6 +242,8 @@ impl CorrectionAction {
             Self::Throttle { .. } => "throttle",
             Self::Freeze => "freeze",
             Self::Release => "release",
+            Self::LimitNetwork { .. } => "limit_network",
+            Self::ReleaseNetwork => "release_network",
             Self::Evict => "evict",
         }
     }
@@ -237,7 +258,10 @@ pub enum ChoiceRule {
     MostMemory,
     /// It had the most traffic with block devices, in bytes a second; of equals the youngest.
     MostDisk,
-    /// It was held back longest or hardest; the amount is what it was left, in thousandths of a core.
+    /// It had the most traffic with the network in the direction that was full, in bytes a second; of equals the youngest.
+    MostNetwork,
+    /// It was held back longest or hardest; the amount is what it was left, in thousandths of a core, or of the network
+    /// in bytes a second.
     HeldHardest,
     /// It was to have ended and had not; the amount is for how long, in milliseconds.
     NotEnded,
@@ -245,10 +269,11 @@ pub enum ChoiceRule {
 
 impl ChoiceRule {
     /// Every one of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::MostCpu,
         Self::MostMemory,
         Self::MostDisk,
+        Self::MostNetwork,
         Self::HeldHardest,
         Self::NotEnded,
     ];
@@ -259,6 +284,7 @@ impl ChoiceRule {
             Self::MostCpu => "most_cpu",
             Self::MostMemory => "most_memory",
             Self::MostDisk => "most_disk",
+            Self::MostNetwork => "most_network",
             Self::HeldHardest => "held_hardest",
             Self::NotEnded => "not_ended",
         }

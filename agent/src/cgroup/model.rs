@@ -83,6 +83,9 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Disk bandwidth.
     pub disk: Option<DiskLimits>,
+    /// Network bandwidth in bytes a second, each way. No cgroup controller has it: the probes keep it.
+    #[serde(default)]
+    pub network_bytes_per_s: Option<u64>,
     /// Whether the container yields to every other on the machine.
     pub revocable: bool,
 }

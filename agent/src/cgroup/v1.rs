@@ -315,6 +315,7 @@ mod tests {
                 read_bytes_per_sec: Some(5),
                 write_bytes_per_sec: Some(6),
             }),
+            network_bytes_per_s: None,
             revocable: false,
         };
         let v1 = V1 { dirs };

@@ -263,6 +263,7 @@ mod tests {
                 read_bytes_per_sec: Some(1_000),
                 write_bytes_per_sec: None,
             }),
+            network_bytes_per_s: None,
             revocable: false,
         };
         v2.apply(&limits, None).expect("applied");

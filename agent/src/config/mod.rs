@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ebb_types::limits::MAX_GRACE_MS;
-use ebb_types::{Attribute, FaultDomain, InvalidDomain, InvalidLot, Lots, WrittenResources};
+use ebb_types::{
+    Attribute, FaultDomain, InvalidDomain, InvalidLot, Lots, ResourceKind, WrittenResources,
+};
 use serde::Deserialize;
 
 use crate::core::lending;
@@ -74,6 +76,8 @@ pub struct ConfiguredResources {
     pub disk_bytes: Option<u64>,
     /// Disk bandwidth, in bytes a second.
     pub disk_bandwidth_bytes_per_s: Option<u64>,
+    /// Network bandwidth, in bytes a second each way.
+    pub network_bandwidth_bytes_per_s: Option<u64>,
 }
 
 /// How tasks are measured.
@@ -185,6 +189,9 @@ pub struct Flags {
     /// Disk bandwidth to offer, like 200MiB/s; measured once by default
     #[arg(long, value_name = "RATE")]
     pub disk_bandwidth: Option<String>,
+    /// Network bandwidth to offer, each way, like 1Gbit/s; the speed of the default route's device by default
+    #[arg(long, value_name = "RATE")]
+    pub network_bandwidth: Option<String>,
     /// What else to offer and what to reserve, like 'ports:[31000-32000];gpus:2;zones:{a,b};cpus(role):2;disk[mount:/mnt/d]:1TiB'
     #[arg(long, value_name = "NAME:VALUE;…")]
     pub resources: Option<String>,
@@ -223,6 +230,7 @@ struct FileSettings {
     mem: Option<Quantity>,
     disk: Option<Quantity>,
     disk_bandwidth: Option<Quantity>,
+    network_bandwidth: Option<Quantity>,
     resources: Option<String>,
     attributes: Option<String>,
     domain: Option<String>,
@@ -283,7 +291,7 @@ impl MeasureSettings {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LendingSettings {
-    /// How long a task must have been watched before its CPU is lent.
+    /// How long a task must have been watched before its CPU and bandwidth are lent.
     warm_up: Option<String>,
     /// For how long something must have been lendable before it is lent.
     hold: Option<String>,
@@ -310,6 +318,7 @@ impl LendingSettings {
             for kind in [
                 &mut lending.estimator.cpus,
                 &mut lending.estimator.disk_bandwidth,
+                &mut lending.estimator.network_bandwidth,
             ] {
                 kind.warm_blocks = ms.div_ceil(kind.block_ms).clamp(1, kind.blocks);
             }
@@ -413,6 +422,7 @@ impl Config {
             lending.estimator.cpus.lend = false;
             lending.estimator.mem.lend = false;
             lending.estimator.disk_bandwidth.lend = false;
+            lending.estimator.network_bandwidth.lend = false;
         }
         let attribute_text = flags.attributes.or(file.attributes).unwrap_or_default();
         let sandbox_keep = text(flags.sandbox_keep, file.sandbox_keep);
@@ -431,6 +441,11 @@ impl Config {
                 disk_bandwidth_bytes_per_s: read_value(
                     "disk_bandwidth",
                     text(flags.disk_bandwidth, file.disk_bandwidth),
+                    bandwidth,
+                )?,
+                network_bandwidth_bytes_per_s: read_value(
+                    "network_bandwidth",
+                    text(flags.network_bandwidth, file.network_bandwidth),
                     bandwidth,
                 )?,
             },
@@ -456,8 +471,10 @@ fn lots(text: &str) -> Result<Lots, ConfigError> {
     let bad = |rule: String| bad_value("resources", text, BadValue::new(rule));
     let written: WrittenResources = text.parse().map_err(|error: InvalidLot| bad(error.0))?;
     if !written.plain.is_zero() {
-        let rule = "give unreserved cpus, mem, disk and disk_bandwidth by settings of their own";
-        return Err(bad(rule.to_owned()));
+        let kinds = ResourceKind::listed();
+        return Err(bad(format!(
+            "give what is not reserved of {kinds} by settings of their own"
+        )));
     }
     Ok(written.lots)
 }
@@ -599,7 +616,7 @@ mod tests {
 
     #[test]
     fn a_file_sets_what_it_names_and_flags_win() {
-        let text = "master = 'm:1'\ncpus = 1.5\nmem = '4GiB'\ndisk_bandwidth = '100MiB/s'\n\
+        let text = "master = 'm:1'\ncpus = 1.5\nmem = '4GiB'\ndisk_bandwidth = '100MiB/s'\nnetwork_bandwidth = '125MB/s'\n\
                     attributes = 'rack:a;ssds:2'\ndomain = 'eu/a'\nsandbox_keep = '2h'\nno_lending = true\n";
         let config = parse(text).expect("a good file");
         assert_eq!(config.master, "m:1");
@@ -608,6 +625,8 @@ mod tests {
         assert_eq!(domain.as_deref(), Some("eu/a"));
         assert_eq!(config.resources.mem_bytes, Some(4 << 30));
         assert_eq!(config.resources.disk_bandwidth_bytes_per_s, Some(100 << 20));
+        let network = config.resources.network_bandwidth_bytes_per_s;
+        assert_eq!(network, Some(125_000_000));
         assert_eq!(config.attributes.len(), 2);
         assert_eq!(config.sandbox_keep_ms, 7_200_000);
         assert!(!config.lending.estimator.cpus.lend);

@@ -29,7 +29,7 @@ use crate::runtime::{
     CommandSpec, DeviceSpec, Executor, ExitRecord, LaunchRequest, Outcome, RunDir, RunKey, Runtime,
     StartSignal, VolumeSpec,
 };
-use crate::sampling::SamplerHandle;
+use crate::sampling::{Limit, SamplerHandle};
 
 mod recover;
 
@@ -55,6 +55,8 @@ pub enum Order {
     Kill(ContainerId),
     /// Cap its CPU, or lift the cap.
     Throttle(ContainerId, Option<u64>),
+    /// Limit its network bandwidth below what it is allocated, or lift that.
+    LimitNetwork(ContainerId, Option<u64>),
     /// Stop it where it is, or let it go on.
     Freeze(ContainerId, bool),
     /// Set what it may use.
@@ -70,6 +72,7 @@ impl Order {
             Self::Warn(..) => "warn",
             Self::Kill(_) => "kill",
             Self::Throttle(..) => "throttle",
+            Self::LimitNetwork(..) => "limit_network",
             Self::Freeze(_, true) => "freeze",
             Self::Freeze(_, false) => "thaw",
             Self::Resize(..) => "resize",
@@ -84,6 +87,7 @@ impl Order {
             | Self::Kill(id)
             | Self::Warn(id, ..)
             | Self::Throttle(id, _)
+            | Self::LimitNetwork(id, _)
             | Self::Freeze(id, _)
             | Self::Resize(id, _) => id,
         }
@@ -223,10 +227,10 @@ impl Containers {
             let executor = found.executor.map(Arc::new);
             if let Some(executor) = &executor {
                 let paths = found.container.paths();
-                let revocable = found.container.limits().revocable;
+                let limits = found.container.limits();
                 self.shared
                     .sampler
-                    .register(container_id.clone(), &paths, revocable);
+                    .register(container_id.clone(), &paths, &limits);
                 self.shared
                     .watch(container_id.clone(), Arc::clone(executor), None);
             }
@@ -305,11 +309,17 @@ impl Shared {
                 None => known.container.kill_all()?,
             },
             Order::Throttle(_, cap) => known.container.throttle(cap)?,
+            Order::LimitNetwork(container_id, cap) => {
+                self.sampler.limit_network(container_id, Limit::Cap(cap));
+            }
             Order::Freeze(_, true) => known.container.freeze()?,
             Order::Freeze(_, false) => known.container.thaw()?,
-            Order::Resize(_, resources) => {
+            Order::Resize(container_id, resources) => {
                 let limit = known.container.limits().cpu_limit_milli;
-                known.container.resize(&self.limits(&resources, limit))?;
+                let limits = self.limits(&resources, limit);
+                let own = Limit::Own(limits.network_bytes_per_s);
+                self.sampler.limit_network(container_id, own);
+                known.container.resize(&limits)?;
             }
         }
         Ok(())
@@ -332,6 +342,7 @@ impl Shared {
                     read_bytes_per_sec: Some(bytes_per_s),
                     write_bytes_per_sec: Some(bytes_per_s),
                 }),
+            network_bytes_per_s: amount(ResourceKind::NetworkBandwidth),
             revocable: resources.is_revocable(),
         }
     }
@@ -353,10 +364,9 @@ impl Shared {
             return;
         }
         let request = self.request(order);
-        let revocable = request.limits.revocable;
         let measured = |container: &Container| {
             self.sampler
-                .register(container_id.clone(), &container.paths(), revocable);
+                .register(container_id.clone(), &container.paths(), &request.limits);
         };
         match self.runtime.launch_measured(&request, measured) {
             Err(error) => {

@@ -35,7 +35,7 @@
 //! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for
 //! each kind and block, a look at its last two hours, and 21 KiB. In its first two hours a task counts what it is allocated or what the minutes show; its daily peak is not known, and what
 //! is lent then rests on the QoS controller. What is known survives a restart of the agent ([`Estimator::kept`]).
-//! Disk bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
+//! Bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
 
 pub mod lasting;
 pub mod peaks;
@@ -218,8 +218,10 @@ pub struct Facts<'a> {
     pub tasks: &'a [RunningView],
     /// What the agent has.
     pub total: &'a Quantities,
-    /// Whether the QoS controller holds anything back now.
+    /// Whether the QoS controller holds anything back now, but for network bandwidth.
     pub holding_back: bool,
+    /// Whether it holds network bandwidth back.
+    pub limiting_network: bool,
 }
 
 /// What of lending is kept over a restart.
@@ -241,7 +243,7 @@ pub struct Estimator {
     /// CPU of work outside of Ebb.
     unmanaged_cpu: Fading,
     dampers: [Damper; LENT_KINDS.len()],
-    no_growth_until: Timestamp,
+    no_growth_until: [Timestamp; LENT_KINDS.len()],
 }
 
 impl Estimator {
@@ -254,7 +256,7 @@ impl Estimator {
             unmanaged: Default::default(),
             unmanaged_cpu: Fading::default(),
             dampers: std::array::from_fn(|_| Damper::new(config.hold_ms)),
-            no_growth_until: Timestamp::default(),
+            no_growth_until: Default::default(),
         }
     }
 
@@ -288,9 +290,6 @@ impl Estimator {
         let known: std::collections::BTreeSet<_> =
             facts.tasks.iter().map(|task| &task.container_id).collect();
         self.tasks.retain(|id, _| known.contains(id));
-        if facts.holding_back {
-            self.no_growth_until = now.plus_ms(self.config.cool_down_ms);
-        }
         let in_use = facts.tasks.iter().fold(Quantities::ZERO, |sum, task| {
             sum.saturating_add(&task.allocated.revocable)
         });
@@ -299,10 +298,12 @@ impl Estimator {
             let mut target = facts
                 .usage
                 .map_or(0, |usage| self.target(now, index, usage, &facts));
-            if facts.holding_back {
+            let of_network = kind == ResourceKind::NetworkBandwidth;
+            if facts.holding_back || of_network && facts.limiting_network {
                 target = target.min(in_use.get(kind));
+                self.no_growth_until[index] = now.plus_ms(self.config.cool_down_ms);
             }
-            let may_grow = now >= self.no_growth_until && facts.usage.is_some();
+            let may_grow = now >= self.no_growth_until[index] && facts.usage.is_some();
             let level = self.dampers[index].step(
                 now,
                 target,
@@ -329,7 +330,9 @@ impl Estimator {
         let total = facts.total.get(kind);
         let (mut slack, mut peaks, mut alone) = (0u64, 0u64, 0u64);
         let mut members = Vec::with_capacity(facts.tasks.len());
-        for task in facts.tasks {
+        // Of what the agent has none of, nobody can have been allocated any.
+        let tasks = if total == 0 { &[] } else { facts.tasks };
+        for task in tasks {
             let allocated = task.allocated.regular.get(kind);
             let demand = if task.allocated.is_revocable() {
                 // Its own part is its own; what it uses of it is not watched.
@@ -460,7 +463,7 @@ fn measured(kind: ResourceKind, used: &ContainerUse) -> Option<u64> {
         ResourceKind::Cpus => used.slow.cpu_milli,
         ResourceKind::Mem => used.mem_bytes,
         ResourceKind::DiskBandwidth => used.slow.disk_bytes_per_s,
-        ResourceKind::NetworkBandwidth => used.slow.device_bytes_per_s(),
+        ResourceKind::NetworkBandwidth => used.slow.traffic_bytes_per_s(),
         ResourceKind::Disk => None,
     }
 }

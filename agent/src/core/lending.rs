@@ -79,6 +79,10 @@ pub struct Counters {
     pub freezes: u64,
     /// Containers let go.
     pub releases: u64,
+    /// Limits of network bandwidth set or changed.
+    pub network_limits: u64,
+    /// Limits of network bandwidth lifted.
+    pub network_releases: u64,
     /// Containers told to end, repetitions included.
     pub evictions: u64,
     /// Containers that were frozen instead, for the sake of their framework.
@@ -109,7 +113,11 @@ impl Lending {
             total,
             meter: Meter::new(config.usage),
             estimator: Estimator::new(config.estimator),
-            qos: Controller::new(config.qos, config.estimator.cpus.reserve_permille),
+            qos: Controller::new(
+                config.qos,
+                config.estimator.cpus.reserve_permille,
+                config.estimator.network_bandwidth.reserve_permille,
+            ),
             stale_ms: config.usage.max_gap_ms,
             valid_at: None,
             duplicates: 0,
@@ -226,11 +234,18 @@ impl Lending {
                 CorrectionAction::Freeze => self.counters.freezes += 1,
                 CorrectionAction::Release => self.counters.releases += 1,
                 CorrectionAction::Evict => self.counters.evictions += 1,
+                CorrectionAction::LimitNetwork { .. } => self.counters.network_limits += 1,
+                CorrectionAction::ReleaseNetwork => self.counters.network_releases += 1,
             }
         }
-        let corrected = corrections
-            .iter()
-            .any(|correction| correction.action != CorrectionAction::Release);
+        let corrected = corrections.iter().any(|correction| {
+            matches!(
+                correction.action,
+                CorrectionAction::Throttle { .. }
+                    | CorrectionAction::Freeze
+                    | CorrectionAction::Evict
+            )
+        });
         self.estimate = self.estimator.step(
             now,
             estimator::Facts {
@@ -238,6 +253,7 @@ impl Lending {
                 tasks,
                 total: &self.total,
                 holding_back: corrected || self.qos.taken_back_milli(tasks) > 0,
+                limiting_network: self.qos.limits_network(),
             },
         );
         self.survival.step(now, &self.estimate.lendable);
@@ -254,6 +270,7 @@ impl Lending {
                 tasks,
                 total: &self.total,
                 holding_back: self.qos.taken_back_milli(tasks) > 0,
+                limiting_network: self.qos.limits_network(),
             },
         );
         self.survival.step(now, &self.estimate.lendable);
@@ -318,6 +335,7 @@ impl Lending {
             }),
             throttled_to_milli: hold.throttled_to_milli,
             frozen: hold.frozen,
+            network_limited_to_bytes_per_s: hold.network_limited_to_bytes_per_s,
         }
     }
 }
@@ -349,6 +367,9 @@ fn figures(used: &ContainerUse) -> TaskUsageFigures {
         io_device_p99_ns: shown(|rates| rates.io.device_p99_ns),
         net_in_bytes_per_s: shown(|rates| rates.net_in_bytes_per_s),
         net_out_bytes_per_s: shown(|rates| rates.net_out_bytes_per_s),
+        traffic_in_bytes_per_s: shown(|rates| rates.traffic_in_bytes_per_s),
+        traffic_out_bytes_per_s: shown(|rates| rates.traffic_out_bytes_per_s),
+        traffic_dropped_per_s: shown(|rates| rates.traffic_dropped_per_s),
         run_queue_wait_ns: shown(|rates| rates.wait_mean_ns),
         run_queue_p99_ns: shown(|rates| rates.wait_p99_ns),
         waiting_milli: shown(|rates| rates.waiting_milli),
@@ -376,6 +397,8 @@ mod blame;
 mod faults;
 #[cfg(test)]
 mod gentle;
+#[cfg(test)]
+mod network;
 #[cfg(test)]
 mod readings;
 #[cfg(test)]

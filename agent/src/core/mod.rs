@@ -209,7 +209,7 @@ pub enum Input {
         /// Which.
         executor_id: ExecutorId,
         /// What it says.
-        call: ExecutorCall,
+        call: Box<ExecutorCall>,
     },
     /// The connection of an executor is gone.
     ExecutorGone {
@@ -361,6 +361,13 @@ pub enum Effect {
         container_id: ContainerId,
         /// Thousandths of a core; `None` goes back to what its launch said.
         cpu_milli: Option<u64>,
+    },
+    /// Limit the network bandwidth of a container, or lift the limit.
+    LimitNetwork {
+        /// Which.
+        container_id: ContainerId,
+        /// Bytes a second each way; `None` goes back to what it is allocated.
+        bytes_per_s: Option<u64>,
     },
     /// Stop a container where it is.
     Freeze {

@@ -23,7 +23,7 @@
 //! or a disk is frozen. A machine that runs out of memory gets none back by freezing: there, end the largest. Who is to
 //! end is warned and has [`Config::evict_grace_ms`], without memory less, and in danger none. Of one framework no more
 //! than a [`budget`] are ended; beyond it they stay frozen, unless the machine is in danger. When calm, give back in
-//! steps. Every correction says what was measured, what is normal, and why it struck this container.
+//! steps. Bandwidth of the network is a matter of its own ([`network`]). Every correction says what was measured, what is normal, and why it struck this container.
 //!
 //! **Units.** Thousandths of a core, nanoseconds, bytes, events a second; shares in thousandths.
 //!
@@ -45,6 +45,7 @@ mod ease;
 mod facts;
 mod memory;
 mod neighbours;
+mod network;
 mod plan;
 mod pressure;
 mod stall;
@@ -61,6 +62,7 @@ use self::budget::Budget;
 pub use self::budget::MAX_BUDGET;
 use self::facts::Facts;
 use self::neighbours::Neighbours;
+use self::network::Network;
 use self::plan::Level;
 use self::pressure::{Finding, Streaks};
 use super::running::RunningView;
@@ -146,6 +148,8 @@ pub struct Config {
     /// How long after an answer to stalls they are judged again, in milliseconds: figures of full samples tell what was
     /// up to two seconds ago.
     pub stall_settle_ms: u64,
+    /// Smallest limit of the network, in thousandths of what the agent has of it: connections live on.
+    pub min_network_permille: u64,
 }
 
 impl Default for Config {
@@ -182,6 +186,7 @@ impl Default for Config {
             stall_floor_permille: 100,
             disk_floor_ns: 20_000_000,
             stall_settle_ms: 3_000,
+            min_network_permille: 10,
         }
     }
 }
@@ -244,6 +249,8 @@ pub struct HoldView {
     pub throttled_to_milli: Option<u64>,
     /// Whether it is frozen.
     pub frozen: bool,
+    /// The limit of its network bandwidth, in bytes a second each way.
+    pub network_limited_to_bytes_per_s: Option<u64>,
 }
 
 /// The QoS controller of one agent.
@@ -255,6 +262,7 @@ pub struct Controller {
     holds: BTreeMap<ContainerId, Hold>,
     streaks: Streaks,
     neighbours: Neighbours,
+    network: Network,
     disturbances: Vec<Disturbance>,
     budget: Budget,
     stalls_answered_at: Option<Timestamp>,
@@ -273,11 +281,12 @@ pub struct Controller {
 type Corrections = BTreeMap<ContainerId, Correction>;
 
 impl Controller {
-    /// A controller that holds nothing back.
-    pub fn new(config: Config, cpu_reserve_permille: u64) -> Self {
+    /// A controller that holds nothing back, and keeps so much of the machine free, in thousandths.
+    pub fn new(config: Config, cpu_reserve_permille: u64, network_reserve_permille: u64) -> Self {
         Self {
             config,
             cpu_reserve_permille,
+            network: Network::new(network_reserve_permille, &config),
             baselines: BTreeMap::new(),
             holds: BTreeMap::new(),
             streaks: Streaks::default(),
@@ -299,20 +308,19 @@ impl Controller {
     pub fn forget(&mut self, container_id: &ContainerId) {
         self.baselines.remove(container_id);
         self.holds.remove(container_id);
+        self.network.forget(container_id);
     }
 
     /// How a container is held back.
     pub fn hold(&self, container_id: &ContainerId) -> HoldView {
-        match self.holds.get(container_id).map(|hold| hold.grip) {
-            Some(Grip::Capped(cap_milli)) => HoldView {
-                throttled_to_milli: Some(cap_milli),
-                frozen: false,
+        let grip = self.holds.get(container_id).map(|hold| hold.grip);
+        HoldView {
+            throttled_to_milli: match grip {
+                Some(Grip::Capped(cap_milli)) => Some(cap_milli),
+                _ => None,
             },
-            Some(Grip::Frozen(_)) => HoldView {
-                throttled_to_milli: None,
-                frozen: true,
-            },
-            Some(Grip::Evicting { .. }) | None => HoldView::default(),
+            frozen: matches!(grip, Some(Grip::Frozen(_))),
+            network_limited_to_bytes_per_s: self.network.limit(container_id),
         }
     }
 
@@ -329,6 +337,11 @@ impl Controller {
                 }
             })
             .fold(0, u64::saturating_add)
+    }
+
+    /// Whether the network bandwidth of any container is held back.
+    pub fn limits_network(&self) -> bool {
+        self.network.is_holding()
     }
 
     /// Who was disturbed by whom in the last sample with valid data.
@@ -374,6 +387,8 @@ impl Controller {
                 self.ease(now, room, tasks, &mut corrections);
             }
         }
+        self.network
+            .step(now, &self.config, usage, tasks, total, &mut corrections);
         corrections.into_values().collect()
     }
 
@@ -384,6 +399,7 @@ impl Controller {
         self.holds.retain(|id, _| known.contains(id));
         self.streaks.retain(|id| known.contains(id));
         self.neighbours.retain(|id| known.contains(id));
+        self.network.retain(|id| known.contains(id));
     }
 
     /// Updates what is normal for each owner.

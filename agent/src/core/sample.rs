@@ -342,7 +342,7 @@ fn ends_at(task: &Task) -> Option<Timestamp> {
     Some(task.started_at?.plus_ms(limit_ms.saturating_add(grace_ms)))
 }
 
-/// Caps, freezes or releases a container.
+/// Caps, limits, freezes or releases a container.
 fn restrain(
     frozen: &mut bool,
     container_id: ContainerId,
@@ -353,6 +353,17 @@ fn restrain(
         CorrectionAction::Freeze => {
             *frozen = true;
             out.effect(Effect::Freeze { container_id });
+            return;
+        }
+        CorrectionAction::LimitNetwork { .. } | CorrectionAction::ReleaseNetwork => {
+            let bytes_per_s = match action {
+                CorrectionAction::LimitNetwork { bytes_per_s } => Some(bytes_per_s),
+                _ => None,
+            };
+            out.effect(Effect::LimitNetwork {
+                container_id,
+                bytes_per_s,
+            });
             return;
         }
         CorrectionAction::Throttle { cpu_milli } => Some(cpu_milli),

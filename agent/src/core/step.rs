@@ -59,7 +59,7 @@ impl Core {
                 framework_id,
                 executor_id,
                 call,
-            } => self.hear_executor(session, &(framework_id, executor_id), call, out),
+            } => self.hear_executor(session, &(framework_id, executor_id), *call, out),
             Input::ExecutorGone { session } => self.executor_gone(session, out),
             Input::ShutDown => self.shut_down(out),
             Input::Tick => {}

@@ -35,7 +35,7 @@ pub use meter::Meter;
 pub use rates::{ContainerUse, IoLatency, MachineUse, Rates, UsageView};
 pub use sample::{
     ContainerSample, HostCounters, IoLatencySample, IoSample, MemorySample, OomKill,
-    PressureSample, Sample,
+    PressureSample, Sample, TrafficSample,
 };
 
 /// Buckets of a run-queue histogram: bucket `i` counts waits of `[2^i, 2^(i+1))` nanoseconds, the

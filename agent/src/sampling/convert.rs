@@ -89,6 +89,11 @@ fn container(counters: &ContainerCounters) -> usage::ContainerSample {
         net_bytes: counters
             .network
             .map(|network| (network.in_bytes, network.out_bytes)),
+        traffic: counters.traffic.map(|traffic| usage::TrafficSample {
+            in_bytes: traffic.in_bytes,
+            out_bytes: traffic.out_bytes,
+            dropped_packets: traffic.dropped_packets,
+        }),
         forks: counters.processes.map(|processes| processes.forks),
         pressure: counters.pressure.as_ref().map(pressure),
     }

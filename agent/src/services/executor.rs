@@ -122,7 +122,7 @@ impl Listener {
                 session: self.session,
                 framework_id,
                 executor_id,
-                call,
+                call: Box::new(call),
             };
             if self.events.send(Event::from(input)).await.is_err() {
                 return Err(Status::unavailable("the agent is being shut down"));

@@ -231,6 +231,9 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
         io_device_p99_ns: one(),
         net_in_bytes_per_s: one(),
         net_out_bytes_per_s: one(),
+        traffic_in_bytes_per_s: one(),
+        traffic_out_bytes_per_s: one(),
+        traffic_dropped_per_s: one(),
         run_queue_wait_ns: one(),
         run_queue_p99_ns: one(),
         waiting_milli: one(),
@@ -261,6 +264,7 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
         },
         throttled_to_milli: Some(100),
         frozen: true,
+        network_limited_to_bytes_per_s: Some(200),
     };
     let source = |figure: &str, source, why: &str| ebb_types::FigureSource {
         figure: figure.into(),
@@ -363,6 +367,37 @@ fn what_a_newer_agent_says_beyond_what_is_known_is_left_out_and_the_rest_counts(
         ..usage
     };
     assert_eq!(ebb_types::AgentUsage::try_from(wire), Ok(known));
+}
+
+#[test]
+fn what_was_done_for_which_signal_and_by_which_rule_survives_the_wire() {
+    use ebb_types::CorrectionAction as Action;
+    let actions = [
+        Action::Throttle { cpu_milli: 10 },
+        Action::Freeze,
+        Action::Release,
+        Action::Evict,
+        Action::LimitNetwork { bytes_per_s: 11 },
+        Action::ReleaseNetwork,
+    ];
+    let one = |action, signal, rule| ebb_types::Correction {
+        action,
+        signal,
+        choice: ebb_types::Choice {
+            rule,
+            ..correction().choice
+        },
+        ..correction()
+    };
+    for action in actions {
+        for signal in ebb_types::Signal::ALL {
+            for rule in ebb_types::ChoiceRule::ALL {
+                let said = one(action, signal, rule);
+                let wire = proto::Correction::from(said.clone());
+                assert_eq!(ebb_types::Correction::try_from(wire), Ok(said));
+            }
+        }
+    }
 }
 
 /// A correction in which each number has a value of its own.

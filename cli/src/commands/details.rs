@@ -213,6 +213,7 @@ fn in_unit(signal: Signal, value: u64) -> String {
         Signal::MachineMemory => bytes(value),
         Signal::MemoryStall => usage::percent(value),
         Signal::DiskLatency => duration_ns(value),
+        Signal::MachineNetwork => usage::bytes_per_s(value),
     }
 }
 
@@ -221,6 +222,9 @@ pub(crate) fn correction(correction: &Correction) -> String {
     let action = match correction.action {
         CorrectionAction::Throttle { cpu_milli } => {
             format!("throttle to {} cpus", milli(cpu_milli))
+        }
+        CorrectionAction::LimitNetwork { bytes_per_s } => {
+            format!("limit network to {}", usage::bytes_per_s(bytes_per_s))
         }
         other => other.name().to_owned(),
     };

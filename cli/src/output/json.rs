@@ -97,6 +97,7 @@ pub(crate) struct CorrectionJson {
     container_id: String,
     action: &'static str,
     throttle_to_milli: Option<u64>,
+    limit_network_to_bytes_per_s: Option<u64>,
     signal: &'static str,
     on_behalf_of: Option<String>,
     value: u64,
@@ -192,6 +193,10 @@ impl From<&Correction> for CorrectionJson {
             action: correction.action.name(),
             throttle_to_milli: match correction.action {
                 CorrectionAction::Throttle { cpu_milli } => Some(cpu_milli),
+                _ => None,
+            },
+            limit_network_to_bytes_per_s: match correction.action {
+                CorrectionAction::LimitNetwork { bytes_per_s } => Some(bytes_per_s),
                 _ => None,
             },
             signal: correction.signal.name(),

@@ -55,6 +55,7 @@ fn used(name: &str, allocated: Resources, cpu_milli: Option<u64>) -> TaskUsage {
         sources: TaskSources::all(MeasureSource::Ebpf),
         throttled_to_milli: None,
         frozen: false,
+        network_limited_to_bytes_per_s: None,
     }
 }
 

@@ -252,6 +252,7 @@ fn agent(port: u16) -> AgentState {
                 sources: TaskSources::all(MeasureSource::Ebpf),
                 throttled_to_milli: None,
                 frozen: false,
+                network_limited_to_bytes_per_s: None,
             }],
             corrections: Vec::new(),
             recent: vec![froze()],

@@ -335,6 +335,7 @@ impl World {
             Effect::CancelLaunch { container_id } => self.cancel(number, container_id),
             Effect::RemoveVolume { .. }
             | Effect::Throttle { .. }
+            | Effect::LimitNetwork { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Resize { .. }

@@ -18,6 +18,12 @@ pub struct FrameworkTotals {
     pub net_in_bytes: Option<u64>,
     /// Bytes of IP packets sent.
     pub net_out_bytes: Option<u64>,
+    /// Bytes received through network devices other than loopback.
+    pub traffic_in_bytes: Option<u64>,
+    /// Bytes sent through them.
+    pub traffic_out_bytes: Option<u64>,
+    /// Packets that were dropped for exceeding the network bandwidth of their container.
+    pub dropped_packets: Option<u64>,
     /// Processes killed for want of memory.
     pub oom_kills: Option<u64>,
     /// New processes.
@@ -32,6 +38,9 @@ impl FrameworkTotals {
             &mut self.disk_write_bytes,
             &mut self.net_in_bytes,
             &mut self.net_out_bytes,
+            &mut self.traffic_in_bytes,
+            &mut self.traffic_out_bytes,
+            &mut self.dropped_packets,
             &mut self.oom_kills,
             &mut self.forks,
         ]
@@ -48,7 +57,7 @@ impl FrameworkTotals {
     }
 }
 
-const FIGURES: usize = 7;
+const FIGURES: usize = 10;
 
 /// The last reading of each counter, and its source.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +87,9 @@ impl Last {
             disk(|disk| disk.write_bytes),
             ebpf(reading.net_bytes.map(|net| net.0)),
             ebpf(reading.net_bytes.map(|net| net.1)),
+            ebpf(reading.traffic.map(|traffic| traffic.in_bytes)),
+            ebpf(reading.traffic.map(|traffic| traffic.out_bytes)),
+            ebpf(reading.traffic.map(|traffic| traffic.dropped_packets)),
             reading.oom_kills.map(|kills| (kills, reading.oom_source)),
             ebpf(reading.forks),
         ];

@@ -2,7 +2,7 @@
 
 use ebb_types::MeasureSource;
 
-use super::super::usage::{IoSample, MemorySample, OomKill};
+use super::super::usage::{IoSample, MemorySample, OomKill, TrafficSample};
 use super::*;
 
 fn id(name: &str) -> ContainerId {
@@ -80,6 +80,11 @@ fn a_container_that_no_sample_saw_counts_by_its_last_reading() {
             latency: None,
         }),
         net_bytes: Some((5, 6)),
+        traffic: Some(TrafficSample {
+            in_bytes: 8,
+            out_bytes: 9,
+            dropped_packets: 10,
+        }),
         forks: Some(7),
         oom_kills: Some(0),
         ..cpu(2, Ebpf)
@@ -91,6 +96,9 @@ fn a_container_that_no_sample_saw_counts_by_its_last_reading() {
         disk_write_bytes: Some(4),
         net_in_bytes: Some(5),
         net_out_bytes: Some(6),
+        traffic_in_bytes: Some(8),
+        traffic_out_bytes: Some(9),
+        dropped_packets: Some(10),
         oom_kills: Some(0),
         forks: Some(7),
     };

@@ -52,6 +52,7 @@ fn usage(view: &RunningView, cpu_milli: Option<u64>, mem_bytes: Option<u64>) -> 
         sources: TaskSources::all(ebb_types::MeasureSource::Files),
         throttled_to_milli: None,
         frozen: false,
+        network_limited_to_bytes_per_s: None,
     }
 }
 

@@ -136,6 +136,7 @@ fn step(
         tasks,
         total: &total(),
         holding_back: false,
+        limiting_network: false,
     };
     estimator
         .step(Timestamp::from_ms(at * 1_000), facts)

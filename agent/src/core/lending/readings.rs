@@ -4,7 +4,7 @@ use ebb_types::{Quantities, Timestamp};
 use proptest::prelude::*;
 
 use super::super::usage::{
-    ContainerSample, HostCounters, IoLatencySample, IoSample, Sample, SampleVerdict,
+    ContainerSample, HostCounters, IoLatencySample, IoSample, Sample, SampleVerdict, TrafficSample,
 };
 use super::world::{World, container};
 use super::{Config, Lending};
@@ -51,6 +51,7 @@ prop_compose! {
         own in any_counter(), reclaim in any_counter(), forks in any_counter(),
         faults in prop::option::of((any::<u64>(), any::<u64>())),
         net in prop::option::of((any::<u64>(), any::<u64>())),
+        traffic in prop::option::of((any::<u64>(), any::<u64>(), any::<u64>())),
         histogram in prop::option::of(prop::array::uniform(any::<u64>())),
     ) -> ContainerSample {
         ContainerSample {
@@ -60,6 +61,11 @@ prop_compose! {
             disk_source: source(ebpf),
             faults,
             net_bytes: net,
+            traffic: traffic.map(|(in_bytes, out_bytes, dropped_packets)| TrafficSample {
+                in_bytes,
+                out_bytes,
+                dropped_packets,
+            }),
             reclaim_ns: reclaim,
             forks,
             run_queue_wait_own_ns: own,

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use ebb_types::{
-    ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities, Resources,
-    TaskId, Timestamp,
+    ContainerId, Correction, CorrectionAction, FrameworkId, MeasureSource, Quantities,
+    ResourceKind, Resources, TaskId, Timestamp,
 };
 
 use super::super::running::RunningView;
 use super::super::usage::{
     ContainerSample, HostCounters, IO_BUCKETS, IoLatencySample, IoSample, MemorySample,
-    RUN_QUEUE_BUCKETS, Sample, SampleVerdict,
+    RUN_QUEUE_BUCKETS, Sample, SampleVerdict, TrafficSample,
 };
 use super::{Config, Lending, LendingOutcome};
 
@@ -25,6 +25,10 @@ pub(super) struct Sim {
     pub(super) wants_milli: u64,
     pub(super) mem_bytes: u64,
     pub(super) disk_bytes_per_s: u64,
+    /// What it would receive and send through the network, in bytes a second.
+    pub(super) wants_traffic: [u64; 2],
+    pub(super) traffic: [u64; 2],
+    pub(super) network_limit: Option<u64>,
     /// Mean wait of each of 1,000 wake-ups a second, in nanoseconds.
     pub(super) wait_ns: u64,
     /// What its own quota adds to each, in nanoseconds, where the probes tell.
@@ -116,7 +120,7 @@ impl World {
         }
     }
 
-    fn add(&mut self, name: &str, allocated: Resources, wants_milli: u64) {
+    pub(super) fn add(&mut self, name: &str, allocated: Resources, wants_milli: u64) {
         let view = RunningView {
             container_id: container(name),
             framework_id: FrameworkId::new("framework").unwrap(),
@@ -142,6 +146,7 @@ impl World {
             }),
             disk_source: MeasureSource::Ebpf,
             reclaim_ns: Some(0),
+            traffic: Some(TrafficSample::default()),
             forks: Some(0),
             ..ContainerSample::absent(MeasureSource::Ebpf)
         };
@@ -150,6 +155,9 @@ impl World {
             wants_milli,
             mem_bytes: 100 << 20,
             disk_bytes_per_s: 0,
+            wants_traffic: [0; 2],
+            traffic: [0; 2],
+            network_limit: None,
             wait_ns: 20_000,
             wait_own_ns: None,
             preempted_by_revocable_per_s: 0,
@@ -288,8 +296,32 @@ impl World {
                 }
             }
         }
+        self.send_and_receive(ms);
         self.busy_ns += busy * ms * 1_000;
         self.unmanaged_ns += self.unmanaged_milli * ms * 1_000;
+    }
+
+    /// A network that is full gives each the same part of what it would send, whoever it is.
+    fn send_and_receive(&mut self, ms: u64) {
+        let all = self.total.get(ResourceKind::NetworkBandwidth);
+        for way in 0..2 {
+            let would = |sim: &Sim| {
+                let own = sim.view.allocated.total(ResourceKind::NetworkBandwidth);
+                let own = Some(own).filter(|own| *own > 0);
+                let most = own.into_iter().chain(sim.network_limit).min();
+                let wants = sim.wants_traffic[way].min(most.unwrap_or(u64::MAX));
+                if sim.frozen { 0 } else { wants }
+            };
+            let together: u64 = self.sims.values().map(would).sum();
+            for sim in self.sims.values_mut() {
+                let share = would(sim) * all.min(together) / together.max(1);
+                sim.traffic[way] = share;
+                if let Some(traffic) = &mut sim.counters.traffic {
+                    let ways = [&mut traffic.in_bytes, &mut traffic.out_bytes];
+                    *ways[way] += share * ms / 1_000;
+                }
+            }
+        }
     }
 
     /// A sample between the regular ones.
@@ -396,6 +428,10 @@ impl World {
                 }
                 CorrectionAction::Freeze => sim.frozen = true,
                 CorrectionAction::Release => (sim.cap_milli, sim.frozen) = (None, false),
+                CorrectionAction::LimitNetwork { bytes_per_s } => {
+                    sim.network_limit = Some(bytes_per_s);
+                }
+                CorrectionAction::ReleaseNetwork => sim.network_limit = None,
                 CorrectionAction::Evict if !self.obeys_evictions => {}
                 CorrectionAction::Evict => {
                     self.mem_available_bytes += sim.mem_bytes;

@@ -27,7 +27,7 @@ pub(super) enum Level {
 }
 
 /// Largest first, then youngest.
-fn ranked(sizes: impl IntoIterator<Item = (u64, Timestamp)>) -> Vec<(usize, u64)> {
+pub(super) fn ranked(sizes: impl IntoIterator<Item = (u64, Timestamp)>) -> Vec<(usize, u64)> {
     let mut order: Vec<_> = sizes
         .into_iter()
         .enumerate()

@@ -295,7 +295,7 @@ impl World {
             session: Session(session),
             framework_id,
             executor_id,
-            call,
+            call: Box::new(call),
         });
     }
 

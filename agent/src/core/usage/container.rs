@@ -9,8 +9,13 @@ use super::io::latency;
 use super::sample::IoLatencySample;
 use super::track::{Count, Delta, Limits, Track, quantile};
 use super::{
-    ContainerSample, ContainerUse, Counters, MemorySample, PressureSample, RUN_QUEUE_BUCKETS, Rates,
+    ContainerSample, ContainerUse, Counters, MemorySample, PressureSample, RUN_QUEUE_BUCKETS,
+    Rates, TrafficSample,
 };
+
+/// Over how long traffic with the network is looked at, in nanoseconds: the time between two regular samples, with some
+/// room for late ones.
+const BURSTS_NS: u64 = 90_000_000;
 
 /// When differences of this sample may be trusted.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +76,7 @@ pub(super) struct Tracks {
     disk: Track<[u64; 2]>,
     io: Track<IoLatencySample>,
     net: Track<[u64; 2]>,
+    traffic: Track<[u64; 3]>,
     forks: Track<u64>,
     pressure: Track<[u64; 3]>,
 }
@@ -103,6 +109,7 @@ impl Tracks {
             disk: Track::default(),
             io: Track::default(),
             net: Track::default(),
+            traffic: Track::default(),
             forks: Track::default(),
             pressure: Track::default(),
         }
@@ -195,7 +202,9 @@ impl Tracks {
         let histogram = reading.run_queue_histogram;
         resets += u64::from(self.histogram.push(taken_ns, histogram, limits));
         let net = reading.net_bytes.map(<[u64; 2]>::from);
-        resets + u64::from(self.net.push(taken_ns, net, limits))
+        resets += u64::from(self.net.push(taken_ns, net, limits));
+        let traffic = reading.traffic.as_ref().map(TrafficSample::parts);
+        resets + u64::from(self.traffic.push(taken_ns, traffic, limits))
     }
 
     fn push_full(&mut self, taken_ns: u64, reading: &ContainerSample, limits: Limits) -> u64 {
@@ -248,6 +257,7 @@ impl Tracks {
         let faults = window.of_faults(&self.faults);
         let disk = window.of_full(&self.disk);
         let net = window.of_quick(&self.net);
+        let traffic = window.of_bursts(&self.traffic);
         let split = window.of_full(&self.split);
         let pressure = window.of_full(&self.pressure);
         let stalled = |index| pressure.map(|d| d.part(index).permille());
@@ -278,6 +288,9 @@ impl Tracks {
             io: latency(window.of_full(&self.io)),
             net_in_bytes_per_s: net.map(|d| d.part(0).per_second()),
             net_out_bytes_per_s: net.map(|d| d.part(1).per_second()),
+            traffic_in_bytes_per_s: traffic.map(|d| d.part(0).per_second()),
+            traffic_out_bytes_per_s: traffic.map(|d| d.part(1).per_second()),
+            traffic_dropped_per_s: traffic.map(|d| d.part(2).per_second()),
             forks_per_s: window.of_quick(&self.forks).map(per_s),
             cpu_pressure_permille: stalled(0),
             mem_pressure_permille: stalled(1),
@@ -311,6 +324,14 @@ impl Window<'_> {
             Self::Slow {
                 taken_ns, bounds, ..
             } => track.slow(*taken_ns, bounds.quick),
+        }
+    }
+
+    /// Of what comes in bursts, which a shorter time would take for all there is.
+    fn of_bursts<C: Count>(&self, track: &Track<C>) -> Option<Delta<C>> {
+        match self {
+            Self::Fast { taken_ns } => track.over(*taken_ns, BURSTS_NS),
+            Self::Slow { .. } => self.of_quick(track),
         }
     }
 

@@ -57,10 +57,13 @@ pub struct Rates {
     pub net_in_bytes_per_s: Option<u64>,
     /// Bytes of IP packets sent, a second.
     pub net_out_bytes_per_s: Option<u64>,
-    /// Bytes of IP packets received through network devices, a second: without what stays on the machine.
-    pub device_in_bytes_per_s: Option<u64>,
+    /// Bytes of IP packets received through network devices, a second: without those of the loopback device. Over the last
+    /// sample, and those before until they span 90 ms.
+    pub traffic_in_bytes_per_s: Option<u64>,
     /// The same sent.
-    pub device_out_bytes_per_s: Option<u64>,
+    pub traffic_out_bytes_per_s: Option<u64>,
+    /// Packets that were dropped for exceeding the network bandwidth that it has, a second, of both directions.
+    pub traffic_dropped_per_s: Option<u64>,
     /// New processes, a second.
     pub forks_per_s: Option<u64>,
     /// Time that at least one of its tasks waited for a CPU, in thousandths of the time passed. Full.
@@ -73,8 +76,8 @@ pub struct Rates {
 
 impl Rates {
     /// What it takes of the network's bandwidth, in bytes a second: the direction of which it uses more.
-    pub fn device_bytes_per_s(&self) -> Option<u64> {
-        let (received, sent) = (self.device_in_bytes_per_s?, self.device_out_bytes_per_s?);
+    pub fn traffic_bytes_per_s(&self) -> Option<u64> {
+        let (received, sent) = (self.traffic_in_bytes_per_s?, self.traffic_out_bytes_per_s?);
         Some(received.max(sent))
     }
 }

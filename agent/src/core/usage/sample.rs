@@ -100,6 +100,8 @@ pub struct ContainerSample {
     pub disk_source: MeasureSource,
     /// Bytes of IP packets received, and sent.
     pub net_bytes: Option<(u64, u64)>,
+    /// What of that went through network devices.
+    pub traffic: Option<TrafficSample>,
     /// New processes.
     pub forks: Option<u64>,
     /// Time that tasks of it stood still. In full samples.
@@ -131,6 +133,7 @@ impl ContainerSample {
             disk: None,
             disk_source: MeasureSource::Files,
             net_bytes: None,
+            traffic: None,
             forks: None,
             pressure: None,
         }
@@ -176,6 +179,24 @@ pub struct IoLatencySample {
     pub queue_histogram: IoHistogram,
     /// Requests by the devices' time.
     pub device_histogram: IoHistogram,
+}
+
+/// What one container sent and received through network devices other than loopback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficSample {
+    /// Bytes received.
+    pub in_bytes: u64,
+    /// Bytes sent.
+    pub out_bytes: u64,
+    /// Packets of both directions that were dropped for exceeding the bandwidth that it has.
+    pub dropped_packets: u64,
+}
+
+impl TrafficSample {
+    /// The three as they are counted together.
+    pub(super) const fn parts(&self) -> [u64; 3] {
+        [self.in_bytes, self.out_bytes, self.dropped_packets]
+    }
 }
 
 /// Time that at least one task stood still for want of something, in nanoseconds.

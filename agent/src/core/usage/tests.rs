@@ -77,6 +77,11 @@ fn probed(tenths: u64, full: bool) -> ContainerSample {
         oom_kills: Some(2),
         oom_source: Ebpf,
         net_bytes: Some((tenths * 50, tenths * 60)),
+        traffic: Some(TrafficSample {
+            in_bytes: tenths * 40,
+            out_bytes: tenths * 30,
+            dropped_packets: tenths * 2,
+        }),
         forks: Some(tenths),
         cpu_split_ns: full.then_some((tenths * STEP_NS / 4, tenths * STEP_NS / 4)),
         memory: full.then_some(MemorySample {
@@ -132,6 +137,12 @@ fn every_figure_of_the_probes_becomes_a_rate_that_stands_between_full_samples() 
             (slow.net_in_bytes_per_s, slow.net_out_bytes_per_s),
             (Some(500), Some(600))
         );
+        assert_eq!(
+            (slow.traffic_in_bytes_per_s, slow.traffic_out_bytes_per_s),
+            (Some(400), Some(300))
+        );
+        assert_eq!(slow.traffic_bytes_per_s(), Some(400));
+        assert_eq!(slow.traffic_dropped_per_s, Some(20));
         assert_eq!(slow.forks_per_s, Some(10));
         assert_eq!(slow.cpu_pressure_permille, Some(100));
         assert_eq!(

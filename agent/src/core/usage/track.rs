@@ -124,6 +124,17 @@ impl<C: Count> Track<C> {
         self.between(before, taken_ns)
     }
 
+    /// What was added within at least `span_ns` up to the sample taken at `taken_ns`, by the fewest readings that reach back
+    /// so far; `None` where none do, or where the sample has no valid reading.
+    pub(super) fn over(&self, taken_ns: u64, span_ns: u64) -> Option<Delta<C>> {
+        let begin_ns = taken_ns.saturating_sub(span_ns);
+        let from = self
+            .points
+            .iter()
+            .rposition(|(at_ns, _)| *at_ns <= begin_ns)?;
+        self.between(from, taken_ns)
+    }
+
     /// What the slow window up to `taken_ns` added; `None` where the sample has no valid reading, or
     /// where the readings reach back over less than half of the window.
     pub(super) fn slow(&self, taken_ns: u64, limits: Limits) -> Option<Delta<C>> {
@@ -201,6 +212,25 @@ mod tests {
                 assert_eq!((slow.amount, slow.span_ns), (70, 1_000));
             }
         }
+    }
+
+    #[test]
+    fn a_span_is_reached_by_the_fewest_readings() {
+        let mut track = Track::default();
+        for (at, value) in [(100, 1u64), (180, 2), (200, 4), (220, 8)] {
+            track.push(at, Some(value), LIMITS);
+        }
+        let over = |span_ns| {
+            track
+                .over(220, span_ns)
+                .map(|delta| (delta.amount, delta.span_ns))
+        };
+        assert_eq!(over(10), Some((4, 20)));
+        assert_eq!(over(20), Some((4, 20)));
+        assert_eq!(over(21), Some((6, 40)));
+        assert_eq!(over(100), Some((7, 120)));
+        assert_eq!(over(121), None, "not that far back");
+        assert!(track.over(230, 10).is_none(), "of another sample");
     }
 
     #[test]

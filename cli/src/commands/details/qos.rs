@@ -1,8 +1,8 @@
 //! What the QoS controller did and saw, in sentences.
 
 use ebb_types::{
-    AgentUsage, ChoiceRule, Correction, Disturbance, Disturber, Lasting, Promise, Promises, TaskId,
-    Timestamp,
+    AgentUsage, ChoiceRule, Correction, Disturbance, Disturber, Lasting, Promise, Promises, Signal,
+    TaskId, Timestamp,
 };
 
 use super::{Line, ago, correction, in_unit, usage::percent};
@@ -15,8 +15,13 @@ pub(crate) fn choice(of: &Correction) -> String {
         ChoiceRule::MostCpu => format!("by use, {} cpus", milli(choice.amount)),
         ChoiceRule::MostMemory => format!("by memory, {}", bytes(choice.amount)),
         ChoiceRule::MostDisk => format!("by traffic, {}/s", bytes(choice.amount)),
+        ChoiceRule::MostNetwork => format!("by traffic, {}/s", bytes(choice.amount)),
         ChoiceRule::HeldHardest => {
-            format!("of those held back, left {} cpus", milli(choice.amount))
+            let left = match of.signal {
+                Signal::MachineNetwork => format!("{}/s", bytes(choice.amount)),
+                _ => format!("{} cpus", milli(choice.amount)),
+            };
+            format!("of those held back, left {left}")
         }
         ChoiceRule::NotEnded => {
             return format!("told to end {} ago", duration_ms(choice.amount));

@@ -37,7 +37,7 @@ fn per_s(value: u64) -> String {
     format!("{value}/s")
 }
 
-fn bytes_per_s(value: u64) -> String {
+pub(super) fn bytes_per_s(value: u64) -> String {
     format!("{}/s", bytes(value))
 }
 
@@ -51,6 +51,9 @@ pub(super) fn of_task(usage: &TaskUsage) -> Vec<Line> {
     }
     if usage.frozen {
         lines.push(("frozen", "yes: its owner needs the resources".to_owned()));
+    }
+    if let Some(limit) = usage.network_limited_to_bytes_per_s {
+        lines.push(("network limited to", bytes_per_s(limit)));
     }
     lines
 }
@@ -126,7 +129,7 @@ fn memory(usage: &TaskUsage) -> [Line; 5] {
     ]
 }
 
-fn traffic(usage: &TaskUsage) -> [Line; 3] {
+fn traffic(usage: &TaskUsage) -> [Line; 4] {
     let used = &usage.used;
     let parts = figures([
         (used.disk_read_bytes_per_s.map(bytes_per_s), "read"),
@@ -143,10 +146,17 @@ fn traffic(usage: &TaskUsage) -> [Line; 3] {
         (used.net_in_bytes_per_s.map(bytes_per_s), "in"),
         (used.net_out_bytes_per_s.map(bytes_per_s), "out"),
     ]);
+    let dropped = used.traffic_dropped_per_s.filter(|packets| *packets > 0);
+    let devices = figures([
+        (used.traffic_in_bytes_per_s.map(bytes_per_s), "in"),
+        (used.traffic_out_bytes_per_s.map(bytes_per_s), "out"),
+        (dropped.map(per_s), "packets dropped"),
+    ]);
     [
         ("used disk", figure(disk)),
         ("disk latency", figure(latency)),
         ("network", figure(network)),
+        ("network devices", figure(devices)),
     ]
 }
 

@@ -34,6 +34,9 @@ pub(crate) struct TaskUsageJson {
     io_device_p99_ns: Option<u64>,
     net_in_bytes_per_s: Option<u64>,
     net_out_bytes_per_s: Option<u64>,
+    traffic_in_bytes_per_s: Option<u64>,
+    traffic_out_bytes_per_s: Option<u64>,
+    traffic_dropped_per_s: Option<u64>,
     run_queue_wait_ns: Option<u64>,
     run_queue_p99_ns: Option<u64>,
     waiting_milli: Option<u64>,
@@ -51,6 +54,7 @@ pub(crate) struct TaskUsageJson {
     disk_source: &'static str,
     throttled_to_milli: Option<u64>,
     frozen: bool,
+    network_limited_to_bytes_per_s: Option<u64>,
 }
 
 impl From<&TaskUsage> for TaskUsageJson {
@@ -82,6 +86,9 @@ impl From<&TaskUsage> for TaskUsageJson {
             io_device_p99_ns: used.io_device_p99_ns,
             net_in_bytes_per_s: used.net_in_bytes_per_s,
             net_out_bytes_per_s: used.net_out_bytes_per_s,
+            traffic_in_bytes_per_s: used.traffic_in_bytes_per_s,
+            traffic_out_bytes_per_s: used.traffic_out_bytes_per_s,
+            traffic_dropped_per_s: used.traffic_dropped_per_s,
             run_queue_wait_ns: used.run_queue_wait_ns,
             run_queue_p99_ns: used.run_queue_p99_ns,
             waiting_milli: used.waiting_milli,
@@ -99,6 +106,7 @@ impl From<&TaskUsage> for TaskUsageJson {
             disk_source: sources.disk.name(),
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
+            network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
         }
     }
 }

@@ -169,6 +169,7 @@ impl Subjects {
             tasks: &machine.tasks,
             total: &self.total,
             holding_back: false,
+            limiting_network: false,
         };
         let start = Instant::now();
         std::hint::black_box(self.estimator.step(now, facts));

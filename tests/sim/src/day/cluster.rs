@@ -68,7 +68,7 @@ enum Happening {
 
 /// Somebody is told something.
 enum Told {
-    Master(Input),
+    Master(Box<Input>),
     Agent(usize, agent::Input),
 }
 
@@ -324,7 +324,7 @@ impl<'a> Cluster<'a> {
 
     /// Tells the master something, and everybody what comes of it.
     pub(super) fn step(&mut self, input: Input) -> Result<(), String> {
-        self.tell(Told::Master(input))
+        self.tell(Told::Master(Box::new(input)))
     }
 
     fn tell_agent(&mut self, number: usize, input: agent::Input) -> Result<(), String> {
@@ -338,9 +338,9 @@ impl<'a> Cluster<'a> {
             return Ok(());
         }
         while let Some(told) = self.told.front_mut() {
-            match std::mem::replace(told, Told::Master(Input::Tick)) {
+            match std::mem::replace(told, Told::Master(Box::new(Input::Tick))) {
                 Told::Master(input) => {
-                    for said in self.master.step(self.now_ms, input)? {
+                    for said in self.master.step(self.now_ms, *input)? {
                         match said {
                             Said::Scheduler(connection, event) => {
                                 self.framework_hears(connection, event)?;
@@ -485,6 +485,8 @@ impl<'a> Cluster<'a> {
             CorrectionAction::Throttle { .. } => report.throttles += 1,
             CorrectionAction::Freeze => report.freezes += 1,
             CorrectionAction::Release => report.releases += 1,
+            // A day's machines have no network.
+            CorrectionAction::LimitNetwork { .. } | CorrectionAction::ReleaseNetwork => {}
             CorrectionAction::Evict => {
                 let now_ms = self.now_ms;
                 let machine = &mut self.machines[number];
