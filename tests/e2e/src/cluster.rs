@@ -19,7 +19,7 @@ use crate::{Ended, PATIENCE, Running, host, programs, wire};
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 
 /// What every agent has, so that nothing has to be measured first.
-const AGENT_SETTINGS: &str = "cpus = 4\nmem = '2GiB'\ndisk = '1GiB'\ndisk_bandwidth = '100MiB/s'\n";
+const AGENT_SETTINGS: &str = "cpus = 4\nmem = '2GiB'\ndisk = '1GiB'\ndisk_bandwidth = '100MiB/s'\nnetwork_bandwidth = '100MB/s'\n";
 
 /// One master and one agent, and others beside it. At its end nothing of them is left.
 #[derive(Debug)]
