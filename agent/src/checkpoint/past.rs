@@ -8,7 +8,7 @@
 //! Numbers are little-endian; lists and texts carry their length. The journal's rules do not apply: nothing rests on this
 //! file. One that is damaged, of another version or too long is thrown away, and tasks are learnt anew.
 //!
-//! **Price.** About 6 KiB a task and 2 KiB a class, written every [`KEEP_EVERY`] and when the agent ends, by a thread of its own.
+//! **Price.** About 8 KiB a task and 2 KiB a class, written every [`KEEP_EVERY`] and when the agent ends, by a thread of its own.
 
 mod classes;
 

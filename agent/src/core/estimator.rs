@@ -32,9 +32,10 @@
 //!   controller holds anything back, nor until [`Config::cool_down_ms`] after.
 //! - What is in use is never reported as not lent: taking it back is the QoS controller's business.
 //!
-//! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for
-//! each kind and block, a look at its last two hours, and 21 KiB. In its first two hours a task counts what it is allocated or what the minutes show; its daily peak is not known, and what
-//! is lent then rests on the QoS controller. What is known survives a restart of the agent ([`Estimator::kept`]).
+//! **Price.** A task costs one insertion into a sorted array of at most a few hundred numbers for each kind and block, a
+//! look at its last two hours, and 7 KiB for each kind that the agent has. In its first two hours a task counts what it is
+//! allocated or what the minutes show; its daily peak is not known, and what is lent then rests on the QoS controller. What
+//! is known survives a restart of the agent ([`Estimator::kept`]).
 //! Bandwidth that work outside of Ebb uses is not measured, only covered by the reserve.
 
 pub mod lasting;

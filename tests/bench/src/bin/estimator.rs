@@ -1,4 +1,4 @@
-//! What the estimator costs for a task and a sample: of CPU, memory and disk bandwidth together.
+//! What the estimator costs for a task and a sample: of CPU, memory, and bandwidth of disks and network together.
 //!
 //! An agent's own [`Meter`] and [`Estimator`] see three hours of tasks whose use wanders, so that windows are full and all
 //! tasks are warm; then samples come ten times a second, as an agent takes them, and each step is timed. Beside it stands
@@ -12,7 +12,7 @@ use ebb_agent::core::estimator::{Config, Estimator, Facts};
 use ebb_agent::core::lending::{self, Lending};
 use ebb_agent::core::running::RunningView;
 use ebb_agent::core::usage::{
-    self, ContainerSample, HostCounters, IoSample, Meter, RUN_QUEUE_BUCKETS, Sample,
+    self, ContainerSample, HostCounters, IoSample, Meter, RUN_QUEUE_BUCKETS, Sample, TrafficSample,
 };
 use ebb_tests_bench::{at_most, figure, quantile};
 use ebb_types::{
@@ -35,6 +35,7 @@ const MOST_US: f64 = 2.0;
 const CPU_MILLI: u64 = 1_000;
 const MEM_BYTES: u64 = 1 << 30;
 const DISK_BYTES_PER_S: u64 = 10 << 20;
+const NETWORK_BYTES_PER_S: u64 = 10 << 20;
 
 /// Tasks whose use wanders.
 struct Machine {
@@ -51,7 +52,8 @@ struct Machine {
 impl Machine {
     fn new(tasks: usize) -> Result<Self> {
         let allocated = Quantities::cpus_mem(CPU_MILLI, MEM_BYTES)
-            .with(ResourceKind::DiskBandwidth, DISK_BYTES_PER_S);
+            .with(ResourceKind::DiskBandwidth, DISK_BYTES_PER_S)
+            .with(ResourceKind::NetworkBandwidth, NETWORK_BYTES_PER_S);
         let view = |number: usize| -> Result<RunningView> {
             let name = format!("task-{number:06}-of-a-framework");
             Ok(RunningView {
@@ -76,6 +78,7 @@ impl Machine {
             mem_bytes: Some(0),
             disk: Some(IoSample::default()),
             disk_source: MeasureSource::Ebpf,
+            traffic: Some(TrafficSample::default()),
             ..ContainerSample::absent(MeasureSource::Ebpf)
         };
         let ids = views.iter().map(|view| view.container_id.clone());
@@ -94,6 +97,7 @@ impl Machine {
         let tasks = self.tasks.len() as u64;
         Quantities::cpus_mem(tasks * CPU_MILLI, tasks * MEM_BYTES)
             .with(ResourceKind::DiskBandwidth, tasks * DISK_BYTES_PER_S)
+            .with(ResourceKind::NetworkBandwidth, tasks * NETWORK_BYTES_PER_S)
     }
 
     /// A number below another one.
@@ -120,6 +124,9 @@ impl Machine {
             one.run_queue_wait_ns = one.run_queue_wait_ns.map(|ns| ns + after_ms * 20_000);
             one.run_queue_count = one.run_queue_count.map(|count| count + after_ms);
             one.mem_bytes = Some(MEM_BYTES / 1_000 * share);
+            if let Some(traffic) = &mut one.traffic {
+                traffic.out_bytes += NETWORK_BYTES_PER_S * share / 1_000 * after_ms / 1_000;
+            }
             if let Some(disk) = &mut one.disk {
                 disk.read_bytes += DISK_BYTES_PER_S * share / 1_000 * after_ms / 1_000;
             }
