@@ -15,6 +15,7 @@ pub mod play;
 pub mod process;
 mod rounds;
 mod row;
+mod running;
 mod stand;
 mod yardstick;
 
@@ -29,6 +30,7 @@ pub use monitor::{Beside, Program, keep_statistics, take_events_of};
 pub use one_by_one::{OneByOne, Start};
 pub use rounds::{longer_percent, order};
 pub use row::{Bar, Row, at_least, at_most, figure, quantile, spread};
+pub use running::Running;
 pub use stand::{Master, connect, join_agents};
 pub use yardstick::{ForkExec, Runc, Yardstick};
 

@@ -184,6 +184,12 @@ const BENCHES: &[Bench] = &[
         ],
     },
     Bench {
+        name: "network",
+        about: "an owner's requests over a network that revocable work fills, and how fast it has its bandwidth",
+        run: Run::Colocate,
+        needs: &[("ip", "iproute2"), ("tc", "iproute2")],
+    },
+    Bench {
         name: "lending",
         about: "what may be lent of real machines, and how often that is wrong, by Ebb's rule and by the others; needs --traces",
         run: Run::Replay,

@@ -5,14 +5,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ebb_agent::cgroup::{Controller, Mounts};
-use ebb_tests_bench::{Daemon, process};
-use rustix::process::{Pid, Signal, kill_process};
+use ebb_tests_bench::{Daemon, Running, process};
 use serde::Deserialize;
 
 use crate::batch::Work;
@@ -60,44 +59,11 @@ struct Seen {
     corrections: BTreeSet<Correction>,
 }
 
-/// A program that is ended when it is dropped.
-pub struct Program {
-    name: &'static str,
-    child: Child,
-}
-
-impl Program {
-    /// Wraps a running one.
-    pub fn new(name: &'static str, child: Child) -> Self {
-        Self { name, child }
-    }
-
-    /// Its process.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // One that has ended by itself cannot be told to.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let until = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= until {
-                eprintln!("{} did not end when it was asked to", self.name);
-                let _ = self.child.kill();
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-}
-
 /// A running cluster. Dropping it ends it: frameworks, then the agent with its tasks, then the master.
 pub struct Cluster {
     seen: Arc<Mutex<Seen>>,
-    top: Program,
-    service: Program,
+    top: Running,
+    service: Running,
     agent: Daemon,
     master: Daemon,
     folder: PathBuf,
@@ -109,18 +75,6 @@ pub struct Cluster {
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn ebb(name: &'static str, log: &Path, stdout: Stdio, arguments: &[&str]) -> Result<Program> {
-    let path = std::env::current_exe()?.with_file_name("ebb");
-    let child = Command::new(&path)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(fs::File::create(log)?)
-        .spawn()
-        .with_context(|| format!("cannot start {}", path.display()))?;
-    Ok(Program::new(name, child))
 }
 
 impl Cluster {
@@ -159,7 +113,7 @@ impl Cluster {
         let arguments = ["service", "--master", &address, "-n", "1", "--cpus", &all];
         let command = ["--mem", "256MiB", "--", "sh", "-c", &line];
         let service_log = folder.join("service.log");
-        let running = ebb(
+        let running = Running::ebb(
             "ebb service",
             &service_log,
             Stdio::null(),
@@ -226,7 +180,7 @@ impl Cluster {
             list.display().to_string(),
         );
         let count = lines.len().to_string();
-        let program = ebb(
+        let program = Running::ebb(
             "ebb batch",
             &self.folder.join("batch.log"),
             Stdio::null(),
@@ -299,7 +253,7 @@ impl Cluster {
 
 /// A batch on revocable offers. Dropping it ends it.
 pub struct RevocableBatch {
-    program: Option<Program>,
+    program: Option<Running>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -331,8 +285,8 @@ impl RevocableBatch {
     }
 }
 
-fn watch(folder: &Path, master: &str, seen: &Arc<Mutex<Seen>>) -> Result<Program> {
-    let mut top = ebb(
+fn watch(folder: &Path, master: &str, seen: &Arc<Mutex<Seen>>) -> Result<Running> {
+    let mut top = Running::ebb(
         "ebb top",
         &folder.join("top.log"),
         Stdio::piped(),

@@ -6,9 +6,9 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-use crate::cluster::Program;
 use crate::generator::{Report, Step};
 use crate::service::Service;
+use ebb_tests_bench::Running;
 
 /// The argument with which this program is the generator.
 pub const GENERATE: &str = "--generate";
@@ -17,7 +17,7 @@ pub const GENERATE: &str = "--generate";
 pub struct Load {
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    _program: Program,
+    _program: Running,
 }
 
 impl Load {
@@ -39,7 +39,7 @@ impl Load {
         Ok(Self {
             commands,
             answers: BufReader::new(stdout).lines(),
-            _program: Program::new("the generator", child),
+            _program: Running::new("the generator", child),
         })
     }
 
