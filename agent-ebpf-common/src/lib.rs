@@ -8,10 +8,14 @@
 //! and the moments of [`Traffic`], nothing here is ever reset while in use.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod counters;
 mod disks;
 mod events;
 pub mod name;
+pub mod pacing;
 mod registrations;
 mod tasks;
 mod traffic;

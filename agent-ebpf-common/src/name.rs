@@ -36,6 +36,8 @@ pub const BLOCK_COMPLETE: &str = "block_complete";
 pub const NET_IN: &str = "net_in";
 /// Program on the packets that a cgroup sends.
 pub const NET_OUT: &str = "net_out";
+/// Program on what happens to the TCP sockets of a cgroup.
+pub const NET_PACE: &str = "net_pace";
 
 /// Array of [`super::SlotCounters`], mapped into the agent: slot times CPUs plus CPU.
 pub const COUNTERS: &str = "COUNTERS";
@@ -67,11 +69,13 @@ pub const SURGES: &str = "SURGES";
 pub const ALERTS: &str = "ALERTS";
 /// Array of [`super::Traffic`] by slot, mapped into the agent.
 pub const TRAFFIC: &str = "TRAFFIC";
+/// Storage of a [`super::pacing::SocketPace`] with each TCP socket that sends under a limit.
+pub const SOCKETS: &str = "SOCKETS";
 /// Array with one [`super::Trouble`], mapped into the agent.
 pub const TROUBLE: &str = "TROUBLE";
 
 /// Every map, for pinning.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 17] = [
     COUNTERS,
     CURRENT,
     QUOTA_WATCH,
@@ -87,11 +91,12 @@ pub const MAPS: [&str; 16] = [
     SURGES,
     ALERTS,
     TRAFFIC,
+    SOCKETS,
     TROUBLE,
 ];
 
 /// Every program, for pinning.
-pub const PROGRAMS: [&str; 18] = [
+pub const PROGRAMS: [&str; 19] = [
     SCHED_SWITCH,
     SCHED_SWITCH_PLAIN,
     FLUSH,
@@ -110,6 +115,7 @@ pub const PROGRAMS: [&str; 18] = [
     BLOCK_COMPLETE,
     NET_IN,
     NET_OUT,
+    NET_PACE,
 ];
 
 /// Possible CPUs.

@@ -1,10 +1,10 @@
 //! What a container sends and receives by network devices, and how much it may.
 
 /// The traffic of one slot with the network devices but loopback: one a slot, for all CPUs together, since a limit is
-/// one for all of them.
+/// one for all of them. The second cache line is touched only by what is sent under a limit.
 ///
 /// The agent writes the limit, and the rest only while no container has the slot; the probes write what follows, with
-/// atomic additions but for the one store that their comment explains.
+/// atomic additions but for the stores that their comments explain.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
@@ -23,6 +23,18 @@ pub struct Traffic {
     pub sent_until_ns: u64,
     /// Nothing: fills the cache line.
     pub spare: [u64; 2],
+    /// What part of the limit each TCP socket may send, of [`crate::pacing::WHOLE_SHARE`]; 0 before the first look.
+    pub share: u64,
+    /// When that was last looked at, by the kernel's monotonic clock.
+    pub looked_ns: u64,
+    /// [`Self::out_bytes`] then.
+    pub looked_bytes: u64,
+    /// TCP sockets that have sent since.
+    pub senders: u64,
+    /// Those that had sent between that look and the one before.
+    pub senders_before: u64,
+    /// Nothing: fills the cache line.
+    pub spare_of_shares: [u64; 3],
 }
 
 impl Traffic {
@@ -35,6 +47,12 @@ impl Traffic {
         received_until_ns: 0,
         sent_until_ns: 0,
         spare: [0; 2],
+        share: 0,
+        looked_ns: 0,
+        looked_bytes: 0,
+        senders: 0,
+        senders_before: 0,
+        spare_of_shares: [0; 3],
     };
 }
 
@@ -53,5 +71,5 @@ pub const TRAFFIC_SMALL_BYTES: u64 = 128;
 /// else hold for hours. A limit below 16 kB/s does not hold for packets of 64 kB.
 pub const TRAFFIC_PACKET_NS: u64 = 4_000_000_000;
 
-const _: () = assert!(size_of::<Traffic>() == 64);
+const _: () = assert!(size_of::<Traffic>() == 128);
 const _: () = assert!(align_of::<Traffic>() == 64);

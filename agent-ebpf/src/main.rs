@@ -31,8 +31,8 @@
 //! killed tasks send an event. [`plain`] is what is left of [`cpu`] on a kernel without BTF.
 //!
 //! - *Who cannot wait for the next reading?* An owner whose demand jumps; see [`surge`].
-//! - *Who may not have all that it asks for?* A container whose traffic has a limit: [`traffic`] drops what is beyond. It
-//!   is the only part that does more than look.
+//! - *Who may not have all that it asks for?* A container whose traffic has a limit: [`pacing`] has its TCP sockets keep to
+//!   it, and [`traffic`] drops what is beyond nonetheless. They are the only parts that do more than look.
 //!
 //! Rust's bpf target has no field relocations: the offsets of the kernel's fields come from the running kernel's BTF
 //! as read-only globals, and the verifier checks each access against the same BTF.
@@ -48,6 +48,7 @@ mod cpu;
 mod kernel;
 mod memory;
 mod network;
+mod pacing;
 mod plain;
 mod process;
 mod slot;

@@ -10,6 +10,7 @@ use aya_ebpf::{
 use ebb_agent_ebpf_common::MAX_LEVELS;
 
 use crate::{
+    pacing,
     slot::{LEVELS, REGISTRY, add, counters},
     traffic::{Way, passes},
 };
@@ -58,8 +59,13 @@ fn takes(ctx: &SkBuffContext, way: Way) -> bool {
         unsafe { ((*packet).len, (*packet).gso_segs, (*packet).ifindex) };
     let bytes = u64::from(bytes);
     let packets = u64::from(if segments == 0 { 1 } else { segments });
-    if device != LOOPBACK && !passes(slot, way, bytes, packets) {
-        return false;
+    if device != LOOPBACK {
+        if !passes(slot, way, bytes, packets) {
+            return false;
+        }
+        if way == Way::Out {
+            pacing::sent(packet, slot);
+        }
     }
     if let Some(counters) = counters(slot) {
         // SAFETY: a value of the map; these fields are only added to atomically.

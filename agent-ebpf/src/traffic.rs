@@ -18,8 +18,8 @@
 //! this CPU was held up in between, since they could not get further, and only after a rest longer than the burst. An
 //! addition there would forget nothing, but two of them would put the moment ahead by the whole length of the rest.
 //!
-//! **Why is nothing delayed?** A device that is asked to wait (`fq` with a packet's departure time) would smooth what is
-//! dropped here. But `cgroup_skb` programs can write the time and not say of which clock it is: a datagram's would be
+//! **Why is nothing delayed here?** TCP is paced ([`crate::pacing`]) and seldom comes this far. For the rest, a device that is
+//! asked to wait (`fq` with a packet's departure time) would smooth what is dropped. But `cgroup_skb` programs can write the time and not say of which clock it is: a datagram's would be
 //! taken for the time of day where the packet crosses into another network namespace, and most devices have no `fq`.
 //!
 //! **Price.** One look at an array and one atomic addition for each packet of a device; with a limit, the clock, a
@@ -38,7 +38,7 @@ use crate::{kernel::now_ns, slot::add};
 const NS_PER_S: u64 = 1_000_000_000;
 
 #[btf_map]
-static TRAFFIC: Array<Traffic, { DEFAULT_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> =
+pub static TRAFFIC: Array<Traffic, { DEFAULT_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
 
 /// Where a packet goes.
@@ -56,9 +56,7 @@ pub fn passes(slot: u32, way: Way, bytes: u64, packets: u64) -> bool {
     };
     // SAFETY: a value of the map.
     let traffic = unsafe { &mut *traffic };
-    // Once, since the agent may change it between a comparison and a division.
-    // SAFETY: a valid reference.
-    let limit = unsafe { ptr::read_volatile(&traffic.limit_bytes_per_s) };
+    let limit = limit_of(traffic);
     if limit != 0 {
         let until = match way {
             Way::In => &mut traffic.received_until_ns,
@@ -74,6 +72,13 @@ pub fn passes(slot: u32, way: Way, bytes: u64, packets: u64) -> bool {
         Way::Out => add(&mut traffic.out_bytes, bytes),
     }
     true
+}
+
+/// The limit: read once, since the agent may change it between a comparison and a division.
+#[inline(always)]
+pub fn limit_of(traffic: &Traffic) -> u64 {
+    // SAFETY: a valid reference.
+    unsafe { ptr::read_volatile(&traffic.limit_bytes_per_s) }
 }
 
 /// Takes the time that these bytes need at the limit, if there is some left.

@@ -52,6 +52,8 @@ pub enum Part {
     Disk,
     /// IP traffic, and the limits of that with network devices.
     Network,
+    /// Sending at an even pace under these limits.
+    Pacing,
 }
 
 /// How a program is attached.
@@ -67,6 +69,8 @@ pub enum Hook {
     PacketsIn,
     /// To cgroups, for the packets that go out.
     PacketsOut,
+    /// To cgroups, for what happens to TCP sockets.
+    Sockets,
 }
 
 /// A program of the probes.
@@ -127,6 +131,7 @@ const NETWORK: &[Program] = &[
     program(name::NET_IN, Hook::PacketsIn),
     program(name::NET_OUT, Hook::PacketsOut),
 ];
+const PACING: &[Program] = &[program(name::NET_PACE, Hook::Sockets)];
 
 /// Whether a part of the probes is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +202,7 @@ impl Plan {
         for part in &mut plan.parts {
             match part.part {
                 Part::Cpu => part.programs = CPU_PLAIN,
-                Part::Network => {}
+                Part::Network | Part::Pacing => {}
                 _ => part.off = Some(why.to_owned()),
             }
         }
@@ -217,6 +222,7 @@ impl Plan {
             (Part::Oom, if by_pid { OOM_BY_PID } else { OOM }),
             (Part::Disk, DISK),
             (Part::Network, NETWORK),
+            (Part::Pacing, PACING),
         ];
         let parts = parts
             .into_iter()
@@ -236,10 +242,13 @@ impl Plan {
     /// Leaves a part out that the kernel has refused.
     pub fn refuse(&mut self, part: Part, why: &str) {
         for one in &mut self.parts {
-            // On kernels where victims are known by their ids, they are told apart when they end.
-            let with_it = part == Part::Processes
-                && one.part == Part::Oom
-                && std::ptr::eq(one.programs, OOM_BY_PID);
+            let with_it = match one.part {
+                // On kernels where victims are known by their ids, they are told apart when they end.
+                Part::Oom => part == Part::Processes && std::ptr::eq(one.programs, OOM_BY_PID),
+                // Whose a socket is is known by its packets.
+                Part::Pacing => part == Part::Network,
+                _ => false,
+            };
             if one.part == part || with_it {
                 one.off.get_or_insert_with(|| why.to_owned());
             }
@@ -405,7 +414,7 @@ fn lack(fields: &KernelFields, part: Part) -> Option<String> {
         ],
         Part::Oom => &["mark_victim"],
         Part::Disk => &["block_rq_issue", "block_rq_complete"],
-        Part::Network => &[],
+        Part::Network | Part::Pacing => &[],
     };
     if let Some(absent) = tracepoints.iter().find(|name| !fields.has_tracepoint(name)) {
         return Some(format!("this kernel has no tracepoint {absent}"));

@@ -157,10 +157,11 @@ fn a_task_is_held_to_the_bandwidth_that_it_asked_for_also_while_no_agent_runs() 
     );
     framework.state("held", TaskState::Running);
     is_near(sends(&cluster, "held"), 5 * MB);
-    let dropped = cluster.wait_until("a packet dropped", |state| {
-        of(state, "held")?.1.used.traffic_dropped_per_s
+    // TCP is paced: it is held without losing anything.
+    cluster.wait_until("a second in which nothing is dropped", |state| {
+        let used = &of(state, "held")?.1.used;
+        (used.traffic_dropped_per_s? == 0).then_some(())
     });
-    assert!(dropped > 0);
 
     cluster.kill9_agent();
     let counted = || -> u64 {

@@ -172,6 +172,18 @@ fn a_kill_for_want_of_memory_is_seen_with_its_victim() {
     nothing_lost(&sampler);
 }
 
+/// Each is taken by the verifier of this kernel, also where it measures nothing by itself.
+#[test]
+fn every_part_of_the_probes_is_used() {
+    let _alone = alone();
+    let sampler = probes(&Facts::gather());
+    let parts = &sampler.plan().parts;
+    assert!(parts.len() > 1);
+    for part in parts {
+        assert_eq!(part.off, None, "{:?}", part.part);
+    }
+}
+
 #[test]
 fn traffic_between_two_containers_of_one_network() {
     let _alone = alone();

@@ -1,8 +1,8 @@
 //! Traffic of containers with network devices: what is counted against the interfaces, and limits against what passes.
 //!
 //! A container stands in one of two network namespaces that a pair of interfaces joins; whom it talks to stands in the
-//! other one and in no container. Rates are taken once a limit has begun to drop: what may be ahead of it is used up
-//! then, and over the time that is looked at only what TCP leaves of it is gained or lost.
+//! other one and in no container. Where a limit holds by drops, rates are taken once it has begun to drop: what may be ahead
+//! of it is used up then, and over the time that is looked at only what TCP leaves of it is gained or lost.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
@@ -34,6 +34,11 @@ const MAX_PERCENT: f64 = 15.0;
 const FACTOR: f64 = 3.0;
 /// So long rates are looked at: of this, TCP's silence of 200 ms at either end is a small part.
 const LOOK: Duration = Duration::from_secs(3);
+const BIN: Duration = Duration::from_millis(50);
+/// How many times more, and less, than its limit a paced container may send in that time. What the card cuts leaves in
+/// pieces of 64 kB.
+const UNEVEN: f64 = 2.0;
+const PACKET_BYTES: f64 = 1_500.0;
 const PAUSE: Duration = Duration::from_millis(10);
 const DEADLINE: Duration = Duration::from_secs(30);
 const ETHERNET_BYTES: u64 = 14;
@@ -82,6 +87,21 @@ fn now(sampler: &mut Sampler<&'static str>, name: &str) -> (u64, ContainerCounte
 fn traffic(sampler: &mut Sampler<&'static str>, name: &str) -> Traffic {
     let counters = now(sampler, name).1;
     counters.traffic.expect("the probes tell no traffic")
+}
+
+/// Waits until a limit is used up: what is received is dropped then, and what is sent goes at its pace once so much has
+/// gone that the first moments do not count.
+fn until_full(sampler: &mut Sampler<&'static str>, name: &str, way: Way, limit: u64) {
+    match way {
+        Way::In => until_dropped(sampler, name, Traffic::default()),
+        Way::Out => {
+            let deadline = Instant::now() + DEADLINE;
+            while traffic(sampler, name).out_bytes < limit {
+                assert!(Instant::now() < deadline, "nothing is sent");
+                thread::sleep(PAUSE);
+            }
+        }
+    }
 }
 
 /// Waits until the limit has dropped something since.
@@ -258,17 +278,14 @@ fn is_limited(way: Way, cut: bool, case: &str) {
         .unwrap();
     assert!(sampler.limit_network(&"limited", Some(LIMIT)));
     let mut rows = Rows::new("traffic", case);
-    let start = traffic(&mut sampler, "limited");
     let running = stream(&namespaces, &container, way, 7007, ENDLESS);
-    until_dropped(&mut sampler, "limited", start);
+    until_full(&mut sampler, "limited", way, LIMIT);
     near(
         &mut rows,
         "limited",
         rate(&mut sampler, "limited", way),
         LIMIT,
     );
-    let dropped = traffic(&mut sampler, "limited").dropped_packets;
-    rows.at_least("dropped packets", dropped as f64, "", 1.0);
     let bytes = 20 * LIMIT;
     let took = loopback(&namespaces, &container, bytes);
     let on_loopback = bytes as f64 / took.as_secs_f64() / LIMIT as f64;
@@ -304,6 +321,114 @@ fn what_is_sent_to_be_cut_is_limited() {
 #[test]
 fn what_comes_joined_is_limited() {
     is_limited(Way::In, true, "a stream that is received joined");
+}
+
+/// Bytes a second over each of these short times, one after the other.
+fn bins(sampler: &mut Sampler<&'static str>, name: &str, way: Way) -> Vec<f64> {
+    let (mut at_ns, mut before) = (0, 0);
+    let mut bins = Vec::new();
+    for i in 0..=LOOK.as_nanos() / BIN.as_nanos() {
+        let (now_ns, counters) = now(sampler, name);
+        let bytes = way.bytes(counters.traffic.unwrap());
+        if i > 0 {
+            bins.push((bytes - before) as f64 * 1e9 / (now_ns - at_ns) as f64);
+        }
+        (at_ns, before) = (now_ns, bytes);
+        thread::sleep(BIN);
+    }
+    bins
+}
+
+/// TCP is paced: hardly anything is dropped of it, and it sends at all times what it may.
+fn is_paced(streams: u16, case: &str) {
+    let _alone = alone();
+    let facts = Facts::gather();
+    let namespaces = Namespaces::new(true);
+    let container = Container::new(&facts, "paced").unwrap();
+    let mut sampler = probes(&facts);
+    sampler.register("paced", &container.paths, false).unwrap();
+    assert!(sampler.limit_network(&"paced", Some(20 * MB)));
+    let ports = 7007..7007 + streams;
+    let _running: Vec<Stream> = ports
+        .map(|port| stream(&namespaces, &container, Way::Out, port, ENDLESS))
+        .collect();
+    let mut rows = Rows::new("traffic", case);
+    for limit in [20 * MB, 40 * MB, 10 * MB] {
+        assert!(sampler.limit_network(&"paced", Some(limit)));
+        // Each socket hears of it with what comes back to it, and the parts of many are made equal in steps.
+        thread::sleep(Duration::from_secs(1));
+        let before = traffic(&mut sampler, "paced").dropped_packets;
+        let mut bins = bins(&mut sampler, "paced", Way::Out);
+        let dropped = traffic(&mut sampler, "paced").dropped_packets - before;
+        let mean = bins.iter().sum::<f64>() / bins.len() as f64;
+        bins.sort_by(f64::total_cmp);
+        let part = |q: usize| bins[(bins.len() - 1) * q / 100] / limit as f64;
+        near(&mut rows, &format!("{limit}"), mean, limit);
+        rows.at_least("in 50 ms, p5, limits", part(5), "", 1.0 / UNEVEN);
+        rows.at_most("in 50 ms, p95, limits", part(95), "", UNEVEN);
+        let packets = mean * LOOK.as_secs_f64() / PACKET_BYTES;
+        rows.at_most(
+            "dropped of sent",
+            dropped as f64 / packets * 100.0,
+            "%",
+            1.0,
+        );
+    }
+    rows.finish();
+}
+
+#[test]
+fn one_stream_is_paced() {
+    is_paced(1, "one stream");
+}
+
+#[test]
+fn many_streams_are_paced() {
+    is_paced(8, "eight streams");
+}
+
+/// Paces its own socket, and sends.
+const PACED_BY_ITSELF: &str = "
+import socket, sys
+sender = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+SO_MAX_PACING_RATE = 47
+sender.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, int(sys.argv[3]))
+while True:
+    sender.sendall(bytes(1 << 16))
+";
+
+#[test]
+fn a_pace_that_a_program_has_chosen_stays_below_a_limit_and_after_it() {
+    const CHOSEN: u64 = 4 * MB;
+    let _alone = alone();
+    let facts = Facts::gather();
+    let namespaces = Namespaces::new(true);
+    let container = Container::new(&facts, "chosen").unwrap();
+    let mut sampler = probes(&facts);
+    sampler.register("chosen", &container.paths, false).unwrap();
+    let (to, port) = (ADDRESSES[OUTSIDE], "7007");
+    let address = format!("{to}:{port}");
+    let receive = ["receive", "tcp", &address];
+    let (_receiver, _output) = listening(namespaces.spawn_outside(OUTSIDE, LOAD, &receive));
+    let arguments = ["-c", PACED_BY_ITSELF, to, port, &CHOSEN.to_string()];
+    let _sender = Running(namespaces.spawn(INSIDE, &container, "python3", &arguments));
+    until_full(&mut sampler, "chosen", Way::Out, CHOSEN / 4);
+    let mut rows = Rows::new("traffic", "a stream that paces itself");
+    for (limit, expected) in [
+        (Some(20 * MB), CHOSEN),
+        (Some(MB), MB),
+        (None, CHOSEN),
+        (Some(2 * MB), 2 * MB),
+        (Some(20 * MB), CHOSEN),
+    ] {
+        assert!(sampler.limit_network(&"chosen", limit));
+        // Its socket hears of it with what comes back to it.
+        thread::sleep(Duration::from_secs(1));
+        let sent = rate(&mut sampler, "chosen", Way::Out);
+        near(&mut rows, &format!("{limit:?}"), sent, expected);
+    }
+    nothing_lost(&sampler);
+    rows.finish();
 }
 
 /// A sender of datagrams hears nothing of those that are dropped; an error would end it.
@@ -350,8 +475,8 @@ fn two_containers_have_each_its_own_limit() {
             let port = if i == 0 { 7007 } else { 7008 };
             running.push(stream(&namespaces, container, way, port, ENDLESS));
         }
-        for name in NAMES {
-            until_dropped(&mut sampler, name, Traffic::default());
+        for (name, limit) in NAMES.into_iter().zip(LIMITS) {
+            until_full(&mut sampler, name, way, limit);
         }
         let rates = rates(&mut sampler, &NAMES, way);
         for i in 0..NAMES.len() {
@@ -381,7 +506,7 @@ fn a_limit_holds_while_no_agent_runs_and_for_the_next_one() {
         .unwrap();
     assert!(sampler.limit_network(&"adopted", Some(LIMIT)));
     let running = stream(&namespaces, &container, Way::Out, 7007, ENDLESS);
-    until_dropped(&mut sampler, "adopted", Traffic::default());
+    until_full(&mut sampler, "adopted", Way::Out, LIMIT);
     let (from_ns, before) = now(&mut sampler, "adopted");
     drop(sampler);
     thread::sleep(LOOK);
@@ -396,12 +521,6 @@ fn a_limit_holds_while_no_agent_runs_and_for_the_next_one() {
     let mut rows = Rows::new("traffic", "an agent that ends and comes back");
     let meanwhile = (after.out_bytes - before.out_bytes) as f64 / seconds;
     near(&mut rows, "meanwhile", meanwhile, LIMIT);
-    rows.at_least(
-        "dropped meanwhile",
-        (after.dropped_packets - before.dropped_packets) as f64,
-        "",
-        1.0,
-    );
     let later = rate(&mut sampler, "adopted", Way::Out);
     near(&mut rows, "afterwards", later, LIMIT);
     drop(running);

@@ -199,7 +199,7 @@ impl Probes {
         let tracepoint = match hook {
             Hook::Tracepoint(_) => None,
             Hook::Raw(tracepoint) => CString::new(tracepoint).ok(),
-            Hook::Run | Hook::PacketsIn | Hook::PacketsOut => return Ok(()),
+            Hook::Run | Hook::PacketsIn | Hook::PacketsOut | Hook::Sockets => return Ok(()),
         };
         let link = sys::attach(self.program(program)?, tracepoint.as_deref())
             .map_err(|error| access(program, "attached", &error))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, CgroupSkb, ProgramError, RawTracePoint};
+use aya::programs::{BtfTracePoint, CgroupSkb, ProgramError, RawTracePoint, SockOps};
 use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfLoader};
 use ebb_agent_ebpf_common::{OomKill, PLACES, name};
@@ -155,6 +155,10 @@ fn load_program(
             let one: &mut CgroupSkb = found.try_into().map_err(|_| missing())?;
             one.load()
         }
+        Hook::Sockets => {
+            let one: &mut SockOps = found.try_into().map_err(|_| missing())?;
+            one.load()
+        }
     };
     loaded.map_err(|error| refused(what, &error))?;
     let program = ebpf.program(what).ok_or_else(missing)?;
@@ -165,9 +169,11 @@ fn load_program(
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) | Map::Unsupported(data) => {
-            Some(data)
-        }
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::RingBuf(data)
+        | Map::SkStorage(data)
+        | Map::Unsupported(data) => Some(data),
         _ => None,
     }
 }

@@ -42,6 +42,8 @@ const BESIDE_OTHERS: u32 = 2;
 pub const CGROUP_INGRESS: u32 = 0;
 /// Packets that a cgroup's sockets send.
 pub const CGROUP_EGRESS: u32 = 1;
+/// What happens to the TCP sockets of a cgroup.
+pub const CGROUP_SOCKETS: u32 = 3;
 
 /// A value that the kernel and the probes may write and read as bytes.
 ///
@@ -327,16 +329,16 @@ pub fn attach(program: BorrowedFd<'_>, tracepoint: Option<&CStr>) -> io::Result<
     call(TRACEPOINT_OPEN, &mut open).map(owned)
 }
 
-/// Attaches a program to the packets of a cgroup and of those below, beside other programs.
-pub fn attach_packets(
+/// Attaches a program to the packets or sockets of a cgroup and of those below, beside other programs.
+pub fn attach_to_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
-    direction: u32,
+    to: u32,
 ) -> io::Result<OwnedFd> {
     let mut link = Link {
         program: number(program),
         target: number(cgroup),
-        kind: direction,
+        kind: to,
         ..Link::default()
     };
     call(LINK_CREATE, &mut link).map(owned)

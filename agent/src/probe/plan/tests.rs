@@ -163,7 +163,9 @@ fn a_part_that_the_kernel_refuses_leaves_the_others() {
     );
     assert_eq!(source(&plan, "on_cpu"), Some(MeasureSource::Ebpf));
     assert_eq!(source(&plan, "network"), Some(MeasureSource::Ebpf));
+    assert_eq!(plan.off(Part::Pacing), None);
     plan.refuse(Part::Network, "no packets");
+    assert_eq!(plan.off(Part::Pacing), Some("no packets"));
     for figure in ["network", "traffic"] {
         let choice = plan.figure(figure).unwrap();
         assert_eq!(choice, Choice::of(None, "no packets"), "{figure}");
@@ -179,7 +181,7 @@ fn a_part_that_the_kernel_refuses_leaves_the_others() {
 #[test]
 fn every_program_is_named_once() {
     let all = [
-        CPU, CPU_PLAIN, PROCESSES, RECLAIM, OOM, OOM_BY_PID, DISK, NETWORK,
+        CPU, CPU_PLAIN, PROCESSES, RECLAIM, OOM, OOM_BY_PID, DISK, NETWORK, PACING,
     ];
     let mut names: Vec<_> = all.iter().flat_map(|part| part.iter()).collect();
     names.sort_by_key(|program| program.name);

@@ -81,7 +81,7 @@ struct Stand<'a> {
     link: Link,
     owner: Owner,
     // The frameworks end first, then the agent, and its tasks with it.
-    _owner: Running,
+    running: Running,
     agent: Daemon,
     master: Daemon,
 }
@@ -134,7 +134,7 @@ impl<'a> Stand<'a> {
             own_exe,
             link,
             owner: Owner::meet(&control)?,
-            _owner: running,
+            running,
             agent,
             master,
         })
@@ -222,7 +222,7 @@ impl<'a> Stand<'a> {
     }
 
     fn stop(self) -> Result<()> {
-        drop((self.owner, self._owner));
+        drop((self.owner, self.running));
         self.agent.stop()?;
         self.master.stop()
     }
