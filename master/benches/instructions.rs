@@ -142,7 +142,11 @@ fn play_books(agents: usize, frameworks: usize) -> Result<(), Error> {
                 cluster.follow();
                 next
             };
-            *offer = next.into_iter().next().ok_or("it was not offered")?;
+            *offer = *next.first().ok_or("it was not offered")?;
+            if !only_worker {
+                // As the core does once it has made offers of them.
+                planner.keep_proposals(next);
+            }
         }
     }
     Ok(())

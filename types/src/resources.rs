@@ -51,7 +51,9 @@ impl Resources {
     /// Whether `other` fits into this, each part on its own.
     #[inline]
     pub fn contains(&self, other: &Self) -> bool {
-        self.regular.contains(&other.regular) && self.revocable.contains(&other.revocable)
+        // Most often nothing of it is revocable.
+        self.regular.contains(&other.regular)
+            && (other.revocable.is_zero() || self.revocable.contains(&other.revocable))
     }
 
     /// The sum, or `None` on overflow.
@@ -91,6 +93,16 @@ impl Resources {
         Self {
             regular: self.regular.saturating_sub(&other.regular),
             revocable: self.revocable.saturating_sub(&other.revocable),
+        }
+    }
+
+    /// The rest of which `part` is known to be a part.
+    #[must_use]
+    #[inline]
+    pub fn without(&self, part: &Self) -> Self {
+        Self {
+            regular: self.regular.without(&part.regular),
+            revocable: self.revocable.without(&part.revocable),
         }
     }
 

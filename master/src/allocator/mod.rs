@@ -84,7 +84,8 @@ fn pass_and_hold_back<'a, S: Borrow<AgentSlot>>(
     if planner.is_idle() {
         return Vec::new();
     }
-    let mut proposals = Vec::with_capacity(slots.len());
+    let mut proposals = planner.proposals();
+    proposals.reserve(slots.len());
     let pin = pin();
     for slots in slots.chunks(AGENTS_AT_ONCE) {
         pass_some(planner, &pin, slots, &mut proposals);

@@ -25,6 +25,7 @@ use ebb_types::{Incarnation, Quantities, Resources};
 use self::pool::{Candidate, Pool};
 use super::claims::{Claims, Entry};
 use super::drf::Class;
+use crate::allocator::Proposal;
 
 /// How often one pass looks at one agent again because another thread took what it had planned with.
 /// Then the agent is left alone: whoever took it wakes the allocator when it is free again.
@@ -83,6 +84,8 @@ pub struct Planner {
     choices: Vec<Choice>,
     /// Room for the agents of the next pass.
     views: Vec<AgentView>,
+    /// Room for what the next one proposes.
+    proposals: Vec<Proposal>,
 }
 
 impl Planner {
@@ -217,6 +220,17 @@ impl Planner {
         self.views = views;
     }
 
+    /// An empty list for what a pass proposes, with the room of one that was [kept](Self::keep_proposals).
+    pub fn proposals(&mut self) -> Vec<Proposal> {
+        std::mem::take(&mut self.proposals)
+    }
+
+    /// Keeps the room of a list for the next pass: of one whose proposals were taken in.
+    pub fn keep_proposals(&mut self, mut proposals: Vec<Proposal>) {
+        proposals.clear();
+        self.proposals = proposals;
+    }
+
     /// Plans offers of what is free of the agents, in the order in which they are decided. Each decision is handed to
     /// `commit` before the next is made, and counted in its taker's share until [`Self::forget_proposals`];
     /// all of them are then the pass's [choices](Self::choices).
@@ -238,7 +252,7 @@ impl Planner {
                 position,
                 ..Candidate::default()
             };
-            self.pool.add(&self.claims, view.agent, candidate);
+            self.pool.add(&self.claims, view.agent, &candidate);
         }
         self.pool.look_up_refusals(&self.claims);
         self.hand_out(Class::Revocable, &mut commit);
@@ -269,6 +283,9 @@ impl Planner {
     /// Offers what roles are owed of their guarantees, and no more of what is guaranteed.
     fn pay_creditors(&mut self, commit: &mut impl FnMut(usize, &Resources) -> Outcome) {
         let class = Class::Regular;
+        if !self.claims.has_quotas() {
+            return;
+        }
         while self.pool.len(class) > 0
             && let Some((role, member)) = self.claims.neediest_creditor()
         {
@@ -320,6 +337,7 @@ impl Planner {
         self.aside.push(node);
     }
 
+    #[inline]
     fn bring_back(&mut self, class: Class) {
         while let Some(node) = self.aside.pop() {
             self.claims.bring_back(node, class);
@@ -334,7 +352,8 @@ impl Planner {
         most: Option<&Quantities>,
         commit: &mut impl FnMut(usize, &Resources) -> Outcome,
     ) {
-        let candidate = *self.pool.candidate(agent);
+        let candidate = self.pool.candidate(agent);
+        let (position, looked) = (candidate.position, candidate.looked);
         let mut part = candidate.free;
         let within = |part: &Quantities| most.map_or(*part, |most| part.min(most));
         match class {
@@ -356,12 +375,12 @@ impl Planner {
                 }
             }
         }
-        match commit(candidate.position, &part) {
+        match commit(position, &part) {
             Outcome::Offered => {
                 self.take(agent, &part);
                 self.note(agent, member, &part);
             }
-            Outcome::Changed(free) if candidate.looked + 1 < MAX_LOOKS_PER_AGENT => {
+            Outcome::Changed(free) if looked + 1 < MAX_LOOKS_PER_AGENT => {
                 let candidate = self.pool.candidate(agent);
                 candidate.free = free;
                 candidate.looked += 1;
@@ -377,7 +396,7 @@ impl Planner {
 
     fn take(&mut self, agent: u32, part: &Resources) {
         let free = &mut self.pool.candidate(agent).free;
-        *free = free.saturating_sub(part);
+        *free = free.without(part);
         let rest = *free;
         for class in Class::ALL {
             if !self.claims.is_offerable(class.part(&rest)) {

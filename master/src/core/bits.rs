@@ -15,7 +15,8 @@ impl Bits {
     }
 
     pub(in crate::core) fn has(&self, number: u32) -> bool {
-        self.word(number / 64) & (1 << (number % 64)) != 0
+        let word = self.words.get(number as usize / 64);
+        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 
     pub(in crate::core) fn set(&mut self, number: u32) {
@@ -31,13 +32,14 @@ impl Bits {
     }
 
     pub(in crate::core) fn unset(&mut self, number: u32) {
-        if !self.has(number) {
-            return;
-        }
         let page = number as usize / 64;
+        let bit = 1 << (number % 64);
+        let Some(word) = self.words.get_mut(page).filter(|word| **word & bit != 0) else {
+            return;
+        };
         self.len -= 1;
-        self.words[page] &= !(1 << (number % 64));
-        if self.words[page] == 0 {
+        *word &= !bit;
+        if *word == 0 {
             self.above[page / 64] &= !(1 << (page % 64));
         }
     }
@@ -66,17 +68,12 @@ impl Bits {
 
     /// The words with a bit in them, in order, and which ones they are.
     #[inline]
-    pub(in crate::core) fn pages(&self) -> impl Iterator<Item = (u32, u64)> {
-        (0u32..).zip(&self.above).flat_map(move |(number, word)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                let page = number * 64 + rest.trailing_zeros();
-                (rest != 0).then(|| {
-                    rest &= rest - 1;
-                    (page, self.words[page as usize])
-                })
-            })
-        })
+    pub(in crate::core) fn pages(&self) -> Pages<'_> {
+        Pages {
+            bits: self,
+            number: 0,
+            rest: self.above.first().copied().unwrap_or(0),
+        }
     }
 
     /// All of them, in order.
@@ -84,6 +81,29 @@ impl Bits {
         self.pages().flat_map(|(page, word)| {
             (0..64).filter_map(move |bit| (word & (1 << bit) != 0).then_some(page * 64 + bit))
         })
+    }
+}
+
+/// The words of a set with a bit in them.
+pub(in crate::core) struct Pages<'a> {
+    bits: &'a Bits,
+    /// Which word above is looked at, and what of it is to come.
+    number: u32,
+    rest: u64,
+}
+
+impl Iterator for Pages<'_> {
+    type Item = (u32, u64);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, u64)> {
+        while self.rest == 0 {
+            self.number += 1;
+            self.rest = *self.bits.above.get(self.number as usize)?;
+        }
+        let page = self.number * 64 + self.rest.trailing_zeros();
+        self.rest &= self.rest - 1;
+        Some((page, self.bits.words[page as usize]))
     }
 }
 

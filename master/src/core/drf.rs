@@ -106,13 +106,6 @@ impl Sums {
         self.0.iter().all(|sum| *sum == 0)
     }
 
-    /// The sums, where all of them are below 2^64.
-    #[inline]
-    fn short(&self) -> Option<[u64; ResourceKind::ALL.len()]> {
-        let bits = self.0.iter().fold(0, |bits, sum| bits | sum >> 64);
-        (bits == 0).then(|| self.0.map(|sum| sum as u64))
-    }
-
     /// Whether both have something of the same kinds.
     pub fn has_same_kinds(&self, other: &Self) -> bool {
         self.0
@@ -126,15 +119,28 @@ impl Sums {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     sums: Sums,
-    short: Option<[u64; ResourceKind::ALL.len()]>,
+    /// The kinds that it has some of, and how much, where all of that is below 2^64; and how many they are.
+    short: Option<[(ResourceKind, u64); ResourceKind::ALL.len()]>,
+    kinds: usize,
 }
 
 impl Totals {
     /// These sums.
     pub fn new(sums: Sums) -> Self {
+        let mut short = [(ResourceKind::Cpus, 0); ResourceKind::ALL.len()];
+        let mut kinds = 0;
+        for kind in ResourceKind::ALL {
+            let sum = sums.get(kind);
+            if sum > 0 {
+                short[kinds] = (kind, sum as u64);
+                kinds += 1;
+            }
+        }
+        let is_short = sums.0.iter().all(|sum| sum >> 64 == 0);
         Self {
             sums,
-            short: sums.short(),
+            short: is_short.then_some(short),
+            kinds,
         }
     }
 
@@ -169,7 +175,7 @@ impl Share {
 
     /// The largest share of `held` over the kinds that the cluster has, divided by the weight (in
     /// thousandths, at least 1).
-    #[inline]
+    #[inline(always)]
     pub fn dominant(held: &Sums, cluster: &Totals, weight_milli: u32) -> Self {
         let weight = u128::from(weight_milli.max(1));
         if let Some(mut dominant) = Self::largest_short(held, cluster) {
@@ -184,22 +190,25 @@ impl Share {
 
     /// The largest share where all sums are below 2^64, as they nearly always are: no product overflows, and each is one
     /// multiplication.
-    #[inline]
+    #[inline(always)]
     fn largest_short(held: &Sums, cluster: &Totals) -> Option<Self> {
-        let (held, cluster) = (held.short()?, cluster.short.as_ref()?);
-        let (mut used, mut total) = (0u64, 1u64);
-        for (of_used, of_total) in held.into_iter().zip(cluster.iter().copied()) {
-            let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
-            if of_total > 0 && product(of_used, total) > product(used, of_total) {
-                (used, total) = (of_used, of_total);
+        let (mut used, mut total, mut above) = (0u64, 1u64, 0);
+        let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+        for (kind, of_total) in cluster.short.as_ref()?.iter().take(cluster.kinds) {
+            let of_used = held.get(*kind);
+            above |= of_used >> 64;
+            let of_used = of_used as u64;
+            if product(of_used, total) > product(used, *of_total) {
+                (used, total) = (of_used, *of_total);
             }
         }
-        Some(Self {
+        (above == 0).then(|| Self {
             used: used.into(),
             total: total.into(),
         })
     }
 
+    #[cold]
     fn largest_long(held: &Sums, cluster: &Sums) -> Self {
         let shares = ResourceKind::ALL.map(|kind| Self {
             used: held.get(kind),
@@ -215,6 +224,7 @@ impl Share {
     /// The share as one number, in units of 2^-124 and below 16. Of two shares the smaller has the smaller number, and
     /// different ones have different numbers, as long as their totals multiplied are below 2^124 (2^40 thousandths of a
     /// core and 2^62 bytes, with weights of 2^11 each); nearer ones than that count as equal, alike on every machine.
+    #[inline(always)]
     fn number(&self) -> u128 {
         const HALF: u32 = NUMBER_BITS / 2;
         match (self.used | self.total).leading_zeros() {
@@ -223,31 +233,32 @@ impl Share {
             _ => return self.number_digit_by_digit(),
         }
         let (used, total) = (self.used as u64, self.total as u64);
-        // Nearly always; one division of 64 bits less.
-        let (whole, rest) = if used < total {
-            (0, used)
-        } else {
+        // Nearly never.
+        let (whole, rest) = if used >= total {
             (u128::from(used / total), used % total)
+        } else {
+            (0, used)
         };
         // Both fit into 64 bits, since the rest is below the total.
         let half = |rest: u64| {
             let wide = u128::from(rest) << HALF;
             let part = (wide / u128::from(total)) as u64;
-            (
-                u128::from(part),
-                (wide as u64).wrapping_sub(part.wrapping_mul(total)),
-            )
+            (part, (wide as u64).wrapping_sub(part.wrapping_mul(total)))
         };
         let (high, rest) = half(rest);
         let (low, _) = half(rest);
-        if whole >> (u128::BITS - NUMBER_BITS) == 0 {
-            (whole << NUMBER_BITS) | (high << HALF) | low
+        let number = (u128::from(high) << HALF) | u128::from(low);
+        if whole == 0 {
+            number
+        } else if whole >> (u128::BITS - NUMBER_BITS) == 0 {
+            (whole << NUMBER_BITS) | number
         } else {
             u128::MAX
         }
     }
 
     /// The same for much memory with a large weight.
+    #[cold]
     fn number_in_quarters(&self) -> u128 {
         const QUARTER: u32 = NUMBER_BITS / 4;
         let (mut number, mut rest) = (self.used / self.total, self.used % self.total);
@@ -262,6 +273,7 @@ impl Share {
     }
 
     /// The same for more than any cluster has.
+    #[cold]
     fn number_digit_by_digit(&self) -> u128 {
         let (mut number, mut rest) = (self.used / self.total, self.used % self.total);
         if number >> (u128::BITS - NUMBER_BITS) != 0 {
@@ -361,14 +373,6 @@ impl Standing {
         *count = count.saturating_sub(1);
     }
 
-    /// Whether as much is held.
-    #[inline]
-    pub fn holds(&self, resources: &Resources) -> bool {
-        Class::ALL.into_iter().fold(true, |all, class| {
-            all & self.held[class as usize].contains(class.part(resources))
-        })
-    }
-
     /// Takes back what is held of a class.
     #[inline]
     pub fn take(&mut self, class: Class, part: &Quantities) {
@@ -412,7 +416,7 @@ impl Need {
     };
 
     /// The need of a claimant that came as the `born`th.
-    #[inline]
+    #[inline(always)]
     pub fn of(share: Share, allocations: u64, born: u64) -> Self {
         let share = share.number();
         Self {
@@ -547,12 +551,15 @@ mod tests {
             for class in Class::ALL {
                 standing.charge(class, class.part(&resources));
             }
-            prop_assert!(standing.holds(&resources));
+            let holds = |standing: &Standing| {
+                Class::ALL.into_iter().all(|class| standing.held(class).contains(class.part(&resources)))
+            };
+            prop_assert!(holds(&standing));
             for class in Class::ALL {
                 standing.take(class, class.part(&resources));
             }
             prop_assert!(standing.is_zero());
-            prop_assert_eq!(standing.holds(&resources), part.is_zero());
+            prop_assert_eq!(holds(&standing), part.is_zero());
         }
     }
 }

@@ -28,7 +28,7 @@ struct Receiver {
 }
 
 impl Core {
-    pub(super) fn on_proposals(&mut self, batch: Option<BatchId>, proposals: Vec<Proposal>) {
+    pub(super) fn on_proposals(&mut self, batch: Option<BatchId>, mut proposals: Vec<Proposal>) {
         if let Some(batch) = batch {
             self.roles.note_batch(batch);
             self.changed = true;
@@ -38,7 +38,7 @@ impl Core {
         let mut planned = std::mem::take(&mut self.planned);
         debug_assert!(planned.is_empty() || planned.len() == proposals.len());
         let mut charged = planned.drain(..);
-        for proposal in proposals {
+        for proposal in proposals.drain(..) {
             let charged = charged.next();
             let Some(receiver) = self.receiver(&proposal, charged.is_some()) else {
                 if let Some((member, resources)) = charged {
@@ -58,6 +58,10 @@ impl Core {
         }
         drop(charged);
         self.planned = planned;
+        // Else a worker's, which takes room for each of its batches: they are large.
+        if batch.is_none() {
+            self.planner.keep_proposals(proposals);
+        }
         for (connection, offers) in offers {
             self.send_offers(connection, offers);
         }

@@ -90,7 +90,8 @@ impl Memory for Epoch {
         let current = self.0.load(READ, pin);
         // SAFETY: as in `read`; the guard is held to the end of this function.
         let ledger = unsafe { current.deref() };
-        let mut next = Owned::new(*ledger);
+        // Copied once: straight to where it will stand.
+        let mut next = Owned::from(Box::write(Box::new_uninit(), *ledger));
         let seen = match change(&mut next) {
             Ok(seen) => seen,
             Err(refused) => return Ok(Err(refused)),

@@ -224,10 +224,11 @@ impl AgentLedger {
             }
             Transition::Decline(back) | Transition::Rescind(back) => self.take_offered(back)?,
             Transition::Recover(back) => {
-                let rest = self.allocated.checked_sub(back);
-                self.allocated = rest.ok_or_else(|| Refused::NotAllocated {
-                    missing: back.saturating_sub(&self.allocated),
-                })?;
+                if !self.allocated.contains(back) {
+                    let missing = back.saturating_sub(&self.allocated);
+                    return Err(Refused::NotAllocated { missing });
+                }
+                self.allocated = self.allocated.without(back);
             }
             Transition::Resize {
                 total,
@@ -281,10 +282,11 @@ impl AgentLedger {
     }
 
     fn take_offered(&mut self, back: &Resources) -> Result<(), Refused> {
-        let rest = self.offered.checked_sub(back);
-        self.offered = rest.ok_or_else(|| Refused::NotOffered {
-            missing: back.saturating_sub(&self.offered),
-        })?;
+        if !self.offered.contains(back) {
+            let missing = back.saturating_sub(&self.offered);
+            return Err(Refused::NotOffered { missing });
+        }
+        self.offered = self.offered.without(back);
         Ok(())
     }
 

@@ -36,7 +36,8 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Adds an agent; false if it is there already.
-    pub(super) fn add(&mut self, claims: &Claims, agent: u32, candidate: Candidate) -> bool {
+    #[inline]
+    pub(super) fn add(&mut self, claims: &Claims, agent: u32, candidate: &Candidate) -> bool {
         if Class::ALL.into_iter().any(|class| self.waits(agent, class)) {
             return false;
         }
@@ -44,7 +45,7 @@ impl Pool {
         if at >= self.candidates.len() {
             self.candidates.resize(at + 1, Candidate::default());
         }
-        self.candidates[at] = candidate;
+        self.candidates[at] = *candidate;
         for class in Class::ALL {
             let part = class.part(&candidate.free);
             if claims.is_offerable(part) {
@@ -60,6 +61,9 @@ impl Pool {
     /// Looks up what was refused of the agents that were added; before the first search.
     pub(super) fn look_up_refusals(&mut self, claims: &Claims) {
         for class in Class::ALL {
+            if self.len(class) == 0 {
+                continue;
+            }
             let refused = &mut self.refused[class as usize];
             for (row, waiting) in self.waiting[class as usize].pages() {
                 let by_anybody = claims.refused_by_anybody(row, class, waiting.count_ones());
@@ -76,19 +80,16 @@ impl Pool {
             note_refused(&mut self.refused[class as usize], agent / 64, u64::MAX);
         }
         let candidate = self.candidates[agent as usize];
-        self.add(claims, agent, candidate);
+        self.add(claims, agent, &candidate);
     }
 
     pub(super) fn candidate(&mut self, agent: u32) -> &mut Candidate {
         &mut self.candidates[agent as usize]
     }
 
-    #[inline]
     pub(super) fn remove(&mut self, agent: u32, class: Class) {
-        if self.waits(agent, class) {
-            self.waiting[class as usize].unset(agent);
-            self.passing[class as usize].unset(agent);
-        }
+        self.waiting[class as usize].unset(agent);
+        self.passing[class as usize].unset(agent);
     }
 
     pub(super) fn waits(&self, agent: u32, class: Class) -> bool {

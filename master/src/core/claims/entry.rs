@@ -36,8 +36,8 @@ pub enum Entry {
     Framework {
         /// The framework.
         id: FrameworkId,
-        /// Its terms.
-        terms: FrameworkTerms,
+        /// Its terms; apart, as they are large and rare and every entry takes as much room as the largest.
+        terms: Box<FrameworkTerms>,
     },
     /// A framework is gone.
     FrameworkGone {
@@ -56,7 +56,7 @@ pub enum Entry {
         /// The role.
         role: Role,
         /// The quota.
-        quota: Quota,
+        quota: Box<Quota>,
     },
     /// So much is reserved for a role, without those below it, and held by nobody.
     Reserved {

@@ -175,7 +175,7 @@ impl Claims {
                 self.frameworks.remove(id);
             }
             Entry::Weight { role, weight_milli } => self.tree.set_weight(role, *weight_milli),
-            Entry::Quota { role, quota } => self.tree.set_quota(role, *quota),
+            Entry::Quota { role, quota } => self.tree.set_quota(role, **quota),
             Entry::Reserved { role, reserved } => self.tree.set_reserved(role, *reserved),
             Entry::Withheld { agent, withheld } => self.put_withheld(*agent, *withheld),
             Entry::Named { agent, amounts } => self.put_named(*agent, amounts),
@@ -317,7 +317,7 @@ impl Claims {
         let old = self.framework(framework_id).cloned().unwrap_or_default();
         self.enter(Entry::Framework {
             id: framework_id.clone(),
-            terms,
+            terms: Box::new(terms),
         });
         self.forget_idle(framework_id, &old.roles);
     }
@@ -363,12 +363,11 @@ impl Claims {
     }
 
     fn forget_if_idle(&mut self, member: u32) {
-        let is_subscribed = self
-            .tree
-            .member(member)
-            .is_some_and(|one| one.is_subscribed);
-        let holds_none = self.tree.standing(member).is_zero() && self.tree.named(member).is_none();
-        if !is_subscribed && holds_none {
+        let subscribed = |one: &tree::Member| one.is_subscribed;
+        if self.tree.member(member).is_some_and(subscribed) {
+            return;
+        }
+        if self.tree.standing(member).is_zero() && self.tree.named(member).is_none() {
             self.enter(Entry::Forget { member });
         }
     }
@@ -385,7 +384,7 @@ impl Claims {
     pub fn set_quota(&mut self, role: &Role, quota: Quota) {
         self.enter(Entry::Quota {
             role: role.clone(),
-            quota,
+            quota: Box::new(quota),
         });
     }
 

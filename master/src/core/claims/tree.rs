@@ -403,54 +403,77 @@ impl Tree {
     /// Counts resources as held no more; false, and nothing is changed, where less is held.
     #[must_use]
     pub(super) fn credit(&mut self, member: u32, resources: &Resources) -> bool {
-        let node = self.nodes.get(member as usize);
+        let Some(node) = self.nodes.get(member as usize) else {
+            return false;
+        };
         // What a framework holds, its role holds.
-        let holds = node.is_some_and(|node| node.standing.holds(resources));
+        let holds = |class: Class| {
+            let part = class.part(resources);
+            part.is_zero() || node.standing.held(class).contains(part)
+        };
+        let holds = holds(Class::Regular) && holds(Class::Revocable);
         if holds {
             self.change(member, resources, Standing::take);
         }
         holds
     }
 
-    #[inline]
+    #[inline(always)]
     fn change(
         &mut self,
         member: u32,
         resources: &Resources,
         to: impl Fn(&mut Standing, Class, &Quantities),
     ) {
-        for class in Class::ALL {
-            let part = class.part(resources);
-            if !part.is_zero() {
-                self.change_class(member, class, |standing| to(standing, class, part));
-            }
+        let Resources { regular, revocable } = resources;
+        if !regular.is_zero() {
+            let class = Class::Regular;
+            self.change_class(member, class, |standing| to(standing, class, regular));
+        }
+        if !revocable.is_zero() {
+            let class = Class::Revocable;
+            self.change_class(member, class, |standing| to(standing, class, revocable));
         }
     }
 
-    #[inline]
+    /// Compiled for each class by itself: a change of all that is held on the way up is what is done most often here.
+    #[inline(always)]
     fn change_class(&mut self, member: u32, class: Class, to: impl Fn(&mut Standing)) {
         let slot = class as usize;
-        let (mut index, mut owed) = (member, None);
+        let mut index = member;
         while index != ROOT {
             let node = &mut self.nodes[index as usize];
-            let parent = node.parent;
             if node.terms.is_some() {
-                let was_full = node.is_full(class);
-                to(&mut node.standing);
-                if class == Class::Regular {
-                    owed = self.settle_terms(index, owed);
-                }
-                self.count_full(index, class, was_full);
-            } else {
-                to(&mut node.standing);
+                return self.change_bounded(index, class, to);
             }
+            to(&mut node.standing);
+            let parent = node.parent;
             self.orders[parent as usize][slot].touch(index, &mut self.spots[slot]);
             index = parent;
         }
+        if self.nodes[ROOT as usize].terms.is_some() {
+            self.change_bounded(ROOT, class, to);
+        }
+    }
+
+    /// [`Tree::change_class`] from a node on that has terms, as all above it have.
+    #[inline(never)]
+    fn change_bounded(&mut self, from: u32, class: Class, to: impl Fn(&mut Standing)) {
+        let (mut index, mut owed) = (from, None);
+        while index != ROOT {
+            let node = &mut self.nodes[index as usize];
+            let was_full = node.is_full(class);
+            to(&mut node.standing);
+            if class == Class::Regular {
+                owed = self.settle_terms(index, owed);
+            }
+            self.count_full(index, class, was_full);
+            self.touch(index, class);
+            index = self.nodes[index as usize].parent;
+        }
         // What all hold together is asked for where there are quotas.
-        let root = &mut self.nodes[ROOT as usize];
-        if class == Class::Regular && root.terms.is_some() {
-            to(&mut root.standing);
+        if class == Class::Regular {
+            to(&mut self.nodes[ROOT as usize].standing);
             self.settle_terms(ROOT, owed);
         }
     }
@@ -539,12 +562,17 @@ impl Tree {
 
     /// The neediest member that wants a class.
     pub(super) fn neediest(&mut self, class: Class) -> Option<u32> {
-        self.neediest_below(ROOT, class)
+        // Compiled for each class by itself.
+        match class {
+            Class::Regular => self.neediest_below(ROOT, Class::Regular),
+            Class::Revocable => self.neediest_below(ROOT, Class::Revocable),
+        }
     }
 
+    #[inline(always)]
     fn neediest_below(&mut self, node: u32, class: Class) -> Option<u32> {
         let slot = class as usize;
-        let (nodes, totals) = (&self.nodes, (&self.totals, &self.named_totals));
+        let (nodes, totals) = (&self.nodes[..], (&self.totals, &self.named_totals));
         let mut index = node;
         while !matches!(nodes[index as usize].kind, Kind::Member(_)) {
             index = self.orders[index as usize][slot].settle(
@@ -690,22 +718,31 @@ impl Tree {
 /// What the cluster has: of each class, and of what has a name of its own.
 type Whole<'a> = (&'a [Totals; CLASSES], &'a Named);
 
+/// How needy a node is: compiled into those who ask, as nothing is asked more often.
+#[inline(always)]
 fn need(nodes: &[Node], class: Class, totals: Whole<'_>, index: u32) -> Need {
     let node = &nodes[index as usize];
     let share = share(node, class, totals, node.weight_milli);
     Need::of(share, node.standing.allocations(class), node.born)
 }
 
-/// The largest share that a node holds of anything. What has a name of its own is never lent.
-#[inline]
+/// The largest share that a node holds of anything.
+#[inline(always)]
 fn share(node: &Node, class: Class, (totals, named): Whole<'_>, weight_milli: u32) -> Share {
-    let share = Share::dominant(
-        node.standing.held(class),
-        &totals[class as usize],
-        weight_milli,
-    );
+    let held = node.standing.held(class);
+    let share = Share::dominant(held, &totals[class as usize], weight_milli);
     match &node.named {
-        Some(held) if class == Class::Regular => share.max(held.share(named, weight_milli)),
-        _ => share,
+        None => share,
+        Some(held) => larger_named(share, class, held, named, weight_milli),
+    }
+}
+
+/// What has a name of its own is never lent.
+#[cold]
+#[inline(never)]
+fn larger_named(share: Share, class: Class, held: &Named, all: &Named, weight_milli: u32) -> Share {
+    match class {
+        Class::Regular => share.max(held.share(all, weight_milli)),
+        Class::Revocable => share,
     }
 }
