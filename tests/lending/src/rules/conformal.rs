@@ -41,7 +41,7 @@ pub(super) fn keep(kind: Kind, line: &Timeline, alpha: f64, window: usize) -> Ve
 }
 
 /// A rule times a quantile of what would have been right, relative to it; as long as less than a day of that is known
-/// not less than the rule itself.
+/// not less than the rule itself, and never less than what is used.
 pub(super) fn recalibrated(
     kind: Kind,
     line: &Timeline,
@@ -60,10 +60,11 @@ pub(super) fn recalibrated(
             factors.push(came[known] / base[known], window);
         }
         let factor = factors.quantile_higher(1.0 - alpha);
-        keep.push(match factors.len() < enough {
+        let kept = match factors.len() < enough {
             true => amount * factor.max(1.0),
             false => amount * factor,
-        });
+        };
+        keep.push(kept.max(line.used[bin]));
     }
     keep
 }
