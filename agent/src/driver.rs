@@ -330,6 +330,7 @@ impl Driver {
             }
             Effect::Throttle { .. }
             | Effect::LimitNetwork { .. }
+            | Effect::ReclaimMemory { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. } => self.perform(effect),
             effect => match self.waiting.back() {
@@ -406,6 +407,10 @@ impl Driver {
                 container_id,
                 bytes_per_s,
             } => Order::LimitNetwork(container_id, bytes_per_s),
+            Effect::ReclaimMemory {
+                container_id,
+                to_bytes,
+            } => Order::ReclaimMemory(container_id, to_bytes),
             Effect::Freeze { container_id } => Order::Freeze(container_id, true),
             Effect::Thaw { container_id } => Order::Freeze(container_id, false),
             Effect::Resize {

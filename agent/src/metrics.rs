@@ -32,13 +32,15 @@ const SECONDS_BUCKETS: [f64; 14] = [
 ];
 
 /// What a correction can be.
-const CORRECTION_ACTIONS: [&str; 6] = [
+const CORRECTION_ACTIONS: [&str; 8] = [
     CorrectionAction::Throttle { cpu_milli: 0 }.name(),
     CorrectionAction::Freeze.name(),
     CorrectionAction::Release.name(),
     CorrectionAction::Evict.name(),
     CorrectionAction::LimitNetwork { bytes_per_s: 0 }.name(),
     CorrectionAction::ReleaseNetwork.name(),
+    CorrectionAction::ReclaimMemory { to_bytes: 0 }.name(),
+    CorrectionAction::ReleaseMemory.name(),
 ];
 
 /// Who disturbs a task.

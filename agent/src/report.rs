@@ -176,6 +176,7 @@ fn of_part(part: &PartPlan) -> Line {
         Part::Oom => "oom",
         Part::Disk => "disk",
         Part::Network => "network",
+        Part::Pacing => "pacing",
     };
     if let Some(why) = &part.off {
         return Line::new(name, "off", why.clone());
@@ -190,6 +191,7 @@ fn of_part(part: &PartPlan) -> Line {
                 Hook::Run => "run at each reading".to_owned(),
                 Hook::PacketsIn => "packets into containers".to_owned(),
                 Hook::PacketsOut => "packets out of containers".to_owned(),
+                Hook::Sockets => "sockets of containers".to_owned(),
             };
             format!("{} ({hook})", program.name)
         })
@@ -272,7 +274,7 @@ mod tests {
             figures: of_figures(sampler.plan()),
             cost: of_cost(&[], &Losses::default()),
         };
-        assert_eq!(report.probes.len(), 6);
+        assert_eq!(report.probes.len(), 7);
         assert!(report.probes.iter().all(|line| line.state == "off"));
         let text = report.to_string();
         for word in [

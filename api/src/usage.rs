@@ -119,6 +119,7 @@ impl TryFrom<proto::TaskUsage> for TaskUsage {
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
             network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
+            memory_reclaimed_to_bytes: usage.memory_reclaimed_to_bytes,
         })
     }
 }
@@ -173,6 +174,7 @@ impl From<TaskUsage> for proto::TaskUsage {
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
             network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
+            memory_reclaimed_to_bytes: usage.memory_reclaimed_to_bytes,
         }
     }
 }
@@ -416,6 +418,10 @@ impl TryFrom<proto::Correction> for Correction {
                     CorrectionAction::LimitNetwork { bytes_per_s }
                 }
                 Action::ReleaseNetwork(_) => CorrectionAction::ReleaseNetwork,
+                Action::ReclaimMemoryToBytes(to_bytes) => {
+                    CorrectionAction::ReclaimMemory { to_bytes }
+                }
+                Action::ReleaseMemory(_) => CorrectionAction::ReleaseMemory,
             },
             signal,
             on_behalf_of: optional_id("correction.on_behalf_of", &correction.on_behalf_of, |t| {
@@ -447,6 +453,10 @@ impl From<Correction> for proto::Correction {
                     Action::LimitNetworkToBytesPerS(bytes_per_s)
                 }
                 CorrectionAction::ReleaseNetwork => Action::ReleaseNetwork(proto::Empty {}),
+                CorrectionAction::ReclaimMemory { to_bytes } => {
+                    Action::ReclaimMemoryToBytes(to_bytes)
+                }
+                CorrectionAction::ReleaseMemory => Action::ReleaseMemory(proto::Empty {}),
             }),
             signal: write(&SIGNALS, correction.signal),
             on_behalf_of: correction

@@ -164,6 +164,8 @@ pub struct TaskUsage {
     pub frozen: bool,
     /// A limit on its network bandwidth that the QoS controller has set, in bytes a second each way.
     pub network_limited_to_bytes_per_s: Option<u64>,
+    /// Down to how much the QoS controller has its memory reclaimed, in bytes.
+    pub memory_reclaimed_to_bytes: Option<u64>,
 }
 
 /// Which measurement showed that a task is disturbed.
@@ -231,6 +233,13 @@ pub enum CorrectionAction {
     },
     /// Gives it its network bandwidth back.
     ReleaseNetwork,
+    /// Has the kernel reclaim its memory, what is only cached first; nothing of it is killed for that.
+    ReclaimMemory {
+        /// What it is left, in bytes.
+        to_bytes: u64,
+    },
+    /// Lets it have its memory again.
+    ReleaseMemory,
     /// Ends it.
     Evict,
 }
@@ -244,6 +253,8 @@ impl CorrectionAction {
             Self::Release => "release",
             Self::LimitNetwork { .. } => "limit_network",
             Self::ReleaseNetwork => "release_network",
+            Self::ReclaimMemory { .. } => "reclaim_memory",
+            Self::ReleaseMemory => "release_memory",
             Self::Evict => "evict",
         }
     }

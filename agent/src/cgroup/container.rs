@@ -90,6 +90,13 @@ impl Container {
         self.control.set_cpu_quota(claim.quota_milli())
     }
 
+    /// Has the kernel reclaim its memory down to `to_bytes`, what is only cached first, or with `None` leaves it what its
+    /// limit allows. Nothing is killed for it: v2 (`memory.high`) reclaims before this returns and slows down whoever
+    /// asks for more; v1 (`memory.soft_limit_in_bytes`) takes from it first whenever the machine runs short.
+    pub fn reclaim_memory(&self, to_bytes: Option<u64>) -> Result<(), CgroupError> {
+        self.control.set_memory_kept(to_bytes)
+    }
+
     /// Stops every process where it stands. Returns at once; [`Container::wait_frozen`] waits.
     pub fn freeze(&self) -> Result<(), CgroupError> {
         self.control.set_frozen(true)

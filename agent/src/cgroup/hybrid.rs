@@ -34,6 +34,14 @@ impl Control for Hybrid {
         }
     }
 
+    fn set_memory_kept(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        if self.v1.dirs.contains_key(&Controller::Memory) {
+            self.v1.set_memory_kept(bytes)
+        } else {
+            self.v2.set_memory_kept(bytes)
+        }
+    }
+
     fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError> {
         self.v2.set_frozen(frozen)
     }

@@ -61,6 +61,8 @@ pub(crate) trait Control: fmt::Debug + Send + Sync {
     fn apply(&self, limits: &Limits, before: Option<&Limits>) -> Result<(), CgroupError>;
     /// Sets or lifts the CPU quota.
     fn set_cpu_quota(&self, cpu_milli: Option<u64>) -> Result<(), CgroupError>;
+    /// Sets or lifts the amount of memory above which it is reclaimed, in bytes.
+    fn set_memory_kept(&self, bytes: Option<u64>) -> Result<(), CgroupError>;
     /// Stops (or continues) every process.
     fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError>;
     /// Waits until freezing or thawing is complete; false when `timeout` has passed.
@@ -79,6 +81,17 @@ pub(crate) trait Control: fmt::Debug + Send + Sync {
     fn paths(&self) -> ContainerPaths;
     /// Removes the directories, nested ones too.
     fn remove(&self) -> Result<(), CgroupError>;
+}
+
+/// Where there is no memory controller nothing can be reclaimed, and nothing need be lifted.
+fn no_memory_to_keep(bytes: Option<u64>) -> Result<(), CgroupError> {
+    match bytes {
+        None => Ok(()),
+        Some(_) => Err(CgroupError::NoController {
+            controller: Controller::Memory,
+            asked: "reclaiming memory",
+        }),
+    }
 }
 
 /// The quota in microseconds a period for so much CPU.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::v2::kill_each;
 use super::{
     CPU_PERIOD_US, CgroupError, ContainerPaths, Control, Controller, DiskLimits, Limits, files,
-    quota_us,
+    no_memory_to_keep, quota_us,
 };
 
 /// The shares of one CPU: the kernel's default.
@@ -176,6 +176,14 @@ impl Control for V1 {
         files::write(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
         let quota = cpu_milli.map_or_else(|| "-1".to_owned(), |milli| quota_us(milli).to_string());
         files::write(&dir.join("cpu.cfs_quota_us"), &quota)
+    }
+
+    fn set_memory_kept(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        let Some(dir) = self.dir(Controller::Memory) else {
+            return no_memory_to_keep(bytes);
+        };
+        let text = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        files::write(&dir.join("memory.soft_limit_in_bytes"), &text)
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError> {

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     CPU_PERIOD_US, CgroupError, ContainerPaths, Control, Controller, DiskLimits, Limits, files,
-    quota_us,
+    no_memory_to_keep, quota_us,
 };
 
 /// The weight of one CPU: the kernel's default weight.
@@ -115,6 +115,13 @@ impl Control for V2 {
         }
         let quota = cpu_milli.map_or_else(|| "max".to_owned(), |milli| quota_us(milli).to_string());
         self.write("cpu.max", &format!("{quota} {CPU_PERIOD_US}"))
+    }
+
+    fn set_memory_kept(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        if !self.has(Controller::Memory) {
+            return no_memory_to_keep(bytes);
+        }
+        self.write("memory.high", &or_max(bytes))
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError> {

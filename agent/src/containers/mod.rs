@@ -57,6 +57,8 @@ pub enum Order {
     Throttle(ContainerId, Option<u64>),
     /// Limit its network bandwidth below what it is allocated, or lift that.
     LimitNetwork(ContainerId, Option<u64>),
+    /// Have its memory reclaimed down to so many bytes, or let it have that again.
+    ReclaimMemory(ContainerId, Option<u64>),
     /// Stop it where it is, or let it go on.
     Freeze(ContainerId, bool),
     /// Set what it may use.
@@ -73,6 +75,7 @@ impl Order {
             Self::Kill(_) => "kill",
             Self::Throttle(..) => "throttle",
             Self::LimitNetwork(..) => "limit_network",
+            Self::ReclaimMemory(..) => "reclaim_memory",
             Self::Freeze(_, true) => "freeze",
             Self::Freeze(_, false) => "thaw",
             Self::Resize(..) => "resize",
@@ -88,6 +91,7 @@ impl Order {
             | Self::Warn(id, ..)
             | Self::Throttle(id, _)
             | Self::LimitNetwork(id, _)
+            | Self::ReclaimMemory(id, _)
             | Self::Freeze(id, _)
             | Self::Resize(id, _) => id,
         }
@@ -203,7 +207,10 @@ impl Containers {
     /// [`Overrun`] if the thread has not kept up.
     pub fn order(&self, order: Order) -> Result<(), Overrun> {
         let lane = match &order {
-            Order::Launch(_) | Order::Destroy(_) => self.lane_of(order.container_id()),
+            // The kernel may take long for these; whoever is to be held back at once does not wait for it.
+            Order::Launch(_) | Order::Destroy(_) | Order::ReclaimMemory(..) => {
+                self.lane_of(order.container_id())
+            }
             _ => &self.control,
         };
         lane.try_send(order).map_err(|_| Overrun)
@@ -312,6 +319,7 @@ impl Shared {
             Order::LimitNetwork(container_id, cap) => {
                 self.sampler.limit_network(container_id, Limit::Cap(cap));
             }
+            Order::ReclaimMemory(_, to_bytes) => known.container.reclaim_memory(to_bytes)?,
             Order::Freeze(_, true) => known.container.freeze()?,
             Order::Freeze(_, false) => known.container.thaw()?,
             Order::Resize(container_id, resources) => {

@@ -219,10 +219,12 @@ pub struct Facts<'a> {
     pub tasks: &'a [RunningView],
     /// What the agent has.
     pub total: &'a Quantities,
-    /// Whether the QoS controller holds anything back now, but for network bandwidth.
+    /// Whether the QoS controller holds anything back now that is not named below.
     pub holding_back: bool,
     /// Whether it holds network bandwidth back.
     pub limiting_network: bool,
+    /// Whether it holds memory back.
+    pub reclaiming_memory: bool,
 }
 
 /// What of lending is kept over a restart.
@@ -299,8 +301,12 @@ impl Estimator {
             let mut target = facts
                 .usage
                 .map_or(0, |usage| self.target(now, index, usage, &facts));
-            let of_network = kind == ResourceKind::NetworkBandwidth;
-            if facts.holding_back || of_network && facts.limiting_network {
+            let is_held = match kind {
+                ResourceKind::NetworkBandwidth => facts.limiting_network,
+                ResourceKind::Mem => facts.reclaiming_memory,
+                _ => false,
+            };
+            if facts.holding_back || is_held {
                 target = target.min(in_use.get(kind));
                 self.no_growth_until[index] = now.plus_ms(self.config.cool_down_ms);
             }

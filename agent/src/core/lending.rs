@@ -83,6 +83,10 @@ pub struct Counters {
     pub network_limits: u64,
     /// Limits of network bandwidth lifted.
     pub network_releases: u64,
+    /// Containers that were left less memory.
+    pub memory_reclaims: u64,
+    /// Containers that had theirs again.
+    pub memory_releases: u64,
     /// Containers told to end, repetitions included.
     pub evictions: u64,
     /// Containers that were frozen instead, for the sake of their framework.
@@ -236,6 +240,8 @@ impl Lending {
                 CorrectionAction::Evict => self.counters.evictions += 1,
                 CorrectionAction::LimitNetwork { .. } => self.counters.network_limits += 1,
                 CorrectionAction::ReleaseNetwork => self.counters.network_releases += 1,
+                CorrectionAction::ReclaimMemory { .. } => self.counters.memory_reclaims += 1,
+                CorrectionAction::ReleaseMemory => self.counters.memory_releases += 1,
             }
         }
         let corrected = corrections.iter().any(|correction| {
@@ -254,6 +260,7 @@ impl Lending {
                 total: &self.total,
                 holding_back: corrected || self.qos.taken_back_milli(tasks) > 0,
                 limiting_network: self.qos.limits_network(),
+                reclaiming_memory: self.qos.reclaims_memory(),
             },
         );
         self.survival.step(now, &self.estimate.lendable);
@@ -271,6 +278,7 @@ impl Lending {
                 total: &self.total,
                 holding_back: self.qos.taken_back_milli(tasks) > 0,
                 limiting_network: self.qos.limits_network(),
+                reclaiming_memory: self.qos.reclaims_memory(),
             },
         );
         self.survival.step(now, &self.estimate.lendable);
@@ -336,6 +344,7 @@ impl Lending {
             throttled_to_milli: hold.throttled_to_milli,
             frozen: hold.frozen,
             network_limited_to_bytes_per_s: hold.network_limited_to_bytes_per_s,
+            memory_reclaimed_to_bytes: hold.memory_reclaimed_to_bytes,
         }
     }
 }

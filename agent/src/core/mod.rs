@@ -369,6 +369,13 @@ pub enum Effect {
         /// Bytes a second each way; `None` goes back to what it is allocated.
         bytes_per_s: Option<u64>,
     },
+    /// Have the memory of a container reclaimed, or let it have that again.
+    ReclaimMemory {
+        /// Which.
+        container_id: ContainerId,
+        /// Down to so many bytes; `None` goes back to what it is allocated.
+        to_bytes: Option<u64>,
+    },
     /// Stop a container where it is.
     Freeze {
         /// Which.

@@ -19,8 +19,8 @@
 //!
 //! **Answer.** Cap the CPU of the smallest set of revocable containers that covers what is missing,
 //! largest user first, then youngest; where caps do not cover it, freeze as few as will do; end
-//! what has been frozen for [`Config::evict_after_ms`] with no end in sight. Whoever makes owners stand still for memory
-//! or a disk is frozen. A machine that runs out of memory gets none back by freezing: there, end the largest. Who is to
+//! what has been frozen for [`Config::evict_after_ms`] with no end in sight. Whoever makes owners stand still for a disk
+//! is frozen; for memory, once [taking back what it has cached](reclaim) was not enough. A machine that runs out of memory gets none back by freezing: there, end the largest. Who is to
 //! end is warned and has [`Config::evict_grace_ms`], without memory less, and in danger none. Of one framework no more
 //! than a [`budget`] are ended; beyond it they stay frozen, unless the machine is in danger. When calm, give back in
 //! steps. Bandwidth of the network is a matter of its own ([`network`]). Every correction says what was measured, what is normal, and why it struck this container.
@@ -48,6 +48,7 @@ mod neighbours;
 mod network;
 mod plan;
 mod pressure;
+mod reclaim;
 mod stall;
 
 use std::collections::BTreeMap;
@@ -65,6 +66,7 @@ use self::neighbours::Neighbours;
 use self::network::Network;
 use self::plan::Level;
 use self::pressure::{Finding, Streaks};
+use self::reclaim::Reclaimed;
 use super::running::RunningView;
 use super::sliding::{Extreme, Sliding};
 use super::usage::UsageView;
@@ -148,6 +150,8 @@ pub struct Config {
     /// How long after an answer to stalls they are judged again, in milliseconds: figures of full samples tell what was
     /// up to two seconds ago.
     pub stall_settle_ms: u64,
+    /// What a container that owners stand still for is left of what it has cached, in thousandths.
+    pub keep_cached_permille: u64,
     /// Smallest limit of the network, in thousandths of what the agent has of it: connections live on.
     pub min_network_permille: u64,
 }
@@ -186,6 +190,7 @@ impl Default for Config {
             stall_floor_permille: 100,
             disk_floor_ns: 20_000_000,
             stall_settle_ms: 3_000,
+            keep_cached_permille: 500,
             min_network_permille: 10,
         }
     }
@@ -251,6 +256,8 @@ pub struct HoldView {
     pub frozen: bool,
     /// The limit of its network bandwidth, in bytes a second each way.
     pub network_limited_to_bytes_per_s: Option<u64>,
+    /// Down to how much its memory is reclaimed, in bytes.
+    pub memory_reclaimed_to_bytes: Option<u64>,
 }
 
 /// The QoS controller of one agent.
@@ -263,6 +270,7 @@ pub struct Controller {
     streaks: Streaks,
     neighbours: Neighbours,
     network: Network,
+    reclaimed: Reclaimed,
     disturbances: Vec<Disturbance>,
     budget: Budget,
     stalls_answered_at: Option<Timestamp>,
@@ -291,6 +299,7 @@ impl Controller {
             holds: BTreeMap::new(),
             streaks: Streaks::default(),
             neighbours: Neighbours::default(),
+            reclaimed: Reclaimed::default(),
             disturbances: Vec::new(),
             budget: Budget::default(),
             stalls_answered_at: None,
@@ -309,6 +318,7 @@ impl Controller {
         self.baselines.remove(container_id);
         self.holds.remove(container_id);
         self.network.forget(container_id);
+        self.reclaimed.forget(container_id);
     }
 
     /// How a container is held back.
@@ -321,6 +331,7 @@ impl Controller {
             },
             frozen: matches!(grip, Some(Grip::Frozen(_))),
             network_limited_to_bytes_per_s: self.network.limit(container_id),
+            memory_reclaimed_to_bytes: self.reclaimed.to_bytes(container_id),
         }
     }
 
@@ -342,6 +353,11 @@ impl Controller {
     /// Whether the network bandwidth of any container is held back.
     pub fn limits_network(&self) -> bool {
         self.network.is_holding()
+    }
+
+    /// Whether the memory of any container is held back.
+    pub fn reclaims_memory(&self) -> bool {
+        self.reclaimed.is_holding()
     }
 
     /// Who was disturbed by whom in the last sample with valid data.
@@ -386,6 +402,7 @@ impl Controller {
                 self.evict_starved(now, room, tasks, &mut corrections);
                 self.ease(now, room, tasks, &mut corrections);
             }
+            self.release_memory(now, usage, tasks, &mut corrections);
         }
         self.network
             .step(now, &self.config, usage, tasks, total, &mut corrections);
@@ -400,6 +417,7 @@ impl Controller {
         self.streaks.retain(|id| known.contains(id));
         self.neighbours.retain(|id| known.contains(id));
         self.network.retain(|id| known.contains(id));
+        self.reclaimed.retain(|id| known.contains(id));
     }
 
     /// Updates what is normal for each owner.

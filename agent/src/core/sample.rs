@@ -342,7 +342,7 @@ fn ends_at(task: &Task) -> Option<Timestamp> {
     Some(task.started_at?.plus_ms(limit_ms.saturating_add(grace_ms)))
 }
 
-/// Caps, limits, freezes or releases a container.
+/// Caps, limits, freezes or releases a container, or takes memory from it.
 fn restrain(
     frozen: &mut bool,
     container_id: ContainerId,
@@ -363,6 +363,17 @@ fn restrain(
             out.effect(Effect::LimitNetwork {
                 container_id,
                 bytes_per_s,
+            });
+            return;
+        }
+        CorrectionAction::ReclaimMemory { .. } | CorrectionAction::ReleaseMemory => {
+            let to_bytes = match action {
+                CorrectionAction::ReclaimMemory { to_bytes } => Some(to_bytes),
+                _ => None,
+            };
+            out.effect(Effect::ReclaimMemory {
+                container_id,
+                to_bytes,
             });
             return;
         }

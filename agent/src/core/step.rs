@@ -194,6 +194,10 @@ impl Core {
             container_id: container_id.clone(),
             cpu_milli: None,
         });
+        out.effect(Effect::ReclaimMemory {
+            container_id: container_id.clone(),
+            to_bytes: None,
+        });
     }
 
     fn adopt(&mut self, key: &TaskKey, out: &mut Outbox) {

@@ -236,6 +236,51 @@ fn disk_bandwidth_is_limited() {
 }
 
 #[test]
+fn memory_that_is_only_cached_is_reclaimed_and_its_owner_goes_on() {
+    const CACHED: u64 = 48 << 20;
+    const LEFT: u64 = 16 << 20;
+    let host = Host::new();
+    // It reads the same again and again, and tells of each time.
+    let reads = "head -c 48m /dev/zero > big && sync && while cat big > /dev/null; do echo; done";
+    let request = shell(reads);
+    let running = host.start(&request);
+    let paths = running.container.paths();
+    let v1 = paths.v1.get(&Controller::Memory);
+    let read = |file: &str| -> u64 {
+        let folder = v1.or(paths.v2.as_ref()).expect("a folder");
+        let text = fs::read_to_string(folder.join(file)).expect(file);
+        text.trim().parse().unwrap_or(u64::MAX)
+    };
+    let reads = || host.output(&request, "stdout").len();
+    if v1.is_some() {
+        // The kernel takes it once the machine runs short.
+        let kept = || read("memory.soft_limit_in_bytes");
+        let unlimited = kept();
+        running.container.reclaim_memory(Some(LEFT)).expect("asked");
+        assert_eq!(kept(), LEFT);
+        running.container.reclaim_memory(None).expect("lifted");
+        assert_eq!(kept(), unlimited);
+    } else {
+        let held = || read("memory.current");
+        until("a full cache", || held() >= CACHED && reads() > 0);
+        running.container.reclaim_memory(Some(LEFT)).expect("asked");
+        println!("{} of {CACHED} bytes are left", held());
+        let before = reads();
+        for times in 1..=3 {
+            until("the next time", || reads() >= before + times);
+            assert!(held() <= LEFT + LEFT / 4, "{} bytes", held());
+        }
+        running.container.reclaim_memory(None).expect("lifted");
+        assert_eq!(read("memory.high"), u64::MAX);
+        until("a full cache again", || held() >= CACHED);
+    }
+    running.executor.kill(&running.container).expect("asked");
+    let record = running.wait_and_destroy();
+    assert_eq!(record.oom_kills, Some(0));
+    host.finish();
+}
+
+#[test]
 fn a_container_has_an_id_and_paths_for_the_sampler() {
     let host = Host::new();
     let running = host.start(&program(&["sleep", "1000"]));

@@ -265,6 +265,7 @@ fn what_an_agent_measures_survives_the_wire_figure_by_figure() {
         throttled_to_milli: Some(100),
         frozen: true,
         network_limited_to_bytes_per_s: Some(200),
+        memory_reclaimed_to_bytes: Some(300),
     };
     let source = |figure: &str, source, why: &str| ebb_types::FigureSource {
         figure: figure.into(),
@@ -379,6 +380,8 @@ fn what_was_done_for_which_signal_and_by_which_rule_survives_the_wire() {
         Action::Evict,
         Action::LimitNetwork { bytes_per_s: 11 },
         Action::ReleaseNetwork,
+        Action::ReclaimMemory { to_bytes: 12 },
+        Action::ReleaseMemory,
     ];
     let one = |action, signal, rule| ebb_types::Correction {
         action,

@@ -226,6 +226,9 @@ pub(crate) fn correction(correction: &Correction) -> String {
         CorrectionAction::LimitNetwork { bytes_per_s } => {
             format!("limit network to {}", usage::bytes_per_s(bytes_per_s))
         }
+        CorrectionAction::ReclaimMemory { to_bytes } => {
+            format!("reclaim memory to {}", bytes(to_bytes))
+        }
         other => other.name().to_owned(),
     };
     let whom = match &correction.on_behalf_of {

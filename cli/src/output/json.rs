@@ -98,6 +98,7 @@ pub(crate) struct CorrectionJson {
     action: &'static str,
     throttle_to_milli: Option<u64>,
     limit_network_to_bytes_per_s: Option<u64>,
+    reclaim_memory_to_bytes: Option<u64>,
     signal: &'static str,
     on_behalf_of: Option<String>,
     value: u64,
@@ -197,6 +198,10 @@ impl From<&Correction> for CorrectionJson {
             },
             limit_network_to_bytes_per_s: match correction.action {
                 CorrectionAction::LimitNetwork { bytes_per_s } => Some(bytes_per_s),
+                _ => None,
+            },
+            reclaim_memory_to_bytes: match correction.action {
+                CorrectionAction::ReclaimMemory { to_bytes } => Some(to_bytes),
                 _ => None,
             },
             signal: correction.signal.name(),

@@ -56,6 +56,7 @@ fn used(name: &str, allocated: Resources, cpu_milli: Option<u64>) -> TaskUsage {
         throttled_to_milli: None,
         frozen: false,
         network_limited_to_bytes_per_s: None,
+        memory_reclaimed_to_bytes: None,
     }
 }
 

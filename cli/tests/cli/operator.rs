@@ -366,7 +366,7 @@ async fn json_keeps_its_shape() {
         "framework_id": "cafe-1-0000", "task_id": "web.1", "container_id": "c1", "allocated": own,
         "cpu_milli": 250, "cpu_source": "ebpf", "faults_source": "ebpf", "oom_kills_source": "ebpf",
         "disk_source": "ebpf", "throttled_to_milli": null, "frozen": false,
-        "network_limited_to_bytes_per_s": null
+        "network_limited_to_bytes_per_s": null, "memory_reclaimed_to_bytes": null
     });
     for unmeasured in [
         "cpu_user_milli",
@@ -425,7 +425,7 @@ async fn json_keeps_its_shape() {
     let froze = serde_json::json!({
         "at_ms": 1_700_000_001_000_u64, "framework_id": "cafe-1-0001", "task_id": "copy.1",
         "container_id": "c2", "action": "freeze", "throttle_to_milli": null,
-        "limit_network_to_bytes_per_s": null,
+        "limit_network_to_bytes_per_s": null, "reclaim_memory_to_bytes": null,
         "signal": "disk_latency", "on_behalf_of": "web.1", "value": 80_000_000,
         "threshold": 20_000_000, "baseline": 2_000_000, "duration_ms": 500,
         "choice": {

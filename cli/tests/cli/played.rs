@@ -253,6 +253,7 @@ fn agent(port: u16) -> AgentState {
                 throttled_to_milli: None,
                 frozen: false,
                 network_limited_to_bytes_per_s: None,
+                memory_reclaimed_to_bytes: None,
             }],
             corrections: Vec::new(),
             recent: vec![froze()],

@@ -336,6 +336,7 @@ impl World {
             Effect::RemoveVolume { .. }
             | Effect::Throttle { .. }
             | Effect::LimitNetwork { .. }
+            | Effect::ReclaimMemory { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Resize { .. }

@@ -53,6 +53,7 @@ fn usage(view: &RunningView, cpu_milli: Option<u64>, mem_bytes: Option<u64>) -> 
         throttled_to_milli: None,
         frozen: false,
         network_limited_to_bytes_per_s: None,
+        memory_reclaimed_to_bytes: None,
     }
 }
 

@@ -137,6 +137,7 @@ fn step(
         total: &total(),
         holding_back: false,
         limiting_network: false,
+        reclaiming_memory: false,
     };
     estimator
         .step(Timestamp::from_ms(at * 1_000), facts)

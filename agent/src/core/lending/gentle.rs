@@ -202,6 +202,84 @@ fn stalls_for_memory_freeze_whoever_holds_it_on_loan() {
     assert!(first.value > first.threshold);
 }
 
+/// An owner beside `cache`, which holds 3,000 MiB, most of it only cached, and `small`.
+fn with_cache() -> World {
+    let mut world = settled(Config::default());
+    for (name, mib) in [("cache", 3_000), ("small", 50)] {
+        world.lend(name, 100, 50);
+        world.sim(name).mem_bytes = mib << 20;
+    }
+    world.sim("cache").cached_bytes = 2_000 << 20;
+    world.seconds(6);
+    world.mem_available_bytes = 1_000 << 20;
+    world.sim("service").reclaim_permille = 200;
+    world
+}
+
+#[test]
+fn stalls_for_memory_first_take_what_is_only_cached_and_give_it_back_when_there_is_room() {
+    let mut world = with_cache();
+    while world.corrections.is_empty() {
+        world.step();
+    }
+    let first = world.corrections[0].clone();
+    let to_bytes = 2_000 << 20;
+    assert_eq!(
+        (first.task_id.as_str(), first.action),
+        ("cache", CorrectionAction::ReclaimMemory { to_bytes })
+    );
+    assert_eq!(first.signal, Signal::MemoryStall);
+    assert_eq!(first.choice.rule, ChoiceRule::MostMemory);
+    assert_eq!(
+        first.on_behalf_of.as_ref().map(|id| id.as_str()),
+        Some("service")
+    );
+    world.sim("service").reclaim_permille = 0;
+    // The owner has taken what was freed.
+    world.seconds(60);
+    let usage = world.step().usage;
+    let cache = usage.tasks.iter().find(|t| t.task_id.as_str() == "cache");
+    assert_eq!(cache.unwrap().memory_reclaimed_to_bytes, Some(to_bytes));
+    assert_eq!(world.corrections.len(), 1, "{:?}", world.actions());
+    world.mem_available_bytes = 3_000 << 20;
+    world.seconds(2);
+    let steps: Vec<_> = world
+        .actions()
+        .into_iter()
+        .map(|(_, what, _)| what)
+        .collect();
+    assert_eq!(steps, ["reclaim_memory", "release_memory"]);
+    let usage = world.step().usage;
+    let cache = usage.tasks.iter().find(|t| t.task_id.as_str() == "cache");
+    assert_eq!(cache.unwrap().memory_reclaimed_to_bytes, None);
+}
+
+#[test]
+fn who_still_makes_owners_stall_without_its_cache_is_frozen() {
+    let mut world = with_cache();
+    world.seconds(8);
+    world.sim("service").reclaim_permille = 0;
+    world.mem_available_bytes = 3_000 << 20;
+    world.seconds(60);
+    let of_cache = |(_, what, whom): (u64, &'static str, String)| (whom == "cache").then_some(what);
+    let steps: Vec<_> = world.actions().into_iter().filter_map(of_cache).collect();
+    assert_eq!(steps[..2], ["reclaim_memory", "freeze"], "{steps:?}");
+    assert!(steps.contains(&"release"), "{steps:?}");
+    assert!(steps.contains(&"release_memory"), "{steps:?}");
+}
+
+#[test]
+fn an_owner_that_stands_still_most_of_the_time_waits_for_no_second_answer() {
+    let mut world = with_cache();
+    world.sim("service").reclaim_permille = 700;
+    world.seconds(3);
+    let first = &world.corrections[0];
+    assert_eq!(
+        (first.task_id.as_str(), first.action),
+        ("cache", CorrectionAction::Freeze)
+    );
+}
+
 #[test]
 fn a_promise_counts_time_in_which_owners_use_more_than_was_kept_and_no_other() {
     let mut world = settled(Config::default());

@@ -240,7 +240,10 @@ fn an_oscillating_load_makes_no_more_than_one_pair_of_answers_a_window() {
                 CorrectionAction::Throttle { cpu_milli } => cpu_milli,
                 CorrectionAction::Freeze | CorrectionAction::Evict => 0,
                 CorrectionAction::Release => u64::MAX,
-                CorrectionAction::LimitNetwork { .. } | CorrectionAction::ReleaseNetwork => cap,
+                CorrectionAction::LimitNetwork { .. }
+                | CorrectionAction::ReleaseNetwork
+                | CorrectionAction::ReclaimMemory { .. }
+                | CorrectionAction::ReleaseMemory => cap,
             };
             if next < cap && eased {
                 tightenings.push(correction.at.as_ms());

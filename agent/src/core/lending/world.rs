@@ -29,6 +29,9 @@ pub(super) struct Sim {
     pub(super) wants_traffic: [u64; 2],
     pub(super) traffic: [u64; 2],
     pub(super) network_limit: Option<u64>,
+    /// What of its memory is only cached.
+    pub(super) cached_bytes: u64,
+    pub(super) memory_kept: Option<u64>,
     /// Mean wait of each of 1,000 wake-ups a second, in nanoseconds.
     pub(super) wait_ns: u64,
     /// What its own quota adds to each, in nanoseconds, where the probes tell.
@@ -158,6 +161,8 @@ impl World {
             wants_traffic: [0; 2],
             traffic: [0; 2],
             network_limit: None,
+            cached_bytes: 0,
+            memory_kept: None,
             wait_ns: 20_000,
             wait_own_ns: None,
             preempted_by_revocable_per_s: 0,
@@ -274,9 +279,12 @@ impl World {
             );
             add(&mut counters.reclaim_ns, sim.reclaim_permille * ms * 1_000);
             add(&mut counters.forks, sim.forks_per_s * ms / 1_000);
+            let reclaimed = sim
+                .mem_bytes
+                .saturating_sub(sim.memory_kept.unwrap_or(u64::MAX));
             counters.memory = Some(MemorySample {
-                anon_bytes: Some(sim.mem_bytes),
-                file_bytes: Some(0),
+                anon_bytes: Some(sim.mem_bytes - sim.cached_bytes),
+                file_bytes: Some(sim.cached_bytes.saturating_sub(reclaimed)),
                 limit_bytes: sim.mem_limit_bytes,
                 ..MemorySample::default()
             });
@@ -284,7 +292,7 @@ impl World {
                 &mut counters.throttled_ns,
                 sim.throttled_permille * ms * 1_000,
             );
-            counters.mem_bytes = Some(sim.mem_bytes);
+            counters.mem_bytes = Some(sim.mem_bytes - reclaimed.min(sim.cached_bytes));
             if let Some(disk) = &mut counters.disk {
                 let runs = !sim.frozen;
                 disk.write_bytes += u64::from(runs) * sim.disk_bytes_per_s * ms / 1_000;
@@ -432,6 +440,8 @@ impl World {
                     sim.network_limit = Some(bytes_per_s);
                 }
                 CorrectionAction::ReleaseNetwork => sim.network_limit = None,
+                CorrectionAction::ReclaimMemory { to_bytes } => sim.memory_kept = Some(to_bytes),
+                CorrectionAction::ReleaseMemory => sim.memory_kept = None,
                 CorrectionAction::Evict if !self.obeys_evictions => {}
                 CorrectionAction::Evict => {
                     self.mem_available_bytes += sim.mem_bytes;

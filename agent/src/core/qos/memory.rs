@@ -49,6 +49,7 @@ impl Controller {
             return;
         }
         self.pressed_at = Some(now);
+        self.reclaimed.note_pressure(now);
         let cause = Cause {
             signal: Signal::MachineMemory,
             on_behalf_of: None,

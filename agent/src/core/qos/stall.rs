@@ -1,11 +1,13 @@
-//! Memory and disks that owners stand still for: the containers on lent resources that press most are frozen.
+//! Memory and disks that owners stand still for: the containers on lent resources that press most give way.
 //!
-//! A frozen container asks for neither memory nor disk, and what it holds can be swapped out. Frozen are the fewest that
+//! A frozen container asks for neither memory nor disk, and what it holds can be swapped out. Struck are the fewest that
 //! have half of what all revocable containers have of the resource; if that was not enough, half of the rest a moment
-//! later. They are let go, and ended, by the same rules as those that were frozen for CPU.
+//! later. For memory they are first left less of what they have cached ([`super::reclaim`]). Those that are frozen are
+//! let go, and ended, by the same rules as those that were frozen for CPU.
 
 use ebb_types::{ChoiceRule, Contended, CorrectionAction, Disturbance, Timestamp};
 
+use super::super::permille::permille_of;
 use super::super::running::RunningView;
 use super::super::usage::UsageView;
 use super::{Cause, Controller, Corrections, Grip, Hold, choice, correction, plan};
@@ -27,6 +29,9 @@ impl Controller {
             .cloned();
         let Some(worst) = worst else { return false };
         self.pressed_at = Some(now);
+        if worst.resource == Contended::Memory {
+            self.reclaimed.note_pressure(now);
+        }
         let lately = |at: Timestamp| now.ms_since(at) < self.config.stall_settle_ms;
         if self.stalls_answered_at.is_some_and(lately) {
             return false;
@@ -62,6 +67,8 @@ impl Controller {
             Contended::Memory => ChoiceRule::MostMemory,
             Contended::Disk | Contended::Cpu => ChoiceRule::MostDisk,
         };
+        let mildly = worst.resource == Contended::Memory
+            && worst.value < permille_of(worst.threshold, self.config.severe_permille);
         for (place, index) in chosen.iter().enumerate() {
             let Some((amount, task)) = candidates.get(*index) else {
                 continue;
@@ -70,7 +77,9 @@ impl Controller {
                 choice: choice(rule, *amount, place, sizes.len()),
                 ..Cause::of(&worst, now)
             };
-            self.freeze(now, task, cause, corrections);
+            if !mildly || !self.reclaim_memory(now, usage, task, &cause, corrections) {
+                self.freeze(now, task, cause, corrections);
+            }
         }
         if chosen.is_empty() {
             return false;

@@ -55,6 +55,9 @@ pub(super) fn of_task(usage: &TaskUsage) -> Vec<Line> {
     if let Some(limit) = usage.network_limited_to_bytes_per_s {
         lines.push(("network limited to", bytes_per_s(limit)));
     }
+    if let Some(left) = usage.memory_reclaimed_to_bytes {
+        lines.push(("memory reclaimed to", bytes(left)));
+    }
     lines
 }
 

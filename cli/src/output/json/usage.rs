@@ -55,6 +55,7 @@ pub(crate) struct TaskUsageJson {
     throttled_to_milli: Option<u64>,
     frozen: bool,
     network_limited_to_bytes_per_s: Option<u64>,
+    memory_reclaimed_to_bytes: Option<u64>,
 }
 
 impl From<&TaskUsage> for TaskUsageJson {
@@ -107,6 +108,7 @@ impl From<&TaskUsage> for TaskUsageJson {
             throttled_to_milli: usage.throttled_to_milli,
             frozen: usage.frozen,
             network_limited_to_bytes_per_s: usage.network_limited_to_bytes_per_s,
+            memory_reclaimed_to_bytes: usage.memory_reclaimed_to_bytes,
         }
     }
 }

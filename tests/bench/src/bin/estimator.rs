@@ -177,6 +177,7 @@ impl Subjects {
             total: &self.total,
             holding_back: false,
             limiting_network: false,
+            reclaiming_memory: false,
         };
         let start = Instant::now();
         std::hint::black_box(self.estimator.step(now, facts));

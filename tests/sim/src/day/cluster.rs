@@ -485,8 +485,11 @@ impl<'a> Cluster<'a> {
             CorrectionAction::Throttle { .. } => report.throttles += 1,
             CorrectionAction::Freeze => report.freezes += 1,
             CorrectionAction::Release => report.releases += 1,
-            // A day's machines have no network.
-            CorrectionAction::LimitNetwork { .. } | CorrectionAction::ReleaseNetwork => {}
+            // A day's machines have no network, and nobody stands still for memory.
+            CorrectionAction::LimitNetwork { .. }
+            | CorrectionAction::ReleaseNetwork
+            | CorrectionAction::ReclaimMemory { .. }
+            | CorrectionAction::ReleaseMemory => {}
             CorrectionAction::Evict => {
                 let now_ms = self.now_ms;
                 let machine = &mut self.machines[number];
